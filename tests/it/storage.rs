@@ -32,7 +32,7 @@ fn tags_of(registry: &Registry, corpus: &Corpus) -> BTreeMap<String, String> {
 }
 
 #[tokio::test]
-async fn every_tag_is_found_with_its_digest_and_every_byte_below_it() {
+async fn every_tag_is_found_with_its_digest_and_all_its_content() {
     let registry = Registry::start();
     let corpus = Corpus::everything();
     corpus.push(&registry);
@@ -210,7 +210,7 @@ fn victim(name: &str) -> Image {
 }
 
 #[test]
-fn each_accident_costs_its_own_image_and_is_reported_with_its_path_by_list_and_check_from_directory_and_tar() {
+fn list_and_check_report_each_damage_with_its_path_and_blame_only_its_image() {
     let registry = Registry::start();
     let healthy = images::oci("well", "1.0", &["untouched"]);
     healthy.push(&registry);
@@ -247,7 +247,7 @@ fn each_accident_costs_its_own_image_and_is_reported_with_its_path_by_list_and_c
 }
 
 #[test]
-fn a_healthy_storage_passes_the_check_with_its_foreign_layers_deleted_tags_and_blobs_that_nobody_needs() {
+fn check_passes_a_storage_with_foreign_layers_deleted_tags_and_unused_blobs() {
     let registry = Registry::start();
     let corpus = Corpus::everything();
     corpus.push(&registry);
@@ -264,7 +264,7 @@ fn a_healthy_storage_passes_the_check_with_its_foreign_layers_deleted_tags_and_b
 }
 
 #[test]
-fn what_belongs_to_no_image_is_reported_by_the_check_and_costs_none() {
+fn check_reports_damage_outside_any_image_and_blames_no_image() {
     let registry = Registry::start();
     let image = images::oci("a", "1", &["content"]);
     image.push(&registry);
@@ -289,7 +289,7 @@ fn what_belongs_to_no_image_is_reported_by_the_check_and_costs_none() {
 }
 
 #[test]
-fn a_schema_1_manifest_and_a_directory_of_tags_behind_a_link_are_reported_instead_of_passed_over() {
+fn schema_1_manifests_and_symlinked_tag_directories_are_reported() {
     let registry = Registry::start();
     images::oci("hidden", "1", &["content"]).push(&registry);
     let root = registry.storage().join("docker/registry/v2");
@@ -315,7 +315,7 @@ fn a_schema_1_manifest_and_a_directory_of_tags_behind_a_link_are_reported_instea
 
 /// distribution keeps content under its sha256 and links what is called otherwise to that.
 #[test]
-fn a_layer_that_its_manifest_calls_by_sha512_is_found_and_proven() {
+fn a_layer_named_by_sha512_is_found_and_verified() {
     let registry = Registry::start();
     images::oci("a", "1", &["content"]).push(&registry);
     let root = registry.storage().join("docker/registry/v2");
@@ -351,7 +351,7 @@ fn a_layer_that_its_manifest_calls_by_sha512_is_found_and_proven() {
 }
 
 #[test]
-fn the_list_says_what_images_share_and_for_which_platforms_they_are() {
+fn the_list_shows_shared_content_and_platforms() {
     let registry = Registry::start();
     for image in [
         images::oci("a", "one", &["base", "first"]),
@@ -377,7 +377,7 @@ fn the_list_says_what_images_share_and_for_which_platforms_they_are() {
 
 /// Reading one where it stands would mean unpacking it once for every blob.
 #[test]
-fn a_compressed_tar_is_refused_with_the_reason_and_the_remedy_before_anything_is_written() {
+fn a_compressed_storage_tar_is_refused_with_reason_and_remedy() {
     let registry = Registry::start();
     images::oci("a", "1", &["a"]).push(&registry);
     let directory = tempdir();
@@ -401,7 +401,7 @@ fn a_compressed_tar_is_refused_with_the_reason_and_the_remedy_before_anything_is
 
 /// A registry would take it, and nobody who pulls would.
 #[test]
-fn an_index_that_lies_about_the_size_of_a_child_is_a_fault_to_the_check_as_to_the_list() {
+fn check_and_list_report_an_index_with_a_wrong_child_size() {
     let registry = Registry::start();
     let child = images::oci("lie", "child", &["child"]);
     child.push(&registry);
@@ -421,7 +421,7 @@ fn an_index_that_lies_about_the_size_of_a_child_is_a_fault_to_the_check_as_to_th
 
 /// By the example of `migrate --help`, whoever looks for what is not ok.
 #[test]
-fn an_image_whose_tag_means_nothing_has_its_row_and_each_row_its_type() {
+fn an_image_with_an_empty_tag_link_is_listed_and_every_row_has_a_type() {
     let registry = Registry::start();
     let emptied = images::oci("team/emptied", "1", &["emptied"]);
     let cut = images::oci("team/cut", "1", &["cut"]);
@@ -449,7 +449,7 @@ fn an_image_whose_tag_means_nothing_has_its_row_and_each_row_its_type() {
 
 /// As docker-registry 2.8 does; whoever migrates has the bytes all the same.
 #[test]
-fn a_layer_without_its_link_which_no_registry_gives_is_a_fault_to_the_check_and_can_be_migrated() {
+fn check_reports_a_layer_without_its_link_and_migrate_can_still_carry_it() {
     let registry = Registry::start();
     let image = images::oci("a", "1", &["kept", "unlinked"]);
     image.push(&registry);

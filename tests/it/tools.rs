@@ -106,7 +106,7 @@ fn mode(path: &Path) -> u32 {
 }
 
 #[test]
-fn the_running_program_comes_out_of_every_form_with_what_any_system_has_and_runs() {
+fn the_packed_program_can_be_extracted_from_every_form_with_standard_tools_and_runs() {
     let fixture = Fixture::new();
     // Under another name, and without what a debugger would want, which is most of it.
     let program = fixture.path("started-as");
@@ -144,7 +144,7 @@ fn the_running_program_comes_out_of_every_form_with_what_any_system_has_and_runs
 }
 
 #[test]
-fn the_same_lock_and_tools_give_the_same_bytes_and_another_tool_another_bundle() {
+fn the_same_lock_and_tools_give_the_same_bytes_and_changed_tools_do_not() {
     let fixture = Fixture::new();
     fixture.packed("one.tar", &[]);
     fixture.export("other.tar", &["--tool-file", "./data.bin", "--tool-file", "./hello"]).ended(0);
@@ -176,7 +176,7 @@ fn the_same_lock_and_tools_give_the_same_bytes_and_another_tool_another_bundle()
 }
 
 #[test]
-fn whatever_reads_a_bundle_takes_its_tools_for_what_they_are() {
+fn every_command_recognizes_the_tools_of_a_bundle() {
     let fixture = Fixture::new();
     for out in ["directory", "bundle.tar", "bundle.tar.zst"] {
         fixture.packed(out, &[]);
@@ -209,7 +209,7 @@ fn whatever_reads_a_bundle_takes_its_tools_for_what_they_are() {
 }
 
 #[test]
-fn a_tool_that_is_not_what_it_was_is_named_and_blamed_on_no_image() {
+fn a_changed_tool_is_named_and_blamed_on_no_image() {
     let fixture = Fixture::new();
     for (out, spoil) in [("directory", true), ("bundle.tar", true), ("lacking", false)] {
         fixture.packed(out, &[]);
@@ -258,7 +258,7 @@ fn a_signature_covers_the_tools() {
 }
 
 #[test]
-fn a_bad_tool_keeps_no_image_from_being_repaired_and_comes_again_where_the_same_file_is() {
+fn a_damaged_tool_blocks_no_image_repair_and_is_restored_from_the_same_file() {
     let fixture = Fixture::new();
     for (out, repair) in [("directory", "d.tar"), ("bundle.tar", "b.tar")] {
         fixture.packed(out, &[]);
@@ -297,7 +297,7 @@ fn a_bad_tool_keeps_no_image_from_being_repaired_and_comes_again_where_the_same_
 }
 
 #[test]
-fn tools_travel_once_in_a_set_and_come_out_of_it_as_they_went_in() {
+fn tools_are_stored_once_in_a_set_of_volumes_and_survive_join() {
     let fixture = Fixture::new();
     fixture.packed("bundle.tar", &[]);
     // In these data.bin is cut, and so is a layer.
@@ -321,7 +321,7 @@ fn tools_travel_once_in_a_set_and_come_out_of_it_as_they_went_in() {
 }
 
 #[test]
-fn volumes_that_are_written_at_once_hold_the_tools_and_are_taken_in_any_order() {
+fn exported_volumes_contain_the_tools_and_import_in_any_order() {
     let fixture = Fixture::new();
     let size = ["--volume-size", "700kB"];
     fixture.packed("set", &size);
@@ -358,7 +358,7 @@ fn volumes_that_are_written_at_once_hold_the_tools_and_are_taken_in_any_order() 
 }
 
 #[test]
-fn a_lost_volume_is_written_again_with_the_tools_it_held() {
+fn a_lost_volume_is_rewritten_with_its_tools() {
     let fixture = Fixture::new();
     fixture.packed("set", &["--volume-size", "700kB"]);
     let volumes = fixture.volumes("set");
@@ -384,7 +384,7 @@ fn a_lost_volume_is_written_again_with_the_tools_it_held() {
 }
 
 #[test]
-fn what_cannot_be_packed_is_named_at_once_before_anybody_is_asked_for_an_image() {
+fn unpackable_tools_are_all_named_before_any_request() {
     let fixture = Fixture::new();
     for directory in ["other", "third"] {
         fs::create_dir(fixture.path(directory)).unwrap();
@@ -410,7 +410,7 @@ fn what_cannot_be_packed_is_named_at_once_before_anybody_is_asked_for_an_image()
 }
 
 #[test]
-fn a_bundle_of_a_storage_takes_tools_along_too() {
+fn a_bundle_migrated_from_storage_can_include_tools() {
     let fixture = Fixture::new();
     let storage = fixture.source.storage();
     let migrate = ["migrate", storage.to_str().unwrap(), "--to-bundle", "bundle", "--tool-file", "hello"];

@@ -23,7 +23,7 @@ fn is_refused(fixture: &Fixture, bundle: &Path, key: &Key, words: &[&str]) {
 }
 
 #[test]
-fn an_unsigned_bundle_or_one_of_another_key_is_refused_and_nothing_is_pushed() {
+fn an_unsigned_or_wrongly_signed_bundle_is_refused_and_not_pushed() {
     let fixture = Fixture::new();
     let (ours, theirs) = (fixture.key("ours", Kind::P256), fixture.key("theirs", Kind::Ed25519));
     for out in ["bundle", "bundle.tar"] {
@@ -45,7 +45,7 @@ fn an_unsigned_bundle_or_one_of_another_key_is_refused_and_nothing_is_pushed() {
 }
 
 #[test]
-fn what_was_altered_after_signing_is_refused_before_any_blob_is_read() {
+fn a_bundle_altered_after_signing_is_refused_before_any_blob_is_read() {
     let fixture = Fixture::new();
     let key = fixture.key("ours", Kind::P256);
     let bundle = fixture.signed("bundle", &key);
@@ -82,7 +82,7 @@ fn with_config(fixture: &Fixture, text: &str, args: &[&str]) -> Ran {
 }
 
 #[test]
-fn a_site_that_demands_signatures_takes_no_other_bundle_even_if_nobody_thinks_of_it() {
+fn require_signature_in_the_configuration_refuses_other_bundles_without_options() {
     let fixture = Fixture::new();
     let (ours, theirs) = (fixture.key("ours", Kind::P256), fixture.key("theirs", Kind::P256));
     let demand = "require-signature = true\nkeys = [\"../../ours.pub\"]\n";
@@ -115,7 +115,7 @@ fn a_site_that_demands_signatures_takes_no_other_bundle_even_if_nobody_thinks_of
 
 /// A set could be made, or a bundle repaired, that no command of the site takes.
 #[test]
-fn a_site_s_keys_count_where_a_bundle_is_split_or_repaired() {
+fn configured_keys_apply_to_split_and_repair() {
     let fixture = Fixture::new();
     let (_ours, theirs) = (fixture.key("ours", Kind::P256), fixture.key("theirs", Kind::P256));
     let known = "keys = [\"../../ours.pub\"]";
@@ -135,7 +135,7 @@ fn a_site_s_keys_count_where_a_bundle_is_split_or_repaired() {
 
 /// "OK" would be said of a bundle that the next command refuses.
 #[test]
-fn a_repair_that_cannot_bring_the_signature_that_is_demanded_is_no_success() {
+fn a_repair_without_the_required_signature_fails() {
     let fixture = Fixture::new();
     let key = fixture.key("ours", Kind::Ed25519);
     fixture.export("unsigned.tar", &[]).ended(0);
@@ -155,7 +155,7 @@ fn a_repair_that_cannot_bring_the_signature_that_is_demanded_is_no_success() {
 
 /// One bad block in the last entry, which no reader needs, must not cost the whole tar.
 #[test]
-fn a_tar_that_has_lost_the_header_of_its_last_signature_is_repaired() {
+fn a_tar_with_a_lost_header_of_its_last_signature_can_be_repaired() {
     let fixture = Fixture::new();
     let key = fixture.key("ours", Kind::Ed25519);
     let bundle = fixture.signed("bundle.tar", &key);
@@ -181,7 +181,7 @@ fn a_tar_that_has_lost_the_header_of_its_last_signature_is_repaired() {
 }
 
 #[test]
-fn a_signature_of_chunks_b3_that_is_none_is_brought_from_a_copy() {
+fn an_invalid_signature_of_chunks_b3_is_restored_from_a_copy() {
     let fixture = Fixture::new();
     let key = fixture.key("ours", Kind::Ed25519);
     fixture.signed("copy", &key);
@@ -195,7 +195,7 @@ fn a_signature_of_chunks_b3_that_is_none_is_brought_from_a_copy() {
 }
 
 #[test]
-fn a_tar_that_was_altered_after_signing_is_refused_and_so_is_a_key_that_is_none() {
+fn a_tar_altered_after_signing_and_an_invalid_key_are_refused() {
     let fixture = Fixture::new();
     let key = fixture.key("ours", Kind::Ed25519);
     let bundle = fixture.signed("bundle.tar", &key);

@@ -11,7 +11,7 @@ use crate::support::{gapferry, images, tempdir};
 const KINDS: [Kind; 2] = [Kind::P256, Kind::Ed25519];
 
 #[test]
-fn whoever_has_only_openssl_and_sha256sum_can_prove_a_bundle_and_who_made_it() {
+fn openssl_and_sha256sum_alone_can_verify_a_bundle_and_its_signer() {
     let fixture = Fixture::new();
     for kind in KINDS {
         let key = fixture.key(&format!("{kind:?}"), kind);
@@ -28,7 +28,7 @@ fn whoever_has_only_openssl_and_sha256sum_can_prove_a_bundle_and_who_made_it() {
 }
 
 #[test]
-fn a_signature_that_openssl_or_cosign_made_is_as_good_as_ours() {
+fn signatures_made_by_openssl_or_cosign_are_accepted() {
     let fixture = Fixture::new();
     fixture.export("bundle", &[]).ended(0);
     let bundle = fixture.path().join("bundle");
@@ -54,7 +54,7 @@ fn a_signature_that_openssl_or_cosign_made_is_as_good_as_ours() {
 }
 
 #[test]
-fn a_signature_moves_no_other_byte_of_a_tar_however_long_it_is() {
+fn a_signature_of_any_length_moves_no_other_byte_of_a_tar() {
     let fixture = Fixture::new();
     let (short, long) = (fixture.key("ed", Kind::Ed25519), fixture.key("ec", Kind::P256));
     let bytes = |path: &Path| std::fs::read(path).unwrap();
@@ -79,7 +79,7 @@ fn proof(fixture: &Fixture, bundle: &str, key: &Key) -> String {
 
 /// Without a signature of `chunks.b3` whoever demands one waits for all digests, as the user of `--sign-key` was not told.
 #[test]
-fn an_unchanged_export_signs_chunks_too_where_only_the_sums_were_signed() {
+fn an_unchanged_export_adds_a_missing_signature_of_chunks_b3() {
     let fixture = Fixture::new();
     let key = fixture.key("key", Kind::Ed25519);
     for out in ["bundle", "bundle.tar"] {
@@ -95,7 +95,7 @@ fn an_unchanged_export_signs_chunks_too_where_only_the_sums_were_signed() {
 
 /// The bundle would be carried over, and refused there.
 #[test]
-fn a_bundle_that_could_not_be_signed_is_not_said_to_be() {
+fn a_failed_signature_is_not_reported_as_signed() {
     let fixture = Fixture::new();
     let (key, other) = (fixture.key("key", Kind::Ed25519), fixture.key("other", Kind::Ed25519));
     take_all_signatures(&fixture.signed("bundle", &other));
@@ -105,7 +105,7 @@ fn a_bundle_that_could_not_be_signed_is_not_said_to_be() {
 }
 
 #[test]
-fn an_unchanged_export_gets_the_signature_it_lacks_and_keeps_its_identity() {
+fn an_unchanged_export_adds_a_missing_signature_and_keeps_its_identity() {
     let fixture = Fixture::new();
     let (first, second) = (fixture.key("first", Kind::P256), fixture.key("second", Kind::Ed25519));
     for out in ["bundle", "bundle.tar"] {
@@ -132,7 +132,7 @@ fn an_unchanged_export_gets_the_signature_it_lacks_and_keeps_its_identity() {
 
 /// The medium would be carried over, and refused there.
 #[test]
-fn an_export_that_replaces_a_signed_bundle_by_one_without_a_signature_says_so() {
+fn replacing_a_signed_bundle_with_an_unsigned_one_is_reported() {
     let fixture = Fixture::new();
     let key = fixture.key("key", Kind::Ed25519);
     for (out, more) in [("bundle", &[][..]), ("bundle.tar", &[]), ("volumes.tar", &["--volume-size", "1GB"])] {
@@ -152,7 +152,7 @@ fn an_export_that_replaces_a_signed_bundle_by_one_without_a_signature_says_so() 
 }
 
 #[test]
-fn what_a_killed_sign_has_left_in_a_directory_does_not_keep_it_from_being_signed() {
+fn leftovers_of_a_killed_sign_do_not_block_signing_a_directory() {
     let fixture = Fixture::new();
     let key = fixture.key("ed", Kind::Ed25519);
     fixture.export("bundle", &[]).ended(0);
@@ -167,7 +167,7 @@ fn what_a_killed_sign_has_left_in_a_directory_does_not_keep_it_from_being_signed
 
 /// Killed while it wrote a signature into a tar, an earlier version left bytes of two.
 #[test]
-fn what_is_left_of_a_signature_in_a_tar_does_not_keep_it_from_being_signed() {
+fn remains_of_a_signature_do_not_block_signing_a_tar() {
     let fixture = Fixture::new();
     let key = fixture.key("ec", Kind::P256);
     let bundle = fixture.signed("bundle.tar", &key);
@@ -183,7 +183,7 @@ fn what_is_left_of_a_signature_in_a_tar_does_not_keep_it_from_being_signed() {
 
 /// A volume holds files that are no part of the bundle. To remove them is no way to sign it.
 #[test]
-fn a_volume_is_not_signed_and_the_way_to_sign_its_bundle_is_named() {
+fn signing_a_volume_is_refused_with_the_way_to_sign_its_bundle() {
     let fixture = Fixture::new();
     let key = fixture.key("ed", Kind::Ed25519);
     fixture.export("bundle.tar", &["--volume-size", "1MB"]).ended(0);
@@ -194,7 +194,7 @@ fn a_volume_is_not_signed_and_the_way_to_sign_its_bundle_is_named() {
 
 /// A bundle may be renamed on its way. What it is called says nothing of its form.
 #[test]
-fn a_tar_is_signed_whatever_it_is_called() {
+fn a_tar_can_be_signed_under_any_file_name() {
     let fixture = Fixture::new();
     let (ec, ed) = (fixture.key("ec", Kind::P256), fixture.key("ed", Kind::Ed25519));
     fixture.export("bundle.tar", &[]).ended(0);
@@ -209,7 +209,7 @@ fn a_tar_is_signed_whatever_it_is_called() {
 }
 
 #[test]
-fn a_bundle_is_signed_where_the_key_is_and_not_where_it_was_exported() {
+fn a_bundle_can_be_signed_on_another_machine_than_it_was_exported_on() {
     let fixture = Fixture::new();
     let (ec, ed) = (fixture.key("ec", Kind::P256), fixture.key("ed", Kind::Ed25519));
     for out in ["bundle", "bundle.tar"] {
@@ -243,7 +243,7 @@ fn a_bundle_is_signed_where_the_key_is_and_not_where_it_was_exported() {
 }
 
 #[test]
-fn an_encrypted_key_of_cosign_signs_and_its_passphrase_is_shown_to_nobody() {
+fn an_encrypted_cosign_key_can_sign_and_its_passphrase_is_never_shown() {
     const KEYS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/keys");
     let (private, public) = (format!("{KEYS}/cosign-format.key"), format!("{KEYS}/cosign-format.pub"));
     let fixture = Fixture::new();
@@ -268,7 +268,7 @@ fn an_encrypted_key_of_cosign_signs_and_its_passphrase_is_shown_to_nobody() {
 }
 
 #[test]
-fn a_fingerprint_says_which_bundle_it_is_whatever_its_form() {
+fn a_fingerprint_is_the_same_for_every_form_of_a_bundle() {
     let fixture = Fixture::new();
     let lock = ["--lock", "images.lock"];
     fixture.export("bundle", &lock).ended(0);
@@ -285,7 +285,7 @@ fn a_fingerprint_says_which_bundle_it_is_whatever_its_form() {
 }
 
 #[test]
-fn an_export_that_names_a_key_builds_on_nothing_that_it_has_not_signed() {
+fn since_key_accepts_only_a_base_signed_by_that_key() {
     let fixture = Fixture::new();
     let (ours, other) = (fixture.key("ours", Kind::P256), fixture.key("other", Kind::Ed25519));
     let (public, others) = (text(&ours.public), text(&other.public));
@@ -321,7 +321,7 @@ fn an_export_that_names_a_key_builds_on_nothing_that_it_has_not_signed() {
 }
 
 #[test]
-fn a_receipt_that_is_signed_is_verified_by_openssl() {
+fn openssl_can_verify_a_signed_receipt() {
     let fixture = Fixture::new();
     let key = fixture.key("here", Kind::P256);
     fixture.export("bundle", &[]).ended(0);
@@ -334,7 +334,7 @@ fn a_receipt_that_is_signed_is_verified_by_openssl() {
 }
 
 #[test]
-fn what_a_registry_left_behind_is_signed_as_a_bundle_too() {
+fn a_bundle_migrated_from_storage_can_be_signed() {
     let fixture = Fixture::new();
     let key = fixture.key("ours", Kind::Ed25519);
     let storage = fixture.registry.storage();
@@ -347,7 +347,7 @@ fn what_a_registry_left_behind_is_signed_as_a_bundle_too() {
 
 /// BLAKE3 is as good as a signature of it: what a forger wrote does not count where a key is demanded.
 #[test]
-fn where_a_key_is_demanded_chunks_b3_counts_only_if_an_accepted_key_has_signed_it() {
+fn with_a_required_key_chunks_b3_counts_only_if_signed_by_an_accepted_key() {
     let fixture = Fixture::new();
     let (ours, theirs) = (fixture.key("ours", Kind::P256), fixture.key("theirs", Kind::Ed25519));
     for out in ["bundle", "bundle.tar"] {
@@ -381,7 +381,7 @@ fn where_a_key_is_demanded_chunks_b3_counts_only_if_an_accepted_key_has_signed_i
 }
 
 #[test]
-fn what_cannot_be_a_signature_is_a_problem_and_so_are_too_many_of_them() {
+fn invalid_or_too_many_signatures_are_a_problem() {
     let fixture = Fixture::new();
     let key = fixture.key("ours", Kind::Ed25519);
     let bundle = fixture.signed("bundle", &key);
@@ -403,7 +403,7 @@ fn what_cannot_be_a_signature_is_a_problem_and_so_are_too_many_of_them() {
 
 /// A pipeline that signs has to know what it has signed, without reading text.
 #[test]
-fn signing_gives_the_identity_and_the_fingerprint_as_json() {
+fn sign_prints_identity_and_fingerprint_as_json() {
     let directory = tempdir();
     let key = Key::new(directory.path(), "ours", Kind::Ed25519);
     let bundle = directory.path().join("b.tar");

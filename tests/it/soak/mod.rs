@@ -13,7 +13,7 @@ use std::time::Duration;
 use campaign::Campaign;
 
 #[test]
-fn no_fault_and_no_kill_leaves_a_wrong_or_half_image() {
+fn random_faults_and_kills_leave_no_wrong_or_partial_image() {
     let campaign = Campaign { seed: 3, first: 0, rounds: 10, at_most: Duration::from_secs(300), lanes: 5 };
     campaign.run();
 }

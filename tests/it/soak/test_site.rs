@@ -158,7 +158,7 @@ fn ask(registry: &str, method: &str, path: &str) -> Result<Answer, String> {
 }
 
 #[test]
-fn a_look_sees_what_is_missing_or_wrong() {
+fn look_detects_missing_and_wrong_content() {
     let registry = Registry::start();
     let images = corpus(1);
     let (multi, app) = (&images[2], images.last().expect("the app"));
@@ -178,7 +178,7 @@ fn a_look_sees_what_is_missing_or_wrong() {
 }
 
 #[test]
-fn a_bundle_with_one_wrong_byte_is_seen() {
+fn check_bundle_detects_one_wrong_byte() {
     let site = TestSite::new(1);
     let directory = tempdir();
     let out = directory.path().join("bundle.tar");

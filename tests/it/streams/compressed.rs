@@ -48,7 +48,7 @@ fn every_command_that_reads_a_bundle_reads_a_compressed_one() {
 }
 
 #[test]
-fn what_is_compressed_already_is_stored_and_everything_else_gets_smaller() {
+fn compressed_blobs_are_stored_as_they_are_and_the_rest_is_compressed() {
     let registry = Registry::start();
     let words = "the same words again and again ".repeat(100_000);
     let layer = images::layer_tar("words", words.as_bytes());
@@ -71,7 +71,7 @@ fn what_is_compressed_already_is_stored_and_everything_else_gets_smaller() {
 }
 
 #[test]
-fn a_compressed_bundle_that_is_damaged_is_never_called_whole() {
+fn a_damaged_compressed_bundle_is_never_called_intact() {
     let (fixture, packed) = exported();
     for at in (0..packed.len()).step_by(packed.len() / 40) {
         let mut bytes = packed.clone();
@@ -90,7 +90,7 @@ fn a_compressed_bundle_that_is_damaged_is_never_called_whole() {
 }
 
 #[test]
-fn the_same_export_again_leaves_it_alone_and_one_that_was_interrupted_leaves_nothing_that_is_taken_for_it() {
+fn a_repeated_export_keeps_it_and_an_interrupted_one_leaves_no_false_bundle() {
     let (fixture, packed) = exported();
     let again = ["export", "--locked", "images.lock", "-o", "images.tar.zst"];
     fixture.run(&again).ended(0).reported(&["unchanged"]);
@@ -107,7 +107,7 @@ fn the_same_export_again_leaves_it_alone_and_one_that_was_interrupted_leaves_not
 }
 
 #[test]
-fn what_cannot_be_done_to_a_compressed_bundle_is_refused_and_says_what_can() {
+fn impossible_operations_on_a_compressed_bundle_are_refused_with_a_remedy() {
     let (fixture, packed) = exported();
     let made = ["genpkey", "-algorithm", "ed25519", "-out", text(&fixture.path("key.pem"))].map(str::to_owned);
     assert!(Command::new("openssl").args(made).status().unwrap().success());
@@ -127,7 +127,7 @@ fn what_cannot_be_done_to_a_compressed_bundle_is_refused_and_says_what_can() {
 }
 
 #[test]
-fn a_compressed_pipe_that_breaks_is_reported_like_any_other_that_does() {
+fn a_broken_compressed_pipe_is_reported_like_any_other() {
     let (fixture, packed) = exported();
     let target = Registry::start();
     let to = format!("{}/mirror", target.host());

@@ -31,7 +31,7 @@ fn tagged(fixture: &Fixture, target: &Registry) -> usize {
 }
 
 #[test]
-fn images_go_from_one_registry_through_a_pipe_into_another() {
+fn images_travel_from_registry_to_registry_through_a_pipe() {
     let (fixture, target) = (Fixture::new(), Registry::start());
     let to = to(&target);
     let mut export = fixture.streaming(&[]).stderr(Stdio::inherit()).spawn().unwrap();
@@ -52,7 +52,7 @@ fn images_go_from_one_registry_through_a_pipe_into_another() {
 }
 
 #[test]
-fn a_pipe_that_breaks_costs_only_what_had_not_come_and_the_same_again_brings_the_rest() {
+fn a_broken_pipe_loses_only_the_rest_and_a_rerun_brings_it() {
     let fixture = Fixture::new();
     let whole = std::fs::read(fixture.streamed("whole.tar", &[])).unwrap();
     let end = whole.len();
@@ -83,7 +83,7 @@ fn a_pipe_that_breaks_costs_only_what_had_not_come_and_the_same_again_brings_the
 
 /// Of five thousand images nobody could read why.
 #[test]
-fn what_failed_for_one_reason_says_it_once() {
+fn images_that_fail_for_one_reason_are_reported_once() {
     let (fixture, target) = (Fixture::new(), Registry::start());
     let whole = std::fs::read(fixture.streamed("whole.tar", &[])).unwrap();
     let broken = fixture.piped(&import(&to(&target), &[]), &whole[..whole.len() / 4], 50_000).ended(1);
@@ -96,7 +96,7 @@ fn what_failed_for_one_reason_says_it_once() {
 
 /// A pipe is faster than a registry: five thousand images have more small blobs than a process may have open files.
 #[test]
-fn small_blobs_by_the_hundred_wait_for_the_registry_and_not_in_files_of_their_own() {
+fn hundreds_of_waiting_small_blobs_need_no_file_each() {
     let (fixture, target) = (Fixture::new(), Registry::start());
     let layers: Vec<String> = (0..300).map(|number| format!("layer {number}")).collect();
     let image = images::oci("team/many", "1", &layers.iter().map(String::as_str).collect::<Vec<&str>>());
@@ -111,7 +111,7 @@ fn small_blobs_by_the_hundred_wait_for_the_registry_and_not_in_files_of_their_ow
 }
 
 #[test]
-fn a_wrong_byte_costs_the_images_that_have_it_and_no_others() {
+fn a_wrong_byte_fails_only_the_images_that_contain_it() {
     let (fixture, target) = (Fixture::new(), Registry::start());
     let mut bytes = std::fs::read(fixture.streamed("whole.tar", &[])).unwrap();
     // Of the second image alone.
@@ -124,7 +124,7 @@ fn a_wrong_byte_costs_the_images_that_have_it_and_no_others() {
 }
 
 #[test]
-fn what_stands_before_the_blobs_is_proven_before_the_first_push() {
+fn metadata_of_a_stream_is_verified_before_the_first_push() {
     let (fixture, target) = (Fixture::new(), Registry::start());
     let (to, whole) = (to(&target), std::fs::read(fixture.streamed("whole.tar", &[])).unwrap());
     let find = |name: &str| 512 * (0..).find(|at| whole[at * 512..].starts_with(name.as_bytes())).unwrap();
@@ -142,7 +142,7 @@ fn what_stands_before_the_blobs_is_proven_before_the_first_push() {
 }
 
 #[test]
-fn what_follows_the_bundle_is_reported_and_is_not_part_of_it() {
+fn data_after_the_bundle_is_reported_and_ignored() {
     let (fixture, target) = (Fixture::new(), Registry::start());
     let whole = std::fs::read(fixture.streamed("whole.tar", &[])).unwrap();
     let twice = [&whole[..], &whole[..]].concat();
@@ -151,7 +151,7 @@ fn what_follows_the_bundle_is_reported_and_is_not_part_of_it() {
 }
 
 #[test]
-fn an_upload_that_fails_is_tried_again_though_the_bytes_have_passed() {
+fn a_failed_upload_is_retried_after_its_bytes_left_the_pipe() {
     let (fixture, target) = (Fixture::new(), Registry::start());
     let proxy = Proxy::before(target.host());
     proxy.when("PATCH", "/blobs/uploads/").times(3).fault(Fault::Status(503));
@@ -163,7 +163,7 @@ fn an_upload_that_fails_is_tried_again_though_the_bytes_have_passed() {
 }
 
 #[test]
-fn an_import_that_was_killed_goes_on_where_it_was() {
+fn a_killed_import_from_a_pipe_resumes() {
     let (fixture, target) = (Fixture::new(), Registry::start());
     let (to, whole) = (to(&target), std::fs::read(fixture.streamed("whole.tar", &[])).unwrap());
     let mut child = fixture.process(&import(&to, &[])).stdin(Stdio::piped()).spawn().unwrap();
@@ -181,7 +181,7 @@ fn an_import_that_was_killed_goes_on_where_it_was() {
 }
 
 #[test]
-fn an_increment_comes_through_a_pipe_and_what_the_target_lacks_is_reported_before_the_first_push() {
+fn an_increment_from_a_pipe_reports_missing_content_before_the_first_push() {
     let (fixture, target) = (Fixture::new(), Registry::start());
     let to = to(&target);
     let base = std::fs::read(fixture.streamed("base.tar", &[])).unwrap();

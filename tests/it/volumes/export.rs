@@ -80,7 +80,7 @@ fn sums(paths: &[PathBuf]) -> Vec<String> {
 }
 
 #[test]
-fn volumes_of_an_export_are_those_of_a_bundle_that_was_split_and_join_to_the_same_bytes() {
+fn exported_volumes_equal_split_volumes_and_join_to_the_same_bytes() {
     let fixture = Fixture::new();
     let out = fixture.path("v.tar");
     fixture.export(&out, &[]).ended(0).reported(&["v.001.tar: written", "3 images"]);
@@ -101,7 +101,7 @@ fn volumes_of_an_export_are_those_of_a_bundle_that_was_split_and_join_to_the_sam
 }
 
 #[test]
-fn a_volume_that_is_made_again_alone_is_the_same_and_fetches_no_more_than_it_holds() {
+fn one_rewritten_volume_is_identical_and_fetches_only_its_own_blobs() {
     let fixture = Fixture::new();
     let (out, alone) = (fixture.path("v.tar"), fixture.path("alone.tar"));
     fixture.export(&out, &[]).ended(0);
@@ -121,7 +121,7 @@ fn a_volume_that_is_made_again_alone_is_the_same_and_fetches_no_more_than_it_hol
 }
 
 #[test]
-fn what_is_there_is_not_fetched_again_and_what_is_damaged_in_it_is() {
+fn a_rerun_fetches_only_damaged_content() {
     let fixture = Fixture::new();
     let out = fixture.path("v.tar");
     fixture.export(&out, &[]).ended(0);
@@ -157,7 +157,7 @@ fn what_is_there_is_not_fetched_again_and_what_is_damaged_in_it_is() {
 }
 
 #[test]
-fn killed_in_the_middle_it_continues_and_two_runs_do_not_write_one_set() {
+fn a_killed_export_of_volumes_resumes_and_a_second_run_is_refused() {
     let fixture = Fixture::new();
     let whole = fixture.path("whole.tar");
     fixture.export(&whole, &[]).ended(0);
@@ -196,7 +196,7 @@ fn killed_in_the_middle_it_continues_and_two_runs_do_not_write_one_set() {
 }
 
 #[test]
-fn a_cut_blob_continues_where_it_stopped_though_it_lies_in_several_volumes() {
+fn a_blob_spanning_several_volumes_resumes_where_it_stopped() {
     let (directory, builder) = (tempdir(), two_images().sha512("registry.test/a:x", noise(9, 900_000)));
     let out = directory.path().join("v.tar");
     let create = |only| Writer::create(&out, builder.files(), options(VolumeSelection::of(only)), Arc::new(Silent));
@@ -224,7 +224,7 @@ fn a_cut_blob_continues_where_it_stopped_though_it_lies_in_several_volumes() {
 }
 
 #[test]
-fn killed_while_the_volumes_get_their_names_it_loses_nothing_and_leaves_nothing() {
+fn a_kill_during_the_final_renames_loses_and_leaves_nothing() {
     let (directory, builder) = (tempdir(), two_images());
     let out = directory.path().join("v.tar");
     let create = || Writer::create(&out, builder.files(), options(VolumeSelection::All), Arc::new(Silent)).unwrap();
@@ -260,7 +260,7 @@ fn options_of(limit: u64, selection: VolumeSelection) -> Options {
 }
 
 #[test]
-fn some_volumes_that_are_written_meanwhile_take_nothing_from_an_unfinished_set() {
+fn writing_single_volumes_keeps_an_unfinished_set() {
     let (directory, builder) = (tempdir(), two_images());
     let out = directory.path().join("v.tar");
     let create = |selection| Writer::create(&out, builder.files(), options(selection), Arc::new(Silent)).unwrap();
@@ -287,7 +287,7 @@ fn some_volumes_that_are_written_meanwhile_take_nothing_from_an_unfinished_set()
 
 /// Tar programs warn of a volume without an end, and `verify` calls it cut short.
 #[test]
-fn an_unfinished_set_of_another_size_leaves_nothing_in_the_volumes() {
+fn an_unfinished_set_of_another_volume_size_leaves_nothing_behind() {
     let (directory, builder) = (tempdir(), two_images());
     let out = directory.path().join("v.tar");
     let begin = |limit, selection| {
@@ -307,7 +307,7 @@ fn an_unfinished_set_of_another_size_leaves_nothing_in_the_volumes() {
 }
 
 #[test]
-fn a_set_has_its_first_volume_only_when_it_has_all_others() {
+fn the_first_volume_appears_only_after_all_others() {
     let (directory, builder) = (tempdir(), two_images());
     let out = directory.path().join("v.tar");
     let create = || Writer::create(&out, builder.files(), options(VolumeSelection::All), Arc::new(Silent)).unwrap();
@@ -326,7 +326,7 @@ fn a_set_has_its_first_volume_only_when_it_has_all_others() {
 }
 
 #[test]
-fn each_volume_of_a_signed_export_says_who_made_it() {
+fn each_volume_of_a_signed_export_carries_the_signature() {
     let fixture = Fixture::new();
     let key = fixture.path("key.pem");
     let openssl = |arguments: &[&str]| assert!(Command::new("openssl").args(arguments).status().unwrap().success());
@@ -346,7 +346,7 @@ fn each_volume_of_a_signed_export_says_who_made_it() {
 }
 
 #[test]
-fn a_set_that_is_written_again_with_another_key_has_its_signature_in_every_volume() {
+fn a_set_rewritten_with_another_key_has_its_signature_in_every_volume() {
     let fixture = Fixture::new();
     let key = |name: &str, kind| Key::new(fixture.directory.path(), name, kind);
     let (one, other, third) = (key("one", Kind::P256), key("other", Kind::P256), key("third", Kind::Ed25519));
@@ -379,7 +379,7 @@ fn a_set_that_is_written_again_with_another_key_has_its_signature_in_every_volum
 }
 
 #[test]
-fn a_volume_that_is_written_again_with_a_key_is_laid_out_as_the_others() {
+fn a_volume_rewritten_with_a_key_has_the_layout_of_the_others() {
     let fixture = Fixture::new();
     let key = Key::new(fixture.directory.path(), "key", Kind::Ed25519);
     let (bundle, out) = (fixture.path("b.tar"), fixture.path("v.tar"));
@@ -406,7 +406,7 @@ fn a_volume_that_is_written_again_with_a_key_is_laid_out_as_the_others() {
 }
 
 #[test]
-fn a_bundle_that_fits_into_one_volume_is_one() {
+fn a_bundle_that_fits_into_one_volume_is_a_single_volume() {
     let directory = tempdir();
     let builder = Builder::new().image("registry.test/a:1", &[noise(1, 1_000)]);
     let out = directory.path().join("disc");

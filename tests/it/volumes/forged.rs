@@ -204,7 +204,7 @@ fn is_listed(files: &Files, path: &str) -> bool {
 }
 
 #[test]
-fn a_lost_volume_is_not_made_of_recovery_volumes_that_would_make_another_one() {
+fn forged_recovery_volumes_cannot_replace_a_lost_volume() {
     type Change = fn(&mut Files);
     let changes: [(&str, Change); 11] = [
         ("a segment", |files| {
@@ -274,7 +274,7 @@ fn a_lost_volume_is_not_made_of_recovery_volumes_that_would_make_another_one() {
 }
 
 #[test]
-fn a_volume_that_is_good_is_not_replaced_because_recovery_volumes_call_it_damaged() {
+fn recovery_volumes_cannot_replace_an_intact_volume() {
     let set = Signed::new(2);
     let whole = files_below(&set.set());
     let volumes =
@@ -300,7 +300,7 @@ fn a_volume_that_is_good_is_not_replaced_because_recovery_volumes_call_it_damage
 }
 
 #[test]
-fn a_damaged_volume_stays_as_it_is_where_only_another_one_could_take_its_place() {
+fn a_damaged_volume_is_kept_if_only_a_different_one_could_replace_it() {
     let set = Signed::new(2);
     let number = set.holder(is_segment);
     set.forge(number, set.identity, |files| {
@@ -323,7 +323,7 @@ fn list(files: &mut Files, change: impl FnOnce(&mut Vec<Value>)) {
 }
 
 #[test]
-fn a_segment_is_not_made_unproven_because_a_forged_volume_has_another_copy_of_it() {
+fn a_forged_copy_of_a_segment_never_leads_to_unverified_output() {
     let set = Signed::new(1);
     let lost = (1..=set.volumes).rev().find(|n| entries(&set.volume(*n)).iter().any(|(path, _)| is_segment(path)));
     let lost = lost.unwrap();
@@ -362,7 +362,7 @@ fn a_segment_is_not_made_unproven_because_a_forged_volume_has_another_copy_of_it
 }
 
 #[test]
-fn an_import_of_single_volumes_gets_over_one_that_was_forged() {
+fn importing_single_volumes_recovers_from_a_forged_one() {
     let set = Signed::new(0);
     let target = Registry::start();
     let state = set.directory.path().join("state");
@@ -388,7 +388,7 @@ fn an_import_of_single_volumes_gets_over_one_that_was_forged() {
 }
 
 #[test]
-fn recovery_volumes_that_name_another_bundle_make_nothing_of_this_one() {
+fn recovery_volumes_of_another_bundle_write_nothing() {
     let set = Signed::new(1);
     set.forge(2, Digest::sha256(b"another bundle"), |_| ());
     fs::remove_file(set.volume(2)).unwrap();
@@ -402,7 +402,7 @@ fn recovery_volumes_that_name_another_bundle_make_nothing_of_this_one() {
 
 /// The sums of a volume are unsigned: a program beside the images would travel in a bundle that is called good.
 #[test]
-fn a_file_that_only_the_sums_of_its_volume_declare_is_refused_by_verify_and_import() {
+fn a_file_declared_only_in_a_volumes_sums_is_refused() {
     let set = Signed::new(1);
     let target = Registry::start();
     let all = || files_below(&set.set()).into_iter().map(|(name, _)| set.set().join(name)).collect::<Vec<_>>();
@@ -442,7 +442,7 @@ fn a_file_that_only_the_sums_of_its_volume_declare_is_refused_by_verify_and_impo
 
 /// Its own sums fit, but not the digest of the file that the segment is of.
 #[test]
-fn a_volume_with_another_segment_is_not_taken_for_one_that_is_there() {
+fn a_volume_with_a_wrong_segment_does_not_count_as_present() {
     let signed = Signed::new(1);
     let number = signed.holder(is_segment);
     let path = signed.volume(number);

@@ -10,7 +10,7 @@ use crate::support::ran::Ran;
 use crate::support::{gapferry, gapferry_process_of, tempdir};
 
 #[test]
-fn of_several_volumes_that_are_missing_each_is_reported_with_the_images_that_it_costs() {
+fn each_missing_volume_is_reported_with_the_images_it_affects() {
     let set = Set::new(0);
     let missing = |lost: &[usize]| -> Vec<PathBuf> {
         (0..4).filter(|at| !lost.contains(at)).map(|at| set.volumes[at].clone()).collect()
@@ -42,7 +42,7 @@ fn of_several_volumes_that_are_missing_each_is_reported_with_the_images_that_it_
 }
 
 #[test]
-fn a_bad_copy_of_a_volume_that_is_here_and_good_costs_no_image_and_is_to_be_left_out() {
+fn a_damaged_copy_beside_a_good_volume_affects_no_image() {
     let set = Set::new(0);
     let copy = set.path("copy.tar");
     for at in 0..4 {
@@ -61,7 +61,7 @@ fn a_bad_copy_of_a_volume_that_is_here_and_good_costs_no_image_and_is_to_be_left
 }
 
 #[test]
-fn more_volumes_than_a_program_may_have_files_open_at_first_are_one_bundle() {
+fn a_set_with_more_volumes_than_the_open_file_limit_can_be_read() {
     let directory = tempdir();
     let tar = directory.path().join("b.tar");
     let layers: Vec<Vec<u8>> = (0..40).map(|seed| noise(seed + 1, 90_000)).collect();
@@ -81,7 +81,7 @@ fn more_volumes_than_a_program_may_have_files_open_at_first_are_one_bundle() {
 }
 
 #[test]
-fn recovery_volumes_are_verified_alone_and_reported_where_they_are_not_at_hand() {
+fn recovery_volumes_can_be_verified_alone_and_missing_ones_are_reported() {
     let set = Set::new(0);
     let out = set.path("r.tar");
     let arguments = ["--volume-size", SIZE, "--recovery", "2"];
@@ -113,7 +113,7 @@ fn recovery_volumes_are_verified_alone_and_reported_where_they_are_not_at_hand()
 }
 
 #[test]
-fn an_import_that_could_not_begin_leaves_nothing_beside_its_state() {
+fn an_import_that_could_not_start_leaves_no_files() {
     let set = Set::new(0);
     let state = set.path("s.state");
     let go = |volume: PathBuf| import(&[volume], "127.0.0.1:1", &["--state", state.to_str().unwrap()]);

@@ -93,7 +93,7 @@ fn permutations(items: &[usize]) -> Vec<Vec<usize>> {
 }
 
 #[test]
-fn volumes_may_come_one_by_one_in_any_order_and_an_image_has_its_tag_when_the_last_of_it_is_there() {
+fn volumes_import_one_by_one_in_any_order_and_tags_appear_once_complete() {
     let set = Set::new(0);
     let target = Registry::start();
     for order in permutations(&[0, 1, 2, 3]) {
@@ -122,7 +122,7 @@ fn volumes_may_come_one_by_one_in_any_order_and_an_image_has_its_tag_when_the_la
 }
 
 #[test]
-fn all_volumes_at_once_in_any_order_are_the_bundle_for_every_command() {
+fn every_command_reads_all_volumes_in_any_order_as_the_bundle() {
     let set = Set::new(0);
     let target = Registry::start();
     let [one, two, three, four] = set.volumes.clone().try_into().unwrap();
@@ -148,7 +148,7 @@ fn all_volumes_at_once_in_any_order_are_the_bundle_for_every_command() {
 }
 
 #[test]
-fn without_a_state_a_set_that_is_not_complete_is_refused_and_nothing_is_pushed() {
+fn an_incomplete_set_without_a_state_is_refused_and_not_pushed() {
     let set = Set::new(0);
     let target = Registry::start();
     for missing in 0..4 {
@@ -170,7 +170,7 @@ fn without_a_state_a_set_that_is_not_complete_is_refused_and_nothing_is_pushed()
 }
 
 #[test]
-fn a_missing_volume_costs_the_images_that_need_it_and_no_others() {
+fn a_missing_volume_affects_only_the_images_that_need_it() {
     let set = Set::new(0);
     let images: Vec<BTreeSet<String>> = (0..4)
         .map(|missing| {
@@ -186,7 +186,7 @@ fn a_missing_volume_costs_the_images_that_need_it_and_no_others() {
 }
 
 #[test]
-fn a_bit_that_flips_anywhere_is_found_and_only_its_volume_is_named() {
+fn a_flipped_bit_anywhere_is_found_and_blamed_on_its_volume() {
     let set = Set::new(0);
     for (at, path) in set.volumes.iter().enumerate() {
         let good = std::fs::read(path).unwrap();
@@ -225,7 +225,7 @@ fn a_bit_that_flips_anywhere_is_found_and_only_its_volume_is_named() {
 }
 
 #[test]
-fn a_volume_that_is_cut_short_or_empty_is_named_whatever_is_left_of_it() {
+fn a_truncated_or_empty_volume_is_named() {
     let set = Set::new(0);
     for path in &set.volumes {
         let good = std::fs::read(path).unwrap();
@@ -239,7 +239,7 @@ fn a_volume_that_is_cut_short_or_empty_is_named_whatever_is_left_of_it() {
 }
 
 #[test]
-fn a_volume_of_another_set_is_called_so_with_both_identities() {
+fn a_volume_of_another_set_is_reported_with_both_identities() {
     let (set, other) = (Set::new(0), Set::new(100));
     let identity = |set: &Set| checked(&set.volumes).identity.unwrap().to_string();
     let (own, foreign) = (identity(&set), identity(&other));
@@ -267,7 +267,7 @@ fn a_volume_of_another_set_is_called_so_with_both_identities() {
 }
 
 #[test]
-fn what_would_repair_a_set_is_what_its_missing_volume_holds() {
+fn the_missing_list_of_a_set_names_the_content_of_its_missing_volume() {
     let set = Set::new(0);
     let file = set.path("missing.json");
     let mut command = gapferry();
@@ -277,7 +277,7 @@ fn what_would_repair_a_set_is_what_its_missing_volume_holds() {
 }
 
 #[test]
-fn a_killed_import_is_run_again_and_takes_the_volumes_that_follow() {
+fn a_killed_import_of_volumes_can_be_rerun_and_continued() {
     let set = Set::new(0);
     let target = Registry::start();
     for (round, wanted) in ["POST /v2/", "PUT /v2/", "/manifests/"].into_iter().enumerate() {
@@ -302,7 +302,7 @@ fn a_killed_import_is_run_again_and_takes_the_volumes_that_follow() {
 }
 
 #[test]
-fn a_state_is_of_one_bundle_and_one_target_and_a_kept_piece_that_rots_is_wanted_again() {
+fn a_state_belongs_to_one_bundle_and_target_and_a_corrupted_piece_is_requested_again() {
     let (set, other) = (Set::new(0), Set::new(100));
     let target = Registry::start();
     let state = set.path("s.state");
@@ -329,7 +329,7 @@ fn a_state_is_of_one_bundle_and_one_target_and_a_kept_piece_that_rots_is_wanted_
 }
 
 #[test]
-fn a_kept_piece_that_is_gone_is_wanted_again() {
+fn a_lost_piece_of_the_state_is_requested_again() {
     let (set, target) = (Set::new(0), Registry::start());
     let state = set.path("s.state");
     let go = |volumes: &[PathBuf], code: i32| {
@@ -348,7 +348,7 @@ fn a_kept_piece_that_is_gone_is_wanted_again() {
 }
 
 #[test]
-fn volumes_that_are_written_where_one_stands_stay_there() {
+fn volumes_written_into_the_current_directory_stay_there() {
     let source = Registry::start();
     images::oci("team/app", "1", &["content"]).push(&source);
     let directory = tempdir();
@@ -362,7 +362,7 @@ fn volumes_that_are_written_where_one_stands_stay_there() {
 }
 
 #[test]
-fn recovery_volumes_are_proven_and_in_nobodys_way() {
+fn recovery_volumes_are_verified_and_do_not_disturb_other_commands() {
     let set = Set::new(0);
     let out = set.path("r.tar");
     let arguments = ["--volume-size", SIZE, "--recovery", "1"];

@@ -96,7 +96,7 @@ fn cut(path: &Path, length: usize) {
 }
 
 #[test]
-fn any_two_of_a_set_with_two_recovery_volumes_may_be_lost() {
+fn two_recovery_volumes_replace_any_two_lost_volumes() {
     let fixture = Fixture::new(&[70_000, 50_001, 70_001, 60_064], 2);
     let names: Vec<String> = fixture.whole.iter().map(|(name, _)| name.clone()).collect();
     for (at, one) in names.iter().enumerate() {
@@ -114,7 +114,7 @@ fn any_two_of_a_set_with_two_recovery_volumes_may_be_lost() {
 }
 
 #[test]
-fn whatever_has_happened_to_a_volume_it_is_again_what_it_was() {
+fn a_volume_with_any_damage_is_restored_byte_for_byte() {
     let fixture = Fixture::new(&[70_000, 50_001, 70_001], 2);
     for (name, bytes) in &fixture.whole {
         let path = fixture.path(name);
@@ -132,7 +132,7 @@ fn whatever_has_happened_to_a_volume_it_is_again_what_it_was() {
 }
 
 #[test]
-fn a_set_that_is_whole_is_left_alone() {
+fn an_intact_set_is_left_alone() {
     let fixture = Fixture::new(&[70_000, 50_001], 2);
     let ran = fixture.repair(&[]).ended(0);
     assert!(ran.stdout.contains("4 volumes are whole"), "{ran:?}");
@@ -146,7 +146,7 @@ fn a_set_that_is_whole_is_left_alone() {
 }
 
 #[test]
-fn one_more_than_there_are_recovery_volumes_changes_nothing_and_says_what_it_would_take() {
+fn with_too_many_lost_volumes_nothing_changes_and_the_shortfall_is_reported() {
     let fixture = Fixture::new(&[70_000, 50_001, 70_001, 59_000], 2);
     fs::remove_file(fixture.path("images.001.tar")).unwrap();
     flip(&fixture.path("images.003.tar"), 30_000);
@@ -166,7 +166,7 @@ fn one_more_than_there_are_recovery_volumes_changes_nothing_and_says_what_it_wou
 }
 
 #[test]
-fn every_disc_may_have_a_scratch_even_with_one_recovery_volume() {
+fn one_recovery_volume_repairs_a_scratch_on_every_disc() {
     let fixture = Fixture::new(&[4 * MIB, 4 * MIB - 9, 3 * MIB + 1], 1);
     for (name, at) in [("images.001.tar", 5), ("images.002.tar", MIB + 5), ("images.003.tar", 2 * MIB)] {
         flip(&fixture.path(name), at);
@@ -180,7 +180,7 @@ fn every_disc_may_have_a_scratch_even_with_one_recovery_volume() {
 }
 
 #[test]
-fn from_media_that_cannot_be_written_only_what_is_lost_is_made_elsewhere() {
+fn from_read_only_media_only_lost_volumes_are_written_elsewhere() {
     let fixture = Fixture::new(&[70_000, 50_001, 70_001], 2);
     let out = tempdir();
     fs::remove_file(fixture.path("images.002.tar")).unwrap();
@@ -196,7 +196,7 @@ fn from_media_that_cannot_be_written_only_what_is_lost_is_made_elsewhere() {
 }
 
 #[test]
-fn volumes_of_another_set_are_named_and_neither_used_nor_overwritten() {
+fn volumes_of_another_set_are_named_but_not_used_or_overwritten() {
     let (fixture, other) = (Fixture::new(&[70_000, 50_001], 1), Fixture::of(100, &[70_000, 50_001], 1));
     let foreign = fixture.path("foreign.r01.tar");
     fs::copy(other.path("images.r01.tar"), &foreign).unwrap();
@@ -213,7 +213,7 @@ fn volumes_of_another_set_are_named_and_neither_used_nor_overwritten() {
 }
 
 #[test]
-fn what_is_no_damaged_volume_of_the_set_is_not_overwritten() {
+fn a_file_that_is_not_a_damaged_volume_of_the_set_is_not_overwritten() {
     let (fixture, other) = (Fixture::new(&[70_000, 50_001], 2), Fixture::of(100, &[70_000, 50_001], 2));
     fs::copy(other.path("images.r01.tar"), fixture.path("images.r01.tar")).unwrap();
     let before = files_below(fixture.directory.path());
@@ -297,7 +297,7 @@ fn a_forged_recovery_volume_changes_nothing() {
 
 /// What is found of a set that changes is true of none.
 #[test]
-fn a_set_that_another_run_is_writing_is_not_looked_at() {
+fn a_set_being_written_by_another_run_is_not_recovered() {
     let fixture = Fixture::new(&[70_000, 50_001], 1);
     let lock = WriteLock::take(&fixture.path("images.tar")).unwrap();
     fixture.repair(&[]).ended(2).reported(&["another gapferry is writing it"]);
@@ -307,7 +307,7 @@ fn a_set_that_another_run_is_writing_is_not_looked_at() {
 }
 
 #[test]
-fn what_an_unfinished_export_has_fetched_is_not_written_over() {
+fn content_fetched_by_an_unfinished_export_is_not_overwritten() {
     let (fixture, out) = (Fixture::new(&[70_000, 50_001], 1), tempdir());
     let (partial, journal) = (fixture.path("images.002.tar.partial"), fixture.path("images.volumes.partial.journal"));
     fs::remove_file(fixture.path("images.002.tar")).unwrap();
@@ -321,7 +321,7 @@ fn what_an_unfinished_export_has_fetched_is_not_written_over() {
 
 /// A few kilobytes could stand for gigabytes.
 #[test]
-fn a_recovery_volume_that_is_compressed_is_not_read() {
+fn a_compressed_recovery_volume_is_not_read() {
     let fixture = Fixture::new(&[70_000, 50_001], 1);
     let recovery = fixture.path("images.r01.tar");
     let whole = fs::read(&recovery).unwrap();
@@ -341,7 +341,7 @@ fn a_recovery_volume_that_is_compressed_is_not_read() {
 }
 
 #[test]
-fn without_a_recovery_volume_that_can_be_read_it_is_said_that_nothing_can_be_done() {
+fn without_a_readable_recovery_volume_recovery_is_refused_clearly() {
     let fixture = Fixture::new(&[70_000, 50_001], 1);
     flip(&fixture.path("images.r01.tar"), 520);
     fs::remove_file(fixture.path("images.002.tar")).unwrap();
@@ -399,7 +399,7 @@ fn split(directory: &Path, size: &str, recovery: u32) -> Ran {
 }
 
 #[test]
-fn of_a_bundle_that_was_split_with_recovery_as_much_may_be_lost_and_it_is_imported_all_the_same() {
+fn a_split_bundle_with_recovery_imports_after_losing_that_many_volumes() {
     let directory = tempdir();
     two_images().write(&directory.path().join("b.tar")).unwrap();
     let set = directory.path().join("set");
@@ -441,7 +441,7 @@ fn of_a_bundle_that_was_split_with_recovery_as_much_may_be_lost_and_it_is_import
 }
 
 #[test]
-fn a_size_in_which_no_recovery_volume_fits_is_refused_and_the_smallest_named() {
+fn a_size_too_small_for_recovery_volumes_is_refused_naming_the_smallest() {
     let directory = tempdir();
     two_images().write(&directory.path().join("b.tar")).unwrap();
     split(directory.path(), "8KiB", 2).ended(2);
@@ -449,7 +449,7 @@ fn a_size_in_which_no_recovery_volume_fits_is_refused_and_the_smallest_named() {
 }
 
 #[test]
-fn an_export_as_volumes_has_recovery_volumes_at_once_and_leaves_them_alone_when_nothing_is_new() {
+fn an_export_writes_recovery_volumes_and_keeps_them_when_unchanged() {
     let (source, directory) = (Registry::start(), tempdir());
     let image = images::oci("team/app", "1", &["small", &noise(1, 2_500_000)]);
     image.push(&source);

@@ -95,7 +95,7 @@ fn flip(path: &Path, at: usize) {
 }
 
 #[test]
-fn a_set_is_repaired_with_a_repair_whatever_has_become_of_its_volumes() {
+fn a_repair_restores_a_set_with_any_damage_to_its_volumes() {
     for split in [true, false] {
         let fixture = Fixture::new(split);
         type Harm = (&'static str, fn(&Fixture));
@@ -139,7 +139,7 @@ fn a_set_is_repaired_with_a_repair_whatever_has_become_of_its_volumes() {
 }
 
 #[test]
-fn what_a_repair_lacks_is_said_and_the_other_volumes_are_repaired_all_the_same() {
+fn content_missing_from_a_repair_is_named_and_other_volumes_are_repaired() {
     let fixture = Fixture::new(true);
     // Of the last blob, and then of all.
     std::fs::remove_file(fixture.volume(fixture.whole.len())).unwrap();
@@ -155,7 +155,7 @@ fn what_a_repair_lacks_is_said_and_the_other_volumes_are_repaired_all_the_same()
 }
 
 #[test]
-fn a_set_is_repaired_beside_media_that_cannot_be_written_and_nothing_else_is_overwritten() {
+fn a_set_on_read_only_media_is_repaired_elsewhere_and_nothing_is_overwritten() {
     let fixture = Fixture::new(true);
     std::fs::remove_file(fixture.volume(2)).unwrap();
     flip(&fixture.volume(3), 250_000);
@@ -179,7 +179,7 @@ fn a_set_is_repaired_beside_media_that_cannot_be_written_and_nothing_else_is_ove
 }
 
 #[test]
-fn a_copy_with_a_file_that_cannot_be_read_repairs_everything_else() {
+fn a_copy_with_an_unreadable_file_repairs_everything_else() {
     let fixture = Fixture::new(true);
     fixture.go(&["convert", "b.tar", "-o", "c.tar.zst"], &[]).ended(0);
     let copy = fixture.path("c.tar.zst");
@@ -197,7 +197,7 @@ fn a_copy_with_a_file_that_cannot_be_read_repairs_everything_else() {
 }
 
 #[test]
-fn a_repair_of_another_bundle_or_by_another_key_changes_nothing() {
+fn a_repair_of_another_bundle_or_key_changes_nothing() {
     let (fixture, other) = (Fixture::new(true), Fixture::new(true));
     for fixture in [&fixture, &other] {
         std::fs::remove_file(fixture.volume(2)).unwrap();
@@ -215,7 +215,7 @@ fn a_repair_of_another_bundle_or_by_another_key_changes_nothing() {
 }
 
 #[test]
-fn one_volume_alone_is_repaired_with_no_more_than_it_lacks() {
+fn a_single_volume_is_repaired_with_only_what_it_lacks() {
     let fixture = Fixture::new(true);
     let last = fixture.whole.len();
     flip(&fixture.volume(last), 200_000);
@@ -230,7 +230,7 @@ fn one_volume_alone_is_repaired_with_no_more_than_it_lacks() {
 
 /// A list of what is bad that was made while another run writes is of a set that is no more when it is used.
 #[test]
-fn a_set_that_another_run_is_writing_is_not_judged() {
+fn a_set_being_written_by_another_run_is_not_verified() {
     let fixture = Fixture::new(true);
     let other = Key::new(fixture.directory.path(), "other", Kind::P256);
     let key = ["--key", text(&other.public)];

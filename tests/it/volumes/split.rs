@@ -37,7 +37,7 @@ fn volumes(directory: &Path) -> Vec<PathBuf> {
 }
 
 #[test]
-fn the_volumes_of_any_size_hold_every_byte_once_for_tar_and_sha256sum() {
+fn volumes_of_any_size_hold_every_byte_once_as_tar_and_sha256sum_see_it() {
     let directory = tempdir();
     let (tar, folder) = (directory.path().join("b.tar"), directory.path().join("b"));
     bundle().write(&tar).unwrap();
@@ -83,7 +83,7 @@ fn the_volumes_of_any_size_hold_every_byte_once_for_tar_and_sha256sum() {
 }
 
 #[test]
-fn volumes_that_are_whole_are_not_written_again_and_a_damaged_or_lost_one_is_the_same_afterwards() {
+fn intact_volumes_are_not_rewritten_and_damaged_or_lost_ones_are_restored() {
     let directory = tempdir();
     let tar = directory.path().join("b.tar");
     bundle().write(&tar).unwrap();
@@ -114,7 +114,7 @@ fn volumes_that_are_whole_are_not_written_again_and_a_damaged_or_lost_one_is_the
 }
 
 #[test]
-fn a_damaged_bundle_gives_no_volume_that_holds_the_damage() {
+fn splitting_a_damaged_bundle_writes_no_damaged_volume() {
     let directory = tempdir();
     let tar = directory.path().join("b.tar");
     let builder = bundle();
@@ -143,7 +143,7 @@ fn a_damaged_bundle_gives_no_volume_that_holds_the_damage() {
 
 /// One disc in the drive, and the others in the safe: it says where it is bad as a bundle does.
 #[test]
-fn a_volume_alone_says_which_bytes_of_its_blobs_are_wrong() {
+fn verifying_a_single_volume_locates_the_wrong_bytes_of_its_blobs() {
     let directory = tempdir();
     let tar = directory.path().join("b.tar");
     two_images().write(&tar).unwrap();
@@ -168,7 +168,7 @@ fn a_volume_alone_says_which_bytes_of_its_blobs_are_wrong() {
 }
 
 #[test]
-fn what_is_no_volume_is_not_written_over_and_a_number_that_is_none_is_refused() {
+fn a_foreign_file_is_not_overwritten_and_an_invalid_volume_number_is_refused() {
     let directory = tempdir();
     let tar = directory.path().join("b.tar");
     bundle().write(&tar).unwrap();
@@ -187,7 +187,7 @@ fn what_is_no_volume_is_not_written_over_and_a_number_that_is_none_is_refused() 
 
 /// Opening a pipe waits for a writer that never comes.
 #[test]
-fn a_pipe_at_the_name_of_a_volume_is_refused_and_does_not_keep_the_program_waiting() {
+fn a_pipe_at_a_volumes_path_is_refused_without_blocking() {
     let directory = tempdir();
     let tar = directory.path().join("b.tar");
     bundle().write(&tar).unwrap();
@@ -202,7 +202,7 @@ fn a_pipe_at_the_name_of_a_volume_is_refused_and_does_not_keep_the_program_waiti
 }
 
 #[test]
-fn a_volume_is_not_replaced_by_a_compressed_bundle_of_its_name() {
+fn a_compressed_bundle_does_not_replace_a_volume_of_its_name() {
     let directory = tempdir();
     let tar = directory.path().join("b.tar");
     bundle().write(&tar).unwrap();
@@ -218,7 +218,7 @@ fn a_volume_is_not_replaced_by_a_compressed_bundle_of_its_name() {
 }
 
 #[test]
-fn a_volume_that_was_cut_short_is_written_again_however_little_is_left_of_it() {
+fn a_truncated_volume_is_rewritten_however_little_is_left() {
     let directory = tempdir();
     let tar = directory.path().join("b.tar");
     bundle().write(&tar).unwrap();
@@ -234,7 +234,7 @@ fn a_volume_that_was_cut_short_is_written_again_however_little_is_left_of_it() {
 }
 
 #[test]
-fn a_name_that_stands_for_a_stream_or_something_compressed_becomes_no_directory() {
+fn split_and_join_refuse_output_names_of_streams_and_compressed_files() {
     let directory = tempdir();
     let tar = directory.path().join("b.tar");
     bundle().write(&tar).unwrap();

@@ -55,7 +55,7 @@ impl Fixture {
 }
 
 #[test]
-fn recovery_volumes_of_other_volumes_than_these_are_found_while_nothing_is_lost() {
+fn recovery_volumes_that_do_not_match_are_found_before_a_volume_is_lost() {
     let fixture = Fixture::new();
     assert_eq!(verify(&fixture.set, 0), Vec::<Value>::new(), "they fit");
     let stale = "v.r02.tar";
@@ -75,7 +75,7 @@ fn recovery_volumes_of_other_volumes_than_these_are_found_while_nothing_is_lost(
 
 /// Recovery volumes are what makes a damaged volume whole again: these fit, and must not be thrown away.
 #[test]
-fn a_volume_that_is_damaged_speaks_against_no_recovery_volume() {
+fn a_damaged_volume_does_not_discredit_the_recovery_volumes() {
     let fixture = Fixture::new();
     let volume = fixture.set.join("v.002.tar");
     let mut bytes = fs::read(&volume).unwrap();

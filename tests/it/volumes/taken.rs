@@ -8,7 +8,7 @@ use crate::support::{files_below, gapferry, tempdir};
 use crate::volumes::recover::{Fixture, tars};
 
 #[test]
-fn what_only_has_the_name_of_a_lost_volume_is_not_overwritten() {
+fn a_foreign_file_under_a_lost_volumes_name_is_not_overwritten() {
     let fixture = Fixture::new(&[70_000, 50_001], 2);
     let (bundle, lost) = (fixture.path("other"), fixture.path("images.002.tar"));
     two_images().write(&bundle.with_extension("tar")).unwrap();
@@ -28,7 +28,7 @@ fn what_only_has_the_name_of_a_lost_volume_is_not_overwritten() {
 }
 
 #[test]
-fn a_recovery_volume_takes_the_place_of_no_other_file() {
+fn a_recovery_volume_does_not_overwrite_a_foreign_file() {
     let directory = tempdir();
     let bundle = directory.path().join("b.tar");
     two_images().write(&bundle).unwrap();
