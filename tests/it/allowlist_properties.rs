@@ -1,4 +1,4 @@
-//! Whatever a file holds, reading an allowlist ends with rules or with problems, never with a panic.
+//! Reading an allowlist ends with rules or with problems and never with a panic, whatever the file contains.
 
 use gapferry::pipeline::allowlist::{Allowlist, Pattern, semver::VersionRange};
 use proptest::prelude::*;
@@ -16,7 +16,7 @@ fn parse(name: &str, bytes: &[u8]) {
     }
 }
 
-/// Pieces that come near to what the notations look for.
+/// Fragments that almost match what the notations expect.
 fn near_miss() -> impl Strategy<Value = String> {
     let piece = prop::sample::select(vec![
         "nginx",

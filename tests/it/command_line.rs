@@ -1,4 +1,4 @@
-//! The command line itself: exit codes, streams, signals, help; what scripts and people at a console rely on.
+//! The command line itself: exit codes, streams, signals and help, as scripts and people at a console rely on them.
 
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -46,7 +46,7 @@ impl TestSite {
     }
 }
 
-/// A file of the bundle's blobs that is no metadata: the largest.
+/// The largest blob of the bundle, which is not metadata.
 fn any_blob(bundle: &Path) -> PathBuf {
     let files = std::fs::read_dir(bundle.join("blobs/sha256")).unwrap().map(|entry| entry.unwrap().path());
     files.max_by_key(|path| path.metadata().unwrap().len()).unwrap()
@@ -147,7 +147,7 @@ fn the_command_line_overrides_the_environment() {
     assert_code(&lock(&[]), 0);
     assert_code(&lock(&["--creds", "me:wrong"]), 4);
     assert_code(&lock(&["--authfile", "/dev/null"]), 2);
-    // Read as a whole, they would fill the memory.
+    // Reading them in full would exhaust the memory.
     let (endless, work) = (tempdir(), tempdir());
     std::os::unix::fs::symlink("/dev/zero", endless.path().join("zero.crt")).unwrap();
     let endless = endless.path().to_str().unwrap();
@@ -254,7 +254,7 @@ fn on_a_terminal_bars_and_logs_do_not_mix_and_the_result_stays_clean() {
     let program = env!("CARGO_BIN_EXE_gapferry");
     for (verbose, log) in [("", false), ("-v", true)] {
         let export = format!("{program} {verbose} export {0} {0} -o {1}", site.reference, out.display());
-        // script(1) gives it a terminal.
+        // script(1) provides a terminal.
         let mut script = std::process::Command::new("script");
         script.args(["-qec", &export, "/dev/null"]).env("TERM", "xterm").env("COLUMNS", "80").stdin(Stdio::null());
         let output = script.output().unwrap();
@@ -268,7 +268,7 @@ fn on_a_terminal_bars_and_logs_do_not_mix_and_the_result_stays_clean() {
     }
 }
 
-/// Returns once the process handles SIGINT and SIGTERM itself.
+/// Waits until the process handles SIGINT and SIGTERM itself.
 fn until_signals_are_heeded(process: &Child) {
     let wanted = 1u64 << (Signal::TERM.as_raw() - 1) | 1u64 << (Signal::INT.as_raw() - 1);
     let mut caught = 0;
@@ -293,7 +293,7 @@ fn ctrl_c_and_sigterm_stop_waiting_and_computing_runs_and_say_how_to_continue() 
         let mut message = String::new();
         stderr.read_line(&mut message).unwrap();
         assert!(message.contains("run the same command again"), "{message}");
-        // It still waits for its input; a second time ends it at once. It may be too late for that already.
+        // The process still waits for input; a second signal ends it at once, unless it has ended already.
         let _ = kill_process(pid, signal);
         stderr.read_to_string(&mut message).unwrap();
         assert_eq!(process.wait().unwrap().code(), Some(code), "{message}");
@@ -304,7 +304,7 @@ fn ctrl_c_and_sigterm_stop_waiting_and_computing_runs_and_say_how_to_continue() 
 fn an_interrupted_export_publishes_nothing_and_resumes() {
     let site = site();
     let out = site.directory.path().join("new.tar");
-    // Nothing listens to this connection's requests: the export waits for an answer.
+    // This server never answers, so the export keeps waiting.
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let reference = format!("127.0.0.1:{}/a:1", silent.local_addr().unwrap().port());
     let mut command = gapferry_process();
@@ -386,7 +386,7 @@ fn the_guide_is_printed_in_full_into_a_pipe() {
         contents.lines().filter_map(|line| line.strip_prefix("  ")?.split_whitespace().next()).collect();
     assert!(topics.contains(&"first-export") && topics.contains(&"moving-a-registry"), "{contents}");
     for topic in topics {
-        // Nothing but a terminal starts a pager.
+        // A pager starts only on a terminal.
         let output = gapferry().env("PAGER", "false").args(["guide", topic]).output().unwrap();
         assert_code(&output, 0);
         let source = std::fs::read_to_string(format!("{}/docs/guide/{topic}.md", env!("CARGO_MANIFEST_DIR"))).unwrap();

@@ -1,4 +1,4 @@
-//! `gapferry convert`: what is one bundle in every form, whichever form it came from, and nothing that is damaged passes on.
+//! `gapferry convert`: every form converts into every other and stays the same bundle, and no damage is passed on.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use crate::signed::keys::{Key, Kind};
 use crate::support::ran::Ran;
 use crate::support::{files_below, gapferry, gapferry_process, gapferry_process_of, sha256, sha256_file, tempdir};
 
-/// What a conversion is asked to write.
+/// The output forms with their options.
 const FORMS: [(&str, &[&str]); 4] = [
     ("directory", &[]),
     ("b.tar", &[]),
@@ -17,7 +17,7 @@ const FORMS: [(&str, &[&str]); 4] = [
     ("v.tar", &["--volume-size", "1500kB", "--recovery", "1"]),
 ];
 
-/// Two images, and a blob by sha512 whose path does not fit into a tar header.
+/// Two images, and a blob identified by its sha512 whose path does not fit into a tar header.
 fn builder() -> Builder {
     two_images().sha512("registry.test/team/artifact:x", noise(9, 400_000))
 }
@@ -26,7 +26,7 @@ fn convert(from: &[PathBuf], out: &Path, more: &[&str]) -> Ran {
     Ran::of(gapferry().arg("convert").args(from).arg("-o").arg(out).args(more))
 }
 
-/// The files of the form that was written as `out`.
+/// The files written for `out`.
 fn written(out: &Path) -> Vec<PathBuf> {
     if out.exists() {
         return vec![out.to_owned()];
@@ -41,7 +41,7 @@ fn written(out: &Path) -> Vec<PathBuf> {
     volumes
 }
 
-/// A file that is called a signature and is none would make a bad copy of a good bundle, and nobody would know where it came from.
+/// Copying a file that only looks like a signature would turn a good bundle into a bad copy without a visible cause.
 #[test]
 fn a_file_that_is_not_a_signature_is_left_out_with_a_notice() {
     let directory = tempdir();
@@ -57,7 +57,7 @@ fn a_file_that_is_not_a_signature_is_left_out_with_a_notice() {
         malformed.iter().for_each(|name| assert!(ran.stderr.contains(&format!("{name} is no signature")), "{ran:?}"));
         Ran::of(gapferry().arg("verify").args(written(&out)).arg("--key").arg(&key.public)).ended(0);
     }
-    // The same where it is written.
+    // The same in the output directory.
     let out = directory.path().join("to/directory");
     std::fs::write(out.join(malformed[0]), "no signature").unwrap();
     malformed.iter().for_each(|name| std::fs::remove_file(source.join(name)).unwrap());
@@ -66,8 +66,8 @@ fn a_file_that_is_not_a_signature_is_left_out_with_a_notice() {
     Ran::of(gapferry().arg("verify").arg(&out)).ended(0);
 }
 
-/// An operator signs a bundle where the keys are and carries it in whatever form the way demands: it has to be the same bundle, with
-/// every signature, when it comes out of the last form.
+/// An operator signs a bundle where the keys are and carries it in whatever form the route demands. The last form must
+/// still be the same bundle with every signature.
 #[test]
 fn every_form_converts_into_every_other_and_keeps_identity_and_signatures() {
     let directory = tempdir();
@@ -93,7 +93,7 @@ fn every_form_converts_into_every_other_and_keeps_identity_and_signatures() {
                 let ran = Ran::of(gapferry().arg("verify").args(&paths).args(["--full", "--key"]).arg(&key.public));
                 assert_eq!(ran.code, Some(0), "{from} to {to}: {ran:?}");
             }
-            // Whatever it went through, the tar is the one that was signed, byte for byte.
+            // After any chain of conversions, the tar equals the signed one byte for byte.
             let back = place.join("back.tar");
             convert(&paths, &back, &[]).ended(0);
             assert_eq!(sha256_file(&back), sum, "{from} to {to} and back");
@@ -117,7 +117,7 @@ fn convert_to_stdout_gives_the_tar_byte_for_byte() {
     convert(&[folder], Path::new("-"), &["--json"]).ended(2).reported(&["--json cannot"]);
 }
 
-/// Between directories of one file system a bundle takes no room twice; and what is written later changes neither.
+/// On one file system, two directories share the space of their blobs, and later writes to one do not change the other.
 #[test]
 fn directories_share_their_blobs_where_they_can() {
     let directory = tempdir();
@@ -172,7 +172,7 @@ fn an_incomplete_or_foreign_input_is_refused_before_anything_is_written() {
     assert!(!out.exists());
 }
 
-/// A conversion of 60 GB that was stopped goes on where it was: what has been copied is proven, not copied again.
+/// A stopped conversion of 60 GB must resume: copied blobs are verified, not copied again.
 #[test]
 fn an_interrupted_conversion_resumes() {
     let directory = tempdir();
@@ -186,7 +186,7 @@ fn an_interrupted_conversion_resumes() {
     std::fs::write(&damaged, &bytes).unwrap();
     for (to, arguments) in [FORMS[0], FORMS[1], FORMS[3]] {
         let out = directory.path().join("out").join(to);
-        // It stops at the damaged blob; all others are there.
+        // The conversion stops at the damaged blob after copying all others.
         convert(std::slice::from_ref(&damaged), &out, arguments).ended(3);
         let begun: u64 = files_below(out.parent().unwrap()).iter().map(|(_, bytes)| bytes.len() as u64).sum();
         assert!(begun > 2_000_000, "{to}: what was copied is kept");
@@ -194,7 +194,7 @@ fn an_interrupted_conversion_resumes() {
         Ran::of(gapferry().arg("verify").args(written(&out))).ended(0);
         let names: Vec<String> = files_below(out.parent().unwrap()).into_iter().map(|(name, _)| name).collect();
         assert!(!names.iter().any(|name| name.contains(".partial")), "{to}: {names:?}");
-        // Killed after it got its name, before it had tidied up.
+        // Killed after the output got its name and before the cleanup.
         let journal = if to == "v.tar" { "v.volumes.partial.journal" } else { "b.tar.partial.journal" };
         std::fs::write(out.parent().unwrap().join(journal), "gapferry-journal 1 of this tar\nbegun\n").unwrap();
         convert(std::slice::from_ref(&tar), &out, arguments).ended(0).reported(&["unchanged"]);
@@ -203,7 +203,7 @@ fn an_interrupted_conversion_resumes() {
     }
 }
 
-/// A name that says "unfinished" says nothing of the bytes: a blob with more bytes than it has is no blob.
+/// A leftover may be longer than its blob; such bytes are not a prefix of the blob.
 #[test]
 fn an_overlong_leftover_of_an_unfinished_run_does_not_stay_in_the_bundle() {
     let directory = tempdir();
@@ -217,7 +217,7 @@ fn an_overlong_leftover_of_an_unfinished_run_does_not_stay_in_the_bundle() {
     Ran::of(gapferry().arg("verify").arg(&out).arg("--full")).ended(0);
 }
 
-/// An export that was killed in a blob, and then a run that can link the blob: the half of it must not stay beside the whole.
+/// An export was killed in the middle of a blob, and the next run can link the whole blob: the partial file must go.
 #[test]
 fn a_partial_blob_is_removed_when_the_whole_blob_is_linked() {
     let directory = tempdir();
@@ -233,7 +233,7 @@ fn a_partial_blob_is_removed_when_the_whole_blob_is_linked() {
     Ran::of(gapferry().arg("verify").arg(&out).arg("--full")).ended(0);
 }
 
-/// The signature may be all that the isolated side believes: a copy without it must not take it away.
+/// The isolated side may trust only the signature: a copy without it must not remove it.
 #[test]
 fn a_conversion_onto_the_same_bundle_keeps_its_signatures() {
     let directory = tempdir();
@@ -270,7 +270,7 @@ fn convert_never_writes_into_a_bundle_or_over_foreign_files() {
     assert_eq!(std::fs::read(&precious).unwrap(), b"years of work");
 }
 
-/// A mistyped output must not pass in silence: the bundle that had the name is gone.
+/// A mistyped output must not pass silently: the bundle of that name is gone.
 #[test]
 fn replacing_another_bundle_is_reported_and_an_unsupported_archive_is_refused() {
     let directory = tempdir();
@@ -288,7 +288,7 @@ fn replacing_another_bundle_is_reported_and_an_unsupported_archive_is_refused() 
     }
 }
 
-/// That volumes were written says nothing of a tar that is called like the set.
+/// Written volumes say nothing about a tar that has the set's name.
 #[test]
 fn writing_volumes_does_not_mark_a_damaged_tar_of_the_same_name_as_proven() {
     let directory = tempdir();
@@ -304,7 +304,7 @@ fn writing_volumes_does_not_mark_a_damaged_tar_of_the_same_name_as_proven() {
     Ran::of(gapferry().arg("verify").arg(&tar).arg("--full")).ended(0);
 }
 
-/// A bundle of thousands of blobs is more files than a process may have open.
+/// A bundle of thousands of blobs has more files than a process may have open.
 #[test]
 fn a_directory_with_more_blobs_than_the_open_file_limit_converts_and_resumes() {
     let directory = tempdir();
@@ -321,7 +321,7 @@ fn a_directory_with_more_blobs_than_the_open_file_limit_converts_and_resumes() {
     let other = directory.path().join("other.tar");
     limited(&from, &other);
     assert_eq!(sha256_file(&other), sha256_file(&tar));
-    // What an unfinished run has left.
+    // Leftovers of an unfinished run.
     std::fs::create_dir(&again).unwrap();
     for (path, bytes) in files_below(&from).into_iter().filter(|(path, _)| path.starts_with("blobs")) {
         let to = directory.path().join("c.partial").join(path);

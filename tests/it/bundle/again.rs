@@ -1,4 +1,5 @@
-//! An export whose bundle is there already: nobody waits for what is known, and nothing unproven passes as the same.
+//! An export over an existing bundle: known content is not read again, and unverified content never counts as
+//! unchanged.
 
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -14,7 +15,7 @@ use crate::support::tempdir;
 
 const MARK: &str = "user.gapferry.proven";
 
-/// Remembers whether what is there was read.
+/// Counts how often the existing bundle was read.
 #[derive(Default)]
 struct Readings(Mutex<usize>);
 
@@ -26,7 +27,7 @@ impl Reporter for Readings {
     }
 }
 
-/// Whether the bundle passes as the same, and how often it was read whole for that.
+/// Whether the bundle counts as unchanged, and how often it was read in full to find out.
 fn again(builder: &Builder, out: &Path) -> (bool, usize) {
     let readings = Arc::new(Readings::default());
     let events: Events = readings.clone();
@@ -35,12 +36,12 @@ fn again(builder: &Builder, out: &Path) -> (bool, usize) {
     (same, read)
 }
 
-/// Where the file system keeps no attributes, everything is read each time.
+/// A file system without extended attributes makes every run read everything.
 fn keeps_attributes(directory: &Path) -> bool {
     setxattr(directory, "user.gapferry.test", b"1", XattrFlags::empty()).is_ok()
 }
 
-/// Both forms of a bundle, and in each a file that holds a layer.
+/// Both forms of a bundle, each with a file that contains a layer.
 fn both_forms(builder: &Builder, directory: &Path) -> [(PathBuf, PathBuf); 2] {
     let [folder, tar] = ["bundle", "bundle.tar"].map(|name| directory.join(name));
     builder.write(&folder).unwrap();
@@ -81,7 +82,7 @@ fn an_altered_file_with_its_old_mtime_is_read_again() {
     file.write_all_at(b"?", file.metadata().unwrap().len() / 2).unwrap();
     file.set_modified(time).unwrap();
     assert_eq!(again(&builder, &folder), (false, 1));
-    // A tar carries the mark itself: here it was changed a minute after it was marked.
+    // A tar carries the mark itself. This one was changed a minute after it was marked.
     let mut mark = [0; 256];
     if let Ok(length) = getxattr(&tar, MARK, &mut mark) {
         let mark = std::str::from_utf8(&mark[..length]).unwrap();

@@ -1,4 +1,4 @@
-//! What an interrupted run leaves: continued where it can be proven, fetched again where not.
+//! Leftovers of an interrupted run are reused where they can be verified and fetched again where they cannot.
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt;
@@ -13,7 +13,8 @@ use super::fixture::{Builder, noise, two_images};
 use crate::support::{sha256_file, tempdir};
 
 const OUTS: [&str; 2] = ["bundle", "bundle.tar"];
-/// Where the connection breaks in the second layer: beyond what the journal hears of at once, not at its end.
+/// Where the connection breaks in the second layer: past the point the journal records at once, and not at the layer's
+/// end.
 const BREAK: u64 = 2_600_000;
 
 /// A run that ends in the middle of the second layer.
@@ -72,7 +73,7 @@ fn damaged_leftovers_are_fetched_again_in_the_same_run() {
     for name in OUTS {
         let out = directory.path().join(name);
         interrupted(&builder, &out);
-        // One bit of what was finished, and one of what was not.
+        // Flips one bit of a finished blob and one of an unfinished blob.
         for at in [0, 1] {
             flip_leftover(&out, &builder, at);
         }
@@ -122,7 +123,7 @@ fn blobs_fetched_for_another_plan_move_to_their_new_place() {
     for name in OUTS {
         let out = directory.path().join(name);
         interrupted(&builder, &out);
-        // A tag has moved, or an image was added: other layout, mostly the same blobs.
+        // A tag moved, or an image was added: another layout with mostly the same blobs.
         let changed = Builder::new().image("registry.test/a:new", &[noise(8, 5000), noise(1, 2_500_000)]);
         let writer = changed.create(&out).unwrap();
         assert!(writer.holds(&builder.layer(0).digest));
@@ -148,7 +149,7 @@ fn discarding_blobs_fetched_for_another_plan_is_reported() {
         let out = directory.path().join(name);
         interrupted(&builder, &out);
         assert_eq!(notices(&builder, &out), [""; 0], "the same plan loses nothing");
-        // Of the second layer a part was there; the first moves.
+        // Part of the second layer was there; the first layer moves.
         let changed = Builder::new().image("registry.test/a:new", &[noise(8, 5000), noise(1, 2_500_000)]);
         let message = notices(&changed, &out);
         assert!(message.len() == 1 && message[0].contains(name) && message[0].contains("2.5 MiB"), "{message:?}");
@@ -156,7 +157,7 @@ fn discarding_blobs_fetched_for_another_plan_is_reported() {
     }
 }
 
-/// Both directories are emptied or removed by the next run, and notes in them would go with them.
+/// The next run empties or removes both directories, and a user's notes in them would be lost.
 #[test]
 fn a_users_file_in_an_unfinished_bundle_is_not_removed() {
     let (directory, builder) = (tempdir(), two_images());

@@ -1,5 +1,5 @@
-//! The bundle on its own: what is written can be read without gapferry, what was interrupted is continued, and what is in
-//! the way is not destroyed. No network, no registry.
+//! The bundle by itself, without network or registry: other programs can read it, interrupted writes resume, and
+//! nothing in the way is destroyed.
 
 mod again;
 pub mod fixture;

@@ -1,4 +1,4 @@
-//! What is written, read by other programs; and where it may be written.
+//! Bundles read by other programs, and the places where a bundle may be written.
 
 use std::path::Path;
 use std::process::Command;
@@ -24,7 +24,7 @@ fn silent() -> Events {
     Arc::new(Silent)
 }
 
-/// Small images and one blob by sha512, whose path does not fit into a tar header.
+/// Small images and one blob identified by its sha512, whose path does not fit into a tar header.
 fn with_sha512() -> Builder {
     two_images().sha512("registry.test/team/artifact:x", noise(9, 1000))
 }
@@ -54,7 +54,7 @@ fn sha256sum_verifies_the_directory_and_tar_unpacks_the_same_files() {
     }
 }
 
-/// An export looks at its output when it begins, and may run for hours.
+/// An export checks its output path when it starts, and may then run for hours.
 #[test]
 fn a_file_that_appears_at_the_output_path_during_an_export_is_kept() {
     let (directory, builder) = (tempdir(), two_images());
@@ -91,7 +91,7 @@ fn the_same_contents_give_the_same_tar_however_it_was_written() {
     builder.write(&first).unwrap();
     builder.write(&second).unwrap();
     assert_eq!(sha256_file(&first), sha256_file(&second));
-    // Over a smaller bundle of that name, whose blobs are adopted.
+    // Written over a smaller bundle of that name, whose blobs are reused.
     let third = directory.path().join("c.tar");
     two_images().write(&third).unwrap();
     builder.write(&third).unwrap();
@@ -200,7 +200,7 @@ fn damage(bundle: &Path, path: &str) {
     let mut all = std::fs::read(&file).unwrap();
     let start = all.windows(bytes.len()).position(|window| window == &bytes[..]).unwrap();
     all[start + bytes.len() / 2] ^= 1;
-    // Another file, or a hard link's other name would be damaged too.
+    // Replaces the file: writing in place would damage its other hard links too.
     std::fs::remove_file(&file).unwrap();
     std::fs::write(&file, all).unwrap();
 }

@@ -1,4 +1,4 @@
-//! Allowlists as people write them: text, YAML, skopeo's file, standard input; on both sides of the gap.
+//! Allowlists as people write them (text, YAML, skopeo's file, standard input), on both sides of the gap.
 
 use serde_json::Value;
 
@@ -10,7 +10,7 @@ fn lock_of(arguments: &[&str]) -> Value {
     json(&succeed(&[&["lock"], arguments].concat()))
 }
 
-/// The references of a lock, without the registry.
+/// The references of a lock without the registry part.
 fn tags(lock: &Value) -> Vec<String> {
     let images = lock["images"].as_array().unwrap().iter();
     images.map(|image| image["reference"].as_str().unwrap().split_once('/').unwrap().1.to_owned()).collect()
@@ -40,7 +40,7 @@ fn a_text_allowlist_with_comments_bom_and_crlf_selects_platforms_and_names() {
     assert_eq!(multi["as"], "base/multi:new");
     assert_eq!(multi["platforms"][0]["architecture"], "arm64");
     assert_eq!(multi["selection"]["index"], "single");
-    // The name counts at the target.
+    // The name applies at the target.
     let out = source.path("b.tar");
     let out = out.to_str().unwrap();
     succeed(&["export", "-f", &list, "-o", out]);
@@ -99,7 +99,7 @@ fn a_skopeo_file_supplies_credentials_and_tls_settings() {
     };
     assert_eq!(tags(&lock_of(&["-f", &file(false, "secret")])), ["team/app:1.0", "team/app:edge"]);
     ends_with(4, &["lock", "-f", &file(false, "wrong")]);
-    // Its certificate is of nobody's authority.
+    // No trusted authority signed its certificate.
     let output = ends_with(5, &["lock", "-f", &file(true, "secret"), "--retries", "0"]);
     assert!(stderr(&output).contains("--ca-file"), "{}", stderr(&output));
     succeed(&["lock", "-f", &file(true, "secret"), "--ca-file", closed.ca_file().to_str().unwrap()]);
@@ -113,7 +113,7 @@ fn merged_duplicates_and_expanded_short_names_are_reported() {
     let output = succeed(&["lock", &reference, "-f", &list]);
     assert_eq!(tags(&json(&output)), ["team/app:1.0"]);
     assert!(stderr(&output).contains("note:") && stderr(&output).contains(&reference), "{}", stderr(&output));
-    // Nobody is behind this proxy: what counts is what was said before.
+    // Nothing listens at this proxy; only the messages before the connection matter.
     let mut offline = gapferry();
     offline.env("HTTPS_PROXY", "http://127.0.0.1:9").args(["lock", "nginx:1", "--retries", "0"]);
     let output = offline.output().unwrap();
@@ -155,7 +155,7 @@ fn a_list_that_pins_a_digest_refuses_the_tag_with_another_digest() {
     }
 }
 
-/// An index with two platforms and all that speaks of it and of a child, in both forms.
+/// An index with two platforms, and companions of the index and of a child in both forms.
 fn signed() -> Vec<images::Image> {
     let app = images::oci_index("team/app", "1.0", "signed");
     let sbom = images::referrer(&app, "application/spdx+json", b"sbom");
@@ -186,7 +186,7 @@ fn a_tag_listing_selects_only_images_and_their_referrers_travel_with_them() {
     let tags_of =
         |registry: &Registry| registry.tags("team/app").into_iter().collect::<std::collections::BTreeSet<_>>();
     assert_eq!(tags_of(&target), tags_of(&source.registry));
-    // Named in full it is what was asked for.
+    // A companion named in full is what the user asked for.
     let named = format!("{whole}:{}", all[3].tag.as_deref().unwrap());
     assert_eq!(tags(&lock_of(&[&named])), [all[3].name()]);
     let only = source.file("only.yaml", &format!("{host}:\n  images-by-tag-regex: {{team/app: '[.]sig$'}}\n"));
@@ -238,7 +238,7 @@ fn a_target_name_that_the_list_does_not_assign_is_refused() {
 fn a_list_with_platforms_refuses_an_index_with_a_manifest_without_platform() {
     let mut index = images::oci_index("team/multi", "1.0", "m");
     let mut manifest: Value = serde_json::from_slice(&index.manifest).unwrap();
-    // Who finds no platform there asks the config, which says arm64.
+    // A client that finds no platform in the index reads the config, which says arm64.
     manifest["manifests"][1].as_object_mut().unwrap().remove("platform");
     index.manifest = manifest.to_string().into_bytes();
     let source = Source::of(&[index]);
@@ -252,7 +252,7 @@ fn a_list_with_platforms_refuses_an_index_with_a_manifest_without_platform() {
     succeed(&["import", &bundle, "--to", target.host(), "--allow", &source.file("all.txt", &entry)]);
 }
 
-/// Each platform of an index that is attached can be pulled by its digest, as if it had been asked for.
+/// Each platform of an attached index can be pulled by its digest, as if it had been requested.
 #[test]
 fn a_list_with_platforms_refuses_an_attached_image_for_another_platform() {
     let app = images::oci("team/app", "1.0", &["app"]);
@@ -279,7 +279,7 @@ fn a_list_with_platforms_refuses_an_attached_image_for_another_platform() {
     }
 }
 
-/// An artifact that is an image of its own makes a referrer of what it names.
+/// An artifact carried as an image becomes a referrer of the image it names.
 #[test]
 fn a_referrer_of_an_excluded_image_is_refused_unless_the_list_names_it_exactly() {
     let app = images::oci("team/app", "1.0", &["app"]);

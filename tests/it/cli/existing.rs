@@ -1,4 +1,4 @@
-//! What is at the target already, what is written down about an import, and how much is proven before it begins.
+//! Existing tags at the target, the records of an import, and how much is verified before it starts.
 
 use serde_json::{Value, json};
 
@@ -28,7 +28,7 @@ fn on_existing_overwrites_skips_or_fails_a_tag_of_another_image() {
         assert_eq!(target.digest("team/app", "1").as_deref(), Some(expected.as_str()), "{option}: {}", stderr(&output));
         assert_eq!(target.digest("team/other", "1"), Some(other.digest()), "the others arrive: {option}");
     }
-    // Without the option it is overwritten, and what it was is said.
+    // By default the tag is overwritten, and the message names its old digest.
     let target = Registry::start();
     old.push(&target);
     let output = succeed(&["import", &bundle, "--to", target.host(), "--json"]);
@@ -78,7 +78,7 @@ fn the_receipt_gives_each_images_outcome_and_current_digest() {
         let confirmed: Vec<&str> = value["confirmed"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
         let there = good.blob_digests().into_iter().chain([good.digest()]);
         assert!(there.into_iter().all(|digest| confirmed.contains(&digest.as_str())), "{value:#}");
-        // As skopeo writes it: only what is there.
+        // As skopeo writes it: only images that arrived.
         assert_eq!(read(&digests), format!("{} docker://{to}/good:1\n", good.digest()));
     }
 }

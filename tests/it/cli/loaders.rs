@@ -1,4 +1,4 @@
-//! What other programs load a bundle by: `index.json` and `manifest.json`.
+//! The files other programs load a bundle by: `index.json` and `manifest.json`.
 
 use std::path::Path;
 
@@ -15,7 +15,7 @@ fn parsed(path: &Path) -> Value {
     serde_json::from_str(&read(path)).unwrap()
 }
 
-/// The descriptors of `index.json`: digest, name and subject.
+/// The descriptors of `index.json`, as digest, name and subject.
 fn listed(bundle: &Path) -> Vec<(String, Option<String>, Option<String>)> {
     let index = parsed(&bundle.join("index.json"));
     let text = |value: &Value| value.as_str().map(str::to_owned);
@@ -44,13 +44,13 @@ fn index_json_lists_images_first_artifacts_last_and_companions_unnamed() {
     let named = |image: &Image| (image.digest(), Some(name(image)), None);
     let attached = |companion: &Image| (companion.digest(), None, Some(app.digest()));
     assert_eq!(listed(&out), [named(&app), named(&last), attached(&signature), attached(&sbom), named(&chart)]);
-    // A registry over the bundle knows the tags of companions from the lock.
+    // A registry serving the bundle knows the tags of companions from the lock.
     let server = Embedded::serve(&out);
     let of_tag = format!("/v2/b/app/manifests/{}", signature.tag.as_deref().unwrap());
     assert_eq!(sha256(&server.get(&of_tag).expect(200).body), signature.digest());
     assert_eq!(server.get("/v2/b/app/tags/list").json()["tags"].as_array().map(Vec::len), Some(2));
     drop(server);
-    // What is pushed there makes a plain layout of it, which has them as names.
+    // A push turns the bundle into a plain layout, where companions have their tags as names.
     for _ in 0..2 {
         let server = Embedded::writable(&out);
         images::oci("d/pushed", "1", &["pushed"]).push(&server);
@@ -89,7 +89,7 @@ fn docker_load_gets_one_platform_of_every_image() {
     for out in [&one, &other] {
         succeed(&["verify", out.to_str().unwrap()]);
     }
-    // The lock says it: the same bytes again.
+    // The lock records the platform, so it gives the same bytes again.
     let again = source.path("again");
     succeed(&["export", "--locked", &lock, "-o", again.to_str().unwrap()]);
     assert_eq!(read(&again.join("bundle.json")), read(&other.join("bundle.json")));

@@ -1,4 +1,4 @@
-//! `list` and `inspect`: what is in a bundle, and one image, here or at a registry, byte for byte.
+//! `list` and `inspect`: the contents of a bundle, and one image, local or at a registry, byte for byte.
 
 use serde_json::json;
 
@@ -63,7 +63,7 @@ fn inspect_config_prints_the_configs_bytes_and_platform_selects_one_image() {
             assert_eq!(succeed(&[&at[..], &["--raw"]].concat()).stdout, child.manifest);
             assert_eq!(succeed(&[&at[..], &["--config"]].concat()).stdout, child.blobs[0]);
         }
-        // An index has no config, and a platform that is not there is answered with those that are.
+        // An index has no config, and for a missing platform the message lists those that exist.
         let output = ends_with(2, &["inspect", &place, "--config"]);
         assert!(stderr(&output).contains("--platform"), "{}", stderr(&output));
         let output = ends_with(2, &["inspect", &place, "--platform", "linux/s390x"]);

@@ -1,4 +1,4 @@
-//! Mirrors at the console: set up once for podman, used here, and shown.
+//! Mirrors on the command line: configured once for podman, used here, and shown.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,7 +8,7 @@ use crate::support::faulty::{Answer, Fault, Proxy, Server, exchange};
 use crate::support::images;
 use crate::support::registry::Registry;
 
-/// `registry.example` at a registry that has two images, behind a mirror that has one of them.
+/// `registry.example` with two images, behind a mirror that has one of them.
 struct TestSite {
     primary: Registry,
     mirror: Registry,
@@ -28,7 +28,7 @@ impl TestSite {
         TestSite { primary, mirror, directory: tempdir() }
     }
 
-    /// Writes the file and names it.
+    /// Writes the configuration and returns its path.
     fn conf(&self) -> String {
         self.conf_by_way_of(self.primary.host(), self.mirror.host())
     }
@@ -159,7 +159,7 @@ async fn a_blob_started_by_a_bad_mirror_is_not_wrong_in_later_runs() {
     let app = images::oci("team/app", "2.0", &[&images::noise(1, 6_000_000)]);
     app.push(&site.primary);
     app.push(&site.mirror);
-    // Its first bytes are wrong, and after some of them it breaks off; what is asked for after that is right.
+    // The mirror's first bytes are wrong and it breaks off after some of them; later requests get the right content.
     let (host, is_down) = (site.mirror.host().to_owned(), Arc::new(AtomicBool::new(true)));
     let down = is_down.clone();
     let mirror = Server::start(move |request, _| {

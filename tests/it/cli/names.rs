@@ -96,10 +96,10 @@ fn allowlist_entries_with_one_target_name_are_refused_when_the_list_is_read() {
         for part in ["list.txt:1", "list.txt:2", "base/app:1 at the target"] {
             assert!(message.contains(part), "{command:?}: no {part}: {message}");
         }
-        // The first one is carried.
+        // Only the first one is carried.
         ends_with(1, &[command, &["-f", &list, "--keep-going"]].concat());
     }
-    // One image under one name, and names of which an option of the import may make two.
+    // Duplicates of one image under one name, and names that an import option may merge.
     let same =
         format!("{host}/other/app:1 as=base/app\n{host}/other/same:1 as=base/app\n{host}/team/app:1 as=base/tool\n");
     let list = source.file("same.txt", &format!("{same}{host}/base/tool:1\n"));

@@ -5,7 +5,7 @@ use crate::support::images;
 use crate::support::network::{WebProxy, ipv6_relay};
 use crate::support::registry::{Options, Registry};
 
-/// A name that leads nowhere but through a proxy.
+/// A name that only a proxy can resolve.
 const ELSEWHERE: &str = "registry.invalid/team/app:1.0";
 
 fn registry(tls: bool) -> Registry {
@@ -83,7 +83,7 @@ fn a_proxys_refusal_is_reported_and_its_password_goes_only_to_the_proxy() {
     assert!(!heads.is_empty() && heads.iter().all(sent), "{heads:?}");
 }
 
-/// A request that goes round the proxy because of a slip shows itself, and its password, to the wrong network.
+/// A request that bypasses the proxy because of a typo reveals itself, and its password, to the wrong network.
 #[test]
 fn an_invalid_proxy_url_is_an_error_naming_its_variable() {
     for (variable, value) in [("http_proxy", "http://me:hunter2@:::bad"), ("ALL_PROXY", "gopher://me:hunter2@proxy:70")]

@@ -1,4 +1,4 @@
-//! A registry that dies in the middle of a run of many images: what the operator sees, and what is left to do.
+//! A registry that fails in the middle of a run of many images: what the operator sees and has left to do.
 
 use super::{run, stderr, succeed};
 use crate::support::faulty::{Fault, Proxy, Stage};
@@ -26,7 +26,7 @@ fn an_outage_during_an_import_is_reported_once_and_a_rerun_finishes() {
 
     for (prefix, fault) in [("down", Fault::Reset(Stage::Request)), ("gateway", Fault::Status(502))] {
         let proxy = Proxy::before(target.host());
-        // The inventory is taken, and some images are there.
+        // The fault starts after the target was examined and some images arrived.
         proxy.when("*", "").nth(IMAGES * 7).always().fault(fault.clone());
         let to = format!("{}/{prefix}", proxy.address);
         let import = ["import", &bundle, "--to", &to, "--retry-budget", "1s"];
@@ -34,7 +34,7 @@ fn an_outage_during_an_import_is_reported_once_and_a_rerun_finishes() {
         let message = stderr(&output);
         assert_eq!(output.status.code(), Some(5), "{fault:?}: {message}");
         let failed: Vec<&str> = message.lines().filter(|line| line.contains("failed:")).collect();
-        // A request that was under way when the first one failed may still have been answered.
+        // A request in flight when the first one failed may still have been answered.
         let is_outage = |line: &str| ["has not answered", "has stored nothing"].iter().any(|text| line.contains(text));
         assert!(matches!(&failed[..], [line] if line.contains("images") && is_outage(line)), "{message}");
         assert!(message.lines().count() < 20, "{message}");
@@ -114,7 +114,7 @@ fn an_outage_during_an_export_is_one_error_and_a_rerun_resumes() {
         let output = run(&export);
         let message = stderr(&output);
         assert_eq!(output.status.code(), Some(5), "{message}");
-        // Also where a look-up of what is attached is the first to meet the end.
+        // Even if a referrers lookup is the first to fail.
         let errors = message.lines().filter(|line| line.contains("has not answered"));
         assert_eq!(errors.count(), 1, "{message}");
         assert!(message.lines().count() < 20, "{message}");
@@ -159,7 +159,7 @@ fn an_object_the_source_cannot_serve_is_named_and_not_taken_for_an_outage() {
         let line = if lost == 1 { "list.txt:8" } else { "list.txt:2" };
         assert!(message.contains(line) && message.contains("--keep-going"), "{part}: {message}");
         assert!(!message.contains("does not answer"), "{part}: {message}");
-        // Of those that are tried again, one speaks for all.
+        // One message speaks for all retried requests.
         assert!(message.lines().filter(|line| line.starts_with("waiting")).count() <= 1, "{part}: {message}");
         let output = run(&[&export[..], &["--keep-going"]].concat());
         assert_eq!(output.status.code(), Some(1), "{part}: {}", stderr(&output));

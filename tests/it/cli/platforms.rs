@@ -1,11 +1,11 @@
-//! Some platforms of an index: which manifest takes the tag, and what is said of what stays behind.
+//! Selecting some platforms of an index: which manifest takes the tag, and what the command reports about the rest.
 
 use serde_json::Value;
 
 use super::{Source, json, stderr, succeed};
 use crate::support::{gapferry, images};
 
-/// An index that is signed, with a referrer, and has an attestation of its first platform inside.
+/// A signed index with a referrer, and with an attestation of its first platform inside.
 fn signed() -> (images::Image, Source) {
     let app = images::oci_index("team/app", "1.0", "signed");
     let sbom = images::referrer(&app, "application/spdx+json", b"sbom");
@@ -56,10 +56,10 @@ fn a_single_platform_keeps_its_upstream_digest() {
     let lock = |more: &[&str]| json(&succeed(&[&["lock", &*reference], more].concat()))["images"][0].clone();
     let one = lock(&["--platform", "linux/arm64"]);
     assert_eq!((&one["digest"], &one["selection"]["index"]), (&app.children[1].digest().into(), &"single".into()));
-    // All there are: nothing changes.
+    // All platforms are selected, so nothing changes.
     let both = lock(&["--platform", "linux/arm64", "--platform", "linux/amd64"]);
     assert_eq!(both["digest"], app.digest());
-    // Of an index that has nothing else, nothing is taken away.
+    // A manifest named by digest has only this platform, so nothing is removed.
     let alone = format!("{}/team/app@{}", source.host(), app.children[0].digest());
     assert!(json(&succeed(&["lock", &alone, "--platform", "linux/amd64"]))["images"][0]["selection"].is_null());
 }
@@ -82,7 +82,7 @@ fn an_entry_keeps_its_earlier_index_mode_and_that_is_reported_once() {
     let message = stderr(&succeed(&[&["export", &reference, "-o", &bundle, "--index", "single"], &one[..]].concat()));
     assert!(!message.contains("keeps the trimmed index"), "{message}");
     assert_eq!(images(&bundle)[0]["digest"], app.children[0].digest());
-    // So does an increment, wherever it is written.
+    // An increment keeps the mode too, wherever it is written.
     let next = source.path("next.tar").display().to_string();
     let trimmed = source.path("trimmed.tar").display().to_string();
     succeed(&[&["export", &reference, "-o", &trimmed, "--index", "trim"], &one[..]].concat());
@@ -94,7 +94,7 @@ fn an_entry_keeps_its_earlier_index_mode_and_that_is_reported_once() {
     gapferry().args(["verify", &bundle]).assert().success();
 }
 
-/// Whatever the mode is: another one would give the tag another digest.
+/// Any other mode would change the tag's digest.
 #[test]
 fn a_sparse_entry_stays_sparse() {
     let (app, source) = signed();

@@ -1,11 +1,11 @@
-//! A lock, after its image was signed again at the source: the old signature has no tag there and is deleted in the end.
+//! A lock whose image was signed again at the source: the old signature has lost its tag there and is finally deleted.
 
 use std::path::PathBuf;
 
 use super::{Source, ends_with, json, stderr, succeed};
 use crate::support::images::{self, Image};
 
-/// A signed image, its lock and its bundle; then another signature has the tag, and the registry has deleted the first.
+/// A signed image, its lock and its bundle. Then another signature takes the tag, and the registry deletes the first.
 struct Replaced {
     source: Source,
     app: Image,
@@ -54,7 +54,7 @@ fn a_replaced_signature_is_named_and_the_user_can_continue_with_or_without_today
     assert!(message.contains("companions of the lock left out: 1 signature; new: 1 signature"), "{message}");
     succeed(&["verify", &out]);
     assert_eq!(fixture.attached(&out), [fixture.second.digest()]);
-    // The new lock is one that can be followed.
+    // The new lock can be exported.
     let third = fixture.source.path("third").display().to_string();
     succeed(&["export", "--locked", &lock, "-o", &third]);
     assert_eq!(fixture.attached(&third), fixture.attached(&out));
@@ -65,7 +65,7 @@ fn a_replaced_signature_is_named_and_the_user_can_continue_with_or_without_today
         succeed(&["verify", &out]);
         assert_eq!(fixture.attached(&out), Vec::<String>::new());
     }
-    // A volume repeats the lock and all manifests: it is of its set only with the companions of that.
+    // Every volume repeats the lock and all manifests, so it belongs to its set only with the same companions.
     let volumes = fixture.source.path("v.tar").display().to_string();
     let (first, sized) = (fixture.source.path("v.001.tar"), ["-o", &volumes, "--volume-size", "4GB"]);
     let again = [&sized[..], &["--only-volume", "1", "--companions", "today"]].concat();

@@ -1,4 +1,4 @@
-//! Whom the program trusts, set up as docker, podman and skopeo have it set up already.
+//! Trust settings already in place for docker, podman and skopeo apply to gapferry.
 
 use std::path::Path;
 
@@ -6,7 +6,7 @@ use super::*;
 use crate::support::images;
 use crate::support::registry::{Options, Registry};
 
-/// A registry whose certificate only the site's own authority vouches for, with one image.
+/// A registry with one image and a certificate that only the site's own authority vouches for.
 fn secured() -> (Registry, String) {
     let registry = Registry::with(Options { tls: true, ..Options::default() });
     images::oci("team/app", "1.0", &["content"]).push(&registry);

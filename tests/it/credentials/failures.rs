@@ -1,11 +1,11 @@
-//! A login that fails: the message helps, and nothing that was kept is lost.
+//! A failing login gives a helpful message and loses no stored login.
 
 use super::home::Home;
 use super::{PASSWORD, base64, closed, ended};
 use crate::support::disk::Disk;
 use crate::support::gapferry_process;
 
-/// A file with a login of the past.
+/// An auth file with an earlier login.
 fn kept(home: &Home, host: &str) -> (String, String) {
     let text = format!("{{ \"auths\": {{\"{host}\": {{ \"auth\": \"{}\"}} }},\n \"more\": 1}}", base64("former"));
     (home.write("auth.json", &text), text)
@@ -146,7 +146,7 @@ fn a_password_on_the_command_line_works_with_a_warning() {
     ended(0, &home.gapferry(&["login", registry.host(), "--creds-stdin"], &pair));
 }
 
-/// As the kernel is asked: no test can cut the power.
+/// Checks the system calls, because no test can cut the power.
 #[test]
 fn a_login_removed_before_a_power_cut_does_not_come_back() {
     let home = Home::new();

@@ -1,4 +1,4 @@
-//! Credentials on standard input and in variables: which of them count, and what is said of those that cannot.
+//! Credentials from standard input and variables: which one applies, and what is reported about unusable ones.
 
 use std::process::Output;
 
@@ -12,7 +12,7 @@ fn lock(image: &str, variables: &[(&str, &str)], options: &[&str], stdin: &str) 
     command.write_stdin(stdin).output().unwrap()
 }
 
-/// The variable of a registry on a port of this machine.
+/// The credentials variable of a registry on a loopback port.
 fn variable(host: &str) -> String {
     format!("GAPFERRY_CREDS_{}", host.replace(['.', ':'], "_"))
 }
@@ -72,14 +72,14 @@ fn the_command_line_beats_the_registrys_variable_then_the_general_one_then_files
     };
     let (bad, good) = (file("bad.json", &base64("wrong")), file("good.json", &base64(PASSWORD)));
     let (all, files) = ("GAPFERRY_CREDS", "REGISTRY_AUTH_FILE");
-    // What is weaker is wrong each time.
+    // Every source of lower precedence is wrong.
     ended(0, &lock(&image, &[(files, &bad), (all, "me:no"), (&own, "me:no")], &["--creds", &right], ""));
     ended(0, &lock(&image, &[(files, &bad), (all, "me:no"), (&own, "me:no")], &["--creds-stdin"], &right));
     ended(0, &lock(&image, &[(files, &bad), (all, "me:no"), (&own, &right)], &["-vv"], ""));
     ended(0, &lock(&image, &[(files, &bad), (all, &right)], &["-vv"], ""));
     ended(0, &lock(&image, &[(files, &good)], &["-vv"], ""));
     ended(0, &lock(&image, &[(all, "me:no"), (&own, "me:no")], &["--authfile", &good], ""));
-    // And what is stronger, once.
+    // A wrong source of higher precedence fails the request.
     ended(4, &lock(&image, &[(files, &good), (all, &right), (&own, "me:no")], &[], ""));
     ended(4, &lock(&image, &[(files, &good), (all, "me:no")], &[], ""));
     ended(4, &lock(&image, &[(files, &good), (all, &right), (&own, &right)], &["--creds", "me:no"], ""));
@@ -96,7 +96,7 @@ fn a_registrys_variable_is_never_sent_to_another_registry() {
     assert!(text.contains(&variable(other.host())) && !text.contains("hunter2"), "{text}");
 }
 
-/// Otherwise the plan that was shown to somebody is one that cannot be carried out.
+/// Otherwise somebody approves a plan that cannot be carried out.
 #[test]
 fn a_dry_run_with_a_wrong_password_fails_like_the_push() {
     let (registry, home, directory) = (closed(), Home::new(), tempdir());

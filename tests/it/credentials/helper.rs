@@ -1,4 +1,4 @@
-//! Credential helpers keep what the file says they keep, and the file keeps nothing of it.
+//! A credential helper stores the logins assigned to it, and the auth file stores none of them.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
@@ -67,7 +67,7 @@ fn creds_store_takes_over_the_logins_of_the_file() {
     let file = json!({ "auths": { host: { "auth": base64("old"), "email": "e" } }, "credsStore": "store" });
     let file = home.write("docker/config.json", &file.to_string());
     log_in(&home, host, &["--authfile", &file]);
-    // The old secret would count more than the new one.
+    // The old secret would override the new one.
     let left = json!({ "auths": { host: { "email": "e" } }, "credsStore": "store" });
     assert_eq!(read_json(&home.path("docker/config.json")), left);
     let check = ["auth", "check", host, "--authfile", &file];
@@ -108,7 +108,7 @@ fn a_failing_helper_exits_2_with_its_message_but_no_password() {
     let text = ended(2, &home.gapferry(&arguments, PASSWORD));
     assert!(text.contains("docker-credential-vault") && text.contains("auth.json"), "{text}");
     assert_eq!(std::fs::read_to_string(&file).unwrap(), before);
-    // As JSON has it.
+    // The password as escaped in JSON.
     let other = Options { credentials: Some(("me".into(), r#"hun"terhorn\2"#.into())), ..Options::default() };
     let other = Registry::with(other);
     let file_of_other = home.write("other.json", &json!({ "credHelpers": { other.host(): "vault" } }).to_string());
@@ -138,7 +138,7 @@ fn a_namespace_login_is_refused_where_a_helper_would_get_it() {
     assert_eq!((home.asked("vault").len(), registry.requests().len()), (0, asked));
 }
 
-/// Finds the credentials and fails all the same, as a helper does whose session ends while it answers.
+/// Prints the credentials and fails anyway, like a helper whose session ends while it answers.
 const TALKATIVE: &str = r#"#!/bin/sh
 answer='{"ServerURL":"h","Username":"me","Secret":"pa:ss w0rd"}'
 [ -e "$0.$1.fails" ] || { echo "$answer"; exit 0; }
@@ -162,7 +162,7 @@ fn a_secret_printed_by_a_failing_helper_is_masked() {
     }
 }
 
-/// Answers, and writes down what it was given besides.
+/// Answers, and records everything else it was given.
 const CURIOUS: &str = r#"#!/bin/sh
 env > "$0.env"; ulimit -c > "$0.core"
 echo '{"ServerURL":"h","Username":"me","Secret":"pa:ss w0rd"}'
@@ -197,7 +197,7 @@ fn a_helper_name_that_is_a_path_is_refused_and_never_run() {
     assert!(!std::path::Path::new(&format!("{path}.env")).exists());
 }
 
-/// Makes `script` the helper `vault`, with these pipes beside it; gives where they are.
+/// Installs `script` as the helper `vault` with these pipes beside it; returns their paths.
 fn install<const N: usize>(home: &Home, script: &str, pipes: [&str; N]) -> [String; N] {
     home.install_helper("vault");
     let path = home.write("bin/docker-credential-vault", script);
@@ -206,7 +206,7 @@ fn install<const N: usize>(home: &Home, script: &str, pipes: [&str; N]) -> [Stri
     pipes
 }
 
-/// Stops a command once its helper runs; gives it, and what the helper tells by its pipe `runs` from then on.
+/// Stops a command once its helper runs; returns it and the reader of the helper's pipe `runs`.
 fn stop(home: &Home, arguments: &[&str], runs: &str) -> (Child, BufReader<File>) {
     let mut command = gapferry_process();
     command.envs(home.environment()).args(arguments).stdout(Stdio::null()).stderr(Stdio::piped());
@@ -217,7 +217,7 @@ fn stop(home: &Home, arguments: &[&str], runs: &str) -> (Child, BufReader<File>)
     (process, runs)
 }
 
-/// Tells that it runs, and waits for a PIN that nobody enters.
+/// Reports that it runs, and waits for a PIN that is never entered.
 const WAITING: &str = r#"#!/bin/sh
 exec 3> "$0.runs"
 echo "$1" >&3
@@ -235,14 +235,14 @@ fn a_stopped_command_leaves_no_waiting_helper_behind() {
         let (process, mut runs) = stop(&home, &[arguments, &["--authfile", &file]].concat(), &runs);
         let output = process.wait_with_output().unwrap();
         assert_eq!(output.status.code(), Some(143), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-        // It ends when nobody has it open any more.
+        // The pipe ends when no process has it open any more.
         let (gone, is_gone) = mpsc::channel();
         std::thread::spawn(move || gone.send(runs.read_line(&mut String::new()).unwrap()));
         assert_eq!(is_gone.recv_timeout(Duration::from_secs(60)), Ok(0), "{arguments:?}: the helper still runs");
     }
 }
 
-/// Has something to put right when it is asked to end, as one that has turned off the terminal's echo.
+/// Needs to clean up before it ends, like a helper that turned off the terminal's echo.
 const TIDY: &str = r#"#!/bin/sh
 exec 3> "$0.runs"
 trap 'echo asked >&3; read go < "$0.go"; echo "let go" >&3; exit 1' TERM
@@ -255,7 +255,7 @@ fn a_stopped_helper_can_restore_the_terminal_before_it_ends() {
     let (registry, home) = (closed(), Home::new());
     let host = registry.host();
     let [runs, _, go] = install(&home, TIDY, ["runs", "pin", "go"]);
-    // Opened for both, it waits for no reader.
+    // Opening for reading and writing does not wait for a reader.
     let mut go = File::options().read(true).write(true).open(go).unwrap();
     let file = home.write("auth.json", &json!({ "credHelpers": { host: "vault" } }).to_string());
     let (process, mut runs) = stop(&home, &["auth", "check", host, "--authfile", &file], &runs);
@@ -268,7 +268,7 @@ fn a_stopped_helper_can_restore_the_terminal_before_it_ends() {
     assert_eq!(last, "let go\n", "the helper was killed at once");
 }
 
-/// Answers once there is a PIN.
+/// Answers once the PIN arrives.
 const PATIENT: &str = r#"#!/bin/sh
 read pin < "$0.pin"
 echo '{"ServerURL":"h","Username":"me","Secret":"pa:ss w0rd"}'
@@ -286,7 +286,7 @@ fn a_waiting_helper_does_not_block_another_registry() {
     let mut command = gapferry_process();
     command.envs(home.environment()).args(["lock", &images[0], &other, "--authfile", &file]);
     let process = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-    // The other registry is asked while the helper waits.
+    // The other registry is contacted while the helper waits.
     barrier.wait();
     barrier.open();
     std::fs::write(&pin, "1234\n").unwrap();

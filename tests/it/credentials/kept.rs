@@ -1,4 +1,4 @@
-//! Docker Hub, which nobody here can ask: under which of its names a login is kept, and found again.
+//! Docker Hub, which these tests cannot reach: the keys under which a login is stored and found again.
 
 use gapferry::credentials::{CredentialFile, CredentialOrigin, Credentials, Store};
 use serde_json::json;

@@ -1,4 +1,4 @@
-//! Who logs in with one program is logged in with the other, and out.
+//! A login made with one program works in the other and can be removed there.
 
 use std::os::unix::fs::PermissionsExt;
 
@@ -20,7 +20,7 @@ pub fn log_in(home: &Home, host: &str, options: &[&str]) -> String {
     ended(0, &home.gapferry(&arguments, &format!("{PASSWORD}\n")))
 }
 
-/// Whether skopeo may read the image with what it finds itself.
+/// Whether skopeo can read the image with the credentials it finds itself.
 fn skopeo_may_read(home: &Home, image: &str) -> bool {
     home.skopeo(&["inspect", "--tls-verify=false", "--raw", &format!("docker://{image}")], "").status.success()
 }

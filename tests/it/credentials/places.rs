@@ -1,11 +1,11 @@
-//! Which of the many places counts, held against skopeo in the same environment, place by place.
+//! The precedence of the places that may contain credentials, compared with skopeo in the same environment.
 
 use serde_json::json;
 
 use super::home::Home;
 use super::{PASSWORD, base64_of, closed, ended, shown};
 
-/// Who gapferry is at `host`, which need not be there.
+/// The user gapferry would use at `host`, which need not exist.
 fn user(home: &Home, host: &str, options: &[&str]) -> Option<String> {
     let output = home.gapferry(&[&["auth", "check", host, "--json", "--retries", "0"], options].concat(), "");
     let report: serde_json::Value =
@@ -13,7 +13,7 @@ fn user(home: &Home, host: &str, options: &[&str]) -> Option<String> {
     report["user"].as_str().map(str::to_owned)
 }
 
-/// Of a registry that is not there.
+/// A registry that does not exist.
 fn nobody() -> String {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
 }
@@ -143,7 +143,7 @@ fn login_writes_to_the_same_file_as_skopeo() {
             let home = Home::new();
             let variables = variables(&home);
             let home = home.with(variables.iter().map(|(name, value)| (*name, value.as_str())));
-            // What is there already draws no login to itself.
+            // An existing entry elsewhere does not attract the login.
             home.write(".docker/config.json", &json!({ "auths": { registry.host(): { "auth": "eDp5" } } }).to_string());
             log_in(&home);
             let files = crate::support::files_below(&home.path(""));

@@ -1,4 +1,4 @@
-//! `auth check`: what a registry thinks of the credentials, and what it lets them do.
+//! `auth check`: whether a registry accepts the credentials, and what they allow.
 
 use serde_json::{Value, json};
 
@@ -59,7 +59,7 @@ fn auth_check_reports_a_read_only_registry_and_exits_5_for_an_unreachable_one() 
     assert!(parsed["error"]["message"].as_str().unwrap().contains(&gone), "{parsed}");
 }
 
-/// After a mistyped host name, or when the session at a proxy has ended, the command must not say that all is well.
+/// After a mistyped host name or an expired proxy session, the command must not report success.
 #[tokio::test]
 async fn a_web_page_is_not_taken_for_a_registrys_verdict() {
     let home = Home::new();
@@ -82,7 +82,7 @@ async fn a_web_page_is_not_taken_for_a_registrys_verdict() {
         let login = ["login", host, "-u", "me", "--password-stdin", "--retries", "0"];
         assert!(ended(0, &home.gapferry(&login, PASSWORD)).contains("could not be checked"));
     }
-    // A gateway that knows only the paths of repositories.
+    // A gateway that routes only the paths of repositories.
     let gateway = Server::start(move |request, _| match request.target.starts_with("/v2/team/app/") {
         true => Answer::new(200).body(r#"{"name":"team/app","tags":["1"]}"#),
         false => page(),
@@ -112,7 +112,7 @@ fn auth_check_shows_a_pull_only_robot_before_an_import_fails() {
     ended(4, &home.gapferry(&["auth", "check", &format!("{host}/other/a")], ""));
 }
 
-/// A token server that knows the identity token `refresh` by POST, or else nobody but by GET.
+/// A token server that accepts the identity token `refresh` by POST, or only by GET.
 async fn token_server(knows_post: bool) -> Server {
     let server = Server::start(move |request, _| match (request.method.as_str(), &request.target[..]) {
         ("POST", "/token") if !knows_post => Answer::new(404),
