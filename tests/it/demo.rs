@@ -1,5 +1,5 @@
-//! The demo runs, and what it shows is true. What is kept in `fixtures/` is what its script makes: nobody has to trust
-//! bytes that came from somewhere.
+//! The demo runs and its claims are true. The files in `fixtures/` match what their script generates, so nobody has to
+//! trust binary files of unknown origin.
 
 use std::path::Path;
 use std::process::Command;

@@ -1,5 +1,5 @@
-//! Where the bundle is to go: a disk that is full or becomes so, a medium that cannot be written, something that is there
-//! already, another run on the same output. Nothing is lost, and the message says what to do.
+//! The output of an export: a disk that is full or fills up, a read-only medium, existing files, another run on the
+//! same output. Nothing is lost, and the message says what to do.
 
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
@@ -23,7 +23,7 @@ fn large() -> (Registry, Image) {
     (registry, image)
 }
 
-/// Holds the export where it fetches the second layer.
+/// Holds the export at the request for the second layer.
 fn barrier_before_a_layer(registry: &Registry, image: &Image) -> Barrier {
     let layer = support::sha256(&image.blobs[2]);
     Barrier::before(registry.host(), &format!("GET /v2/team/app/blobs/{layer}"))
@@ -34,7 +34,8 @@ fn export(host: &str, out: &Path) -> Output {
     gapferry().args(["export", &reference, "-j", "1", "-o"]).arg(out).output().unwrap()
 }
 
-/// How often a layer was asked for: configs are read to know the platform, before it is known what has to be fetched.
+/// How often a layer was requested. Configs do not count: they are read for the platform before the download is
+/// planned.
 fn layer_requests(registry: &Registry, image: &Image) -> usize {
     let layers: Vec<String> = image.blobs[1..].iter().map(|blob| support::sha256(blob)).collect();
     registry.requests().iter().filter(|request| layers.iter().any(|layer| request.path.ends_with(layer))).count()
@@ -78,7 +79,7 @@ fn after_making_room_no_manifest_is_pulled_again() {
     }
 }
 
-/// The messages of an export that runs into a full disk: `filler` takes `bytes` while a layer waits at the barrier.
+/// The messages of an export on a disk that fills up: `filler` takes `bytes` while a layer waits at the barrier.
 fn export_while_the_disk_fills_up(barrier: &Barrier, out: &Path, filler: &Path, bytes: usize) -> String {
     let reference = format!("{}/team/app:1", barrier.host());
     let mut command = gapferry_process();
@@ -113,7 +114,7 @@ fn a_disk_that_fills_up_during_an_export_loses_nothing() {
 fn once_the_disk_is_full_nothing_more_is_fetched() {
     let Some(disk) = Disk::of(9 * 1024) else { return };
     let registry = Registry::start();
-    // The largest layer is fetched first, and the disk is full in the middle of it.
+    // The largest layer is fetched first, and the disk fills up in the middle of it.
     let layers: Vec<String> = (0..6).map(|n| noise(n, if n == 0 { 3 << 20 } else { 1 << 20 })).collect();
     let image = images::oci("team/app", "1", &layers.iter().map(String::as_str).collect::<Vec<_>>());
     image.push(&registry);
@@ -130,7 +131,7 @@ fn once_the_disk_is_full_nothing_more_is_fetched() {
     gapferry().arg("verify").arg(&out).assert().success();
 }
 
-/// Exit code 1 says that images failed; here it is this machine that has no room.
+/// Exit code 1 means that images failed; here this machine has no space.
 #[test]
 fn an_import_from_a_pipe_reports_a_full_disk_like_any_other() {
     let Some(disk) = Disk::of(1024) else { return };
@@ -142,7 +143,7 @@ fn an_import_from_a_pipe_reports_a_full_disk_like_any_other() {
     command.args(["import", "-", "--to", &to]).env("TMPDIR", disk.path()).stdin(Stdio::piped()).stderr(Stdio::piped());
     let mut process = command.spawn().unwrap();
     let mut pipe = process.stdin.take().unwrap();
-    // It is closed when there is no more room.
+    // The pipe closes when the space runs out.
     let _ = std::io::copy(&mut std::fs::File::open(&bundle).unwrap(), &mut pipe);
     drop(pipe);
     let output = process.wait_with_output().unwrap();
@@ -151,7 +152,7 @@ fn an_import_from_a_pipe_reports_a_full_disk_like_any_other() {
     assert!(message.contains("keeping a blob in TMPDIR") && message.contains("hint: free some space"), "{message}");
 }
 
-/// Without a word it was killed.
+/// Without handling, the signal killed the program silently.
 #[test]
 fn a_file_size_limit_is_an_error_with_a_hint() {
     let ((registry, _), out) = (large(), tempdir());
@@ -264,7 +265,7 @@ fn an_existing_file_that_is_not_a_bundle_is_not_overwritten() {
     assert_eq!(files_below(root), before);
     assert_eq!(registry.requests().len(), asked, "what can be known at once does not cost hours of reading first");
     assert_eq!(std::fs::read_link(root.join("dangling")).unwrap(), PathBuf::from("nowhere"));
-    // Nothing is there: an empty directory, made for the bundle.
+    // An empty directory made for the bundle counts as free.
     std::fs::create_dir(root.join("empty")).unwrap();
     assert!(export(registry.host(), &root.join("empty")).status.success());
 }

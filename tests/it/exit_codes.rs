@@ -1,4 +1,4 @@
-//! Every exit code of `gapferry --help`, for every command where it can occur; and that no command tells a secret.
+//! Every exit code of `gapferry --help`, for every command where it can occur. No command prints a secret.
 
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
@@ -19,7 +19,7 @@ fn both(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
-/// Every row ends with `code`, and says each of `says`.
+/// Every command line exits with `code` and prints each of `says`.
 #[track_caller]
 fn all_end_with(code: i32, rows: &[&[&str]], says: &[&str]) {
     for arguments in rows {
@@ -55,7 +55,7 @@ fn path(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
-/// `host:port` where nobody listens: the port was free a moment ago.
+/// `host:port` where nothing listens: the port was free a moment ago.
 fn nobody() -> String {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
 }
@@ -190,7 +190,7 @@ fn a_refused_connection_exits_5_and_names_the_address() {
     assert!(!out.exists() && !auth.exists());
 }
 
-/// Of two images, of which one cannot be pushed.
+/// Exports two images, of which one cannot be pushed.
 fn export_of_a_whole_and_a_sparse_image(registry: &Registry, bundle: &Path) -> assert_cmd::Command {
     images::oci("good", "1", &["x"]).push(registry);
     images::oci_index("sparse", "1", "multi").push(registry);
@@ -209,7 +209,7 @@ fn a_partial_failure_exits_1_and_the_summary_counts_the_images() {
     let target = Registry::start();
     let rows: &[&[&str]] = &[&["import", path(&bundle), "--to", target.host()]];
     all_end_with(1, rows, &["failed:", "1 image pushed, 1 failed", "--index trim"]);
-    // Again: the one that is there is not pushed again, the other one still fails.
+    // On a second run, the present image is not pushed again, and the other still fails.
     all_end_with(1, rows, &["failed:", "1 present, 1 failed"]);
     assert_eq!(target.tags("good"), ["1"]);
 }
@@ -236,7 +236,7 @@ fn an_unwritable_receipt_or_lock_exits_2_after_the_images_outcomes() {
     }
 }
 
-/// Runs gapferry until a request stands at `barrier`, sends it `signal`, and gives how it ended.
+/// Runs gapferry until a request waits at `barrier`, sends `signal`, and returns the output.
 fn stop_at(barrier: &Barrier, arguments: &[&str], signal: Signal) -> Output {
     let mut command = gapferry_process();
     let process = command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
@@ -290,7 +290,7 @@ fn an_import_stopped_in_an_upload_exits_130_or_143_leaves_no_tag_and_resumes() {
     }
 }
 
-/// The secret itself, and as Basic authentication sends it.
+/// The secret itself, and its Basic authentication form.
 const PASSWORD: &str = "hunter2secret";
 const ENCODED: &str = "dXNlcjpodW50ZXIyc2VjcmV0";
 
@@ -339,7 +339,7 @@ fn no_command_ever_prints_a_secret() {
         (&["login", closed.host(), "--creds", &creds], 2),
         (&["auth", "check", closed.host(), "--authfile", &log, "--push", "new/app"], 0),
         (&["auth", "check", closed.host(), "--json", "--creds", &creds], 0),
-        // Mistakes that people make: the secret where it does not belong.
+        // Typical mistakes: the secret in the wrong place.
         (&["lock", &format!("{creds}@{reference}")], 2),
         (&["import", &out, "--to", &format!("http://{creds}@{}", closed.host())], 2),
         (&["lock", &reference, "--creds", &creds, "--no-such-option"], 2),

@@ -1,4 +1,5 @@
-//! Where an export is written, and what was there before: nobody is told "done" of a bundle that is not.
+//! The output of an export and what was there before: the export never reports success for a bundle that is not
+//! finished.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -42,7 +43,7 @@ fn an_unchanged_export_writes_the_lock_of_the_existing_bundle() {
     assert_eq!(std::fs::read(directory.path().join("b.lock")).unwrap(), first);
 }
 
-/// People put notes and scripts beside the images that they carry. An export that takes the bundle's place must not remove them.
+/// People keep notes and scripts beside the images they carry. An export that replaces the bundle must not remove them.
 #[test]
 fn an_export_over_a_bundle_removes_no_foreign_file() {
     let registry = one_image();
@@ -61,11 +62,11 @@ fn an_export_over_a_bundle_removes_no_foreign_file() {
         assert_eq!(std::fs::read(path("b/bundle.json")).unwrap(), before);
     }
     std::fs::rename(path("b/notes"), path("notes")).unwrap();
-    // What a killed repair has left is the program's own.
+    // Leftovers of a killed repair belong to the program.
     std::fs::write(path("b/index.json.partial"), "half").unwrap();
     export(&registry, &["team/app:1", "team/other:1"], directory.path(), "b").success();
     assert!(!path("b/index.json.partial").exists());
-    // The same in a tar, to which anybody can add.
+    // The same in a tar, where anyone can append files.
     export(&registry, &["team/app:1"], directory.path(), "b.tar").success();
     let add = ["-rf", "b.tar", "notes/who.txt"];
     assert!(std::process::Command::new("tar").current_dir(directory.path()).args(add).status().unwrap().success());
@@ -90,7 +91,7 @@ fn an_unchanged_export_reports_the_same_size_as_the_original() {
     }
 }
 
-/// Killed between the name and the end, a run leaves its lock; a directory of bundles is not to collect them.
+/// A run killed after the final rename leaves its lock file; these must not pile up in a directory of bundles.
 #[test]
 fn leftovers_of_a_killed_run_beside_a_complete_bundle_are_removed() {
     let registry = one_image();
@@ -110,8 +111,8 @@ fn leftovers_of_a_killed_run_beside_a_complete_bundle_are_removed() {
     }
 }
 
-/// Pushes a copy of `image` under another tag in which the size of its last layer is a lie. docker-registry does not
-/// check sizes.
+/// Pushes a copy of `image` under another tag with a wrong size for its last layer. docker-registry does not check
+/// sizes.
 fn push_with_wrong_size(image: &images::Image, registry: &Registry) {
     let mut forged = image.named("team/liar", "1");
     let mut manifest: Value = serde_json::from_slice(&forged.manifest).unwrap();
@@ -142,7 +143,7 @@ fn an_output_name_reserved_for_unfinished_bundles_is_refused() {
     assert!(stderr.contains("take another one"), "{stderr}");
 }
 
-/// What a bundle must be follows from its identity, not from what the medium happens to give back.
+/// The expected bytes follow from the bundle's identity, not from what the medium returns.
 #[test]
 fn a_bundle_that_reads_back_wrong_loses_its_name() {
     let directory = tempdir();
@@ -188,7 +189,7 @@ fn read_back_confirms_every_form_and_refuses_a_pipe() {
     let reference = format!("{}/team/app:1", registry.host());
     for out in ["b", "b.tar", "b.tar.zst"] {
         for _ in 0..2 {
-            // Unchanged is not proven either, until it was read.
+            // An unchanged bundle is not verified either until it is read.
             let text = message(run(&["export", &reference, "-o", out]));
             assert!(text.contains(&format!("{out}: read back")), "{text}");
         }

@@ -1,5 +1,5 @@
-//! A bundle can be read without gapferry: a reader that was written from `docs/format.md` alone reads every form of real
-//! bundles, agrees about the identity, and refuses damaged ones. If this fails, the document and the program differ.
+//! A bundle can be read without gapferry: a reader written from `docs/format.md` alone reads every form of real
+//! bundles, agrees on the identity, and refuses damaged ones. If this fails, the document and the program differ.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -59,7 +59,7 @@ impl TestSite {
         self.run(&[&args[..], more].concat()).ended(0)
     }
 
-    /// Runs the reader; a bundle `-` is what is in the file `piped`.
+    /// Runs the reader; the bundle `-` is the file `piped` on standard input.
     fn read(&self, args: &[&str], piped: Option<&Path>) -> Ran {
         let reader = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reader/bundle.py");
         let stdin = piped.map_or_else(Stdio::null, |path| File::open(path).unwrap().into());
@@ -80,7 +80,7 @@ impl TestSite {
     }
 }
 
-/// What the reader says the identity is.
+/// The identity that the reader prints.
 fn identity(ran: Ran) -> String {
     ran.ended(0).stderr.trim().to_owned()
 }

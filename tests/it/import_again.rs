@@ -1,4 +1,4 @@
-//! Imports that are run again, or end early: what is missing is found, and told.
+//! Imports that run again or end early: missing content is found and reported.
 
 use std::path::{Path, PathBuf};
 
@@ -26,7 +26,7 @@ fn a_stored_but_unlisted_referrer_is_listed_by_the_next_run() {
     }
     let directory = tempdir();
     let bundle = export(&source, &["team/app:1"], directory.path());
-    // As a run leaves it that was killed after the SBOM was stored, before the list of referrers was.
+    // The state after a run was killed between storing the SBOM and the list of referrers.
     let target = Registry::start();
     image.push(&target);
     sbom.push(&target);
@@ -122,7 +122,7 @@ fn a_new_registry_gets_only_requests_that_could_save_an_upload() {
     let requests = target.requests();
     let first = requests.iter().position(|r| r.method == "POST").unwrap();
     let about = |part: &str| requests[..first].iter().filter(|r| r.path.contains(part)).count();
-    // GET confirms that HEAD says “not there” of what is not there: of one blob for the whole registry, and of each manifest as long
-    // as HEAD has found none.
+    // GET confirms a HEAD answer of “not there”: once per registry for blobs, and for each manifest until HEAD has
+    // found one.
     assert_eq!((about("/blobs/"), about("/manifests/"), about("/tags/list")), (3, 4, 2), "{requests:?}");
 }

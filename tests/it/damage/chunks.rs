@@ -1,4 +1,4 @@
-//! Where a blob is damaged: by its mebibytes.
+//! Locating the damaged mebibytes of a blob.
 
 use std::path::PathBuf;
 
@@ -12,7 +12,7 @@ use crate::support::{files_below, gapferry, sha256, tempdir};
 
 const MIB: usize = 1 << 20;
 
-/// An image with a layer of several mebibytes, and one with small ones.
+/// An image with a layer of several mebibytes, and one with small layers.
 struct Large {
     image: Image,
     parts: Parts,
@@ -75,13 +75,13 @@ fn damage_in_a_large_blob_is_located_to_the_mebibyte_and_nothing_else_is_blamed(
     assert!(message.contains(&format!("bytes 0-1048575 of {size} are wrong")), "{message}");
 }
 
-/// Where `chunks.b3` has the BLAKE3 of these bytes; behind it, the values of their mebibytes.
+/// The offset in `chunks.b3` of the BLAKE3 of these bytes; the values of their mebibytes follow it.
 fn root_in(chunks: &[u8], bytes: &[u8]) -> usize {
     let root = blake3::hash(bytes);
     chunks.windows(32).position(|window| window == root.as_bytes()).unwrap()
 }
 
-/// It is derived, so nothing of it keeps an image from its target.
+/// `chunks.b3` is derived data, so no error in it keeps an image from its target.
 #[test]
 fn a_wrong_chunks_b3_loses_no_image_and_is_rewritten() {
     let large = Large::new();
@@ -114,7 +114,7 @@ fn a_wrong_chunks_b3_loses_no_image_and_is_rewritten() {
         for more in [&["--verify-first"][..], &[]] {
             gapferry().arg("import").arg(&bundle).args(["--to", &to]).args(more).assert().success();
         }
-        // Any other copy will do; it need not have a chunks.b3.
+        // Any other copy works; it need not have a chunks.b3.
         let mut copy = large.parts.clone();
         copy.remove("chunks.b3");
         let copy = copy.write(&large.directory.path().join(format!("copy-{at}")), Form::Directory);
@@ -134,7 +134,7 @@ fn a_damaged_blob_is_found_without_its_chunk_values() {
     assert_eq!((both.code, both.paths()), (3, [layer.clone()].into()), "{both:#?}");
     let problem = both.problems.iter().find(|problem| problem["path"] == json!(layer)).unwrap();
     assert!(problem["found"].as_str().unwrap().contains("so the place is unknown"), "{problem}");
-    // Nor without chunks.b3 at all, which is no problem of its own.
+    // The same without chunks.b3, whose absence is not a problem by itself.
     parts.remove("chunks.b3");
     let without = verify(&parts.write(&large.directory.path().join("without"), Form::Directory));
     assert_eq!((without.code, without.paths()), (3, [layer].into()), "{without:#?}");
@@ -162,7 +162,7 @@ fn a_report_says_how_the_blobs_were_verified_and_why() {
     assert_eq!((&json["proof"], &json["proofReason"]), (&json!("digest"), &json!("there is no chunks.b3")));
 }
 
-/// BLAKE3 shows that it is what was written. What a forger has written, only the digest in its name betrays.
+/// BLAKE3 shows only that a blob is what the writer wrote. Only the digest in the blob's name betrays a forger.
 #[test]
 fn a_blob_forged_together_with_its_chunks_is_found_by_full_and_never_pushed() {
     let large = Large::new();

@@ -1,4 +1,4 @@
-//! Hostile bundles under commands that look into them: nothing is written, nothing is served that is not the bundle's own.
+//! Hostile bundles under read-only commands: nothing is written, and nothing that is not part of the bundle is served.
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use super::forged::{entry, tar_with};
 use crate::support::embedded::Embedded;
 use crate::support::{files_below, gapferry, sha256, tempdir};
 
-/// Entries no bundle has, after which comes everything a bundle has.
+/// Entries that no bundle has, placed before everything a bundle has.
 fn odd_entries() -> Vec<super::forged::Entry> {
     let regular = EntryType::Regular;
     vec![
@@ -89,7 +89,7 @@ fn an_unreadable_tar_is_not_served() {
     let tar = fixture.parts.tar();
     let directory = tempdir();
     let path = directory.path().join("b.tar");
-    // Every length within the first blocks: the headers of the first files, and their content.
+    // Every length within the first blocks, which hold the headers and contents of the first files.
     for length in 0..2048.min(tar.len()) {
         std::fs::write(&path, &tar[..length]).unwrap();
         let refused = Embedded::try_serve(&path, false).map(|_| ()).unwrap_err();

@@ -1,4 +1,5 @@
-//! What travels with an image because it speaks of it: a lock that says so of anything else could give any manifest any tag.
+//! Companions travel with the image they refer to. A lock that declared anything else a companion could give any
+//! manifest any tag.
 
 use serde_json::{Value, json};
 
@@ -7,7 +8,7 @@ use super::forged::{canonical, forge, refused, resum, with_index};
 use crate::support::registry::Registry;
 use crate::support::{files_below, gapferry, images, tempdir};
 
-/// The third image as a companion of the first: its subject, its tag, and what is said against it.
+/// The third image declared as a companion of the first: its subject, its tag, and the expected objection.
 fn cases(fixture: &Fixture) -> Vec<(Value, Value, &'static str)> {
     let [one, two, three, multi] = &fixture.images[..] else { panic!("four images") };
     let beside = |digest: &str, suffix: &str| json!(format!("{}{suffix}", digest.replace(':', "-")));
@@ -51,7 +52,8 @@ fn a_companion_must_refer_to_its_image_and_carry_the_tag_derived_from_it() {
     }
 }
 
-/// Wherever it is pushed, the registry lists it among the referrers of what it names: an image that nobody asked about.
+/// Wherever it is pushed, the registry would list it among the referrers of its subject, an image outside this bundle's
+/// request.
 #[test]
 fn a_child_manifest_with_another_image_as_subject_is_refused() {
     let source = Registry::start();
@@ -68,13 +70,13 @@ fn a_child_manifest_with_another_image_as_subject_is_refused() {
         let mut command = gapferry();
         (command.args(["export", &reference, "--no-referrers", "-o"]).arg(&out).output().unwrap(), out)
     };
-    // What an import would refuse is not exported either.
+    // An export refuses what an import would refuse.
     let (refusal, _) = export("foreign");
     let stderr = String::from_utf8_lossy(&refusal.stderr);
     assert!(!refusal.status.success() && stderr.contains("names the subject"), "{stderr}");
     let (output, out) = export("1");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    // The same bundle is said to have one image more: of the inner index, which lacks the subject.
+    // The same bundle claims one more image: the inner index, which lacks the subject.
     let mut parts = in_tar_order(files_below(&out));
     let mut json: Value = serde_json::from_slice(parts.bytes("bundle.json")).unwrap();
     let mut forged = json["lock"]["images"][0].clone();
@@ -90,7 +92,7 @@ fn a_child_manifest_with_another_image_as_subject_is_refused() {
     assert_eq!(report.problems.iter().filter(|problem| is_named(problem)).count(), 1, "{report:#?}");
 }
 
-/// containerd keeps what says so with that image, and loses it with that image.
+/// containerd stores the companion with the subject named here, and loses it with that image.
 #[test]
 fn an_index_json_that_assigns_a_companion_to_another_subject_is_refused() {
     let fixture = Fixture::new();

@@ -1,4 +1,4 @@
-//! A tar that ends too early, or in which a single bit has changed: wherever that is.
+//! A tar that ends too early or has one changed bit, at any position.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -11,7 +11,7 @@ use gapferry::verify::{self, Depth};
 use super::bundle::{Fixture, Form, Parts, verify};
 use crate::support::{gapferry, tempdir};
 
-/// Whether the check finds something, by its own verdict; never a panic.
+/// Whether the check reports a problem. It must never panic.
 fn is_found(path: &Path) -> bool {
     match verify::check(path, Depth::Full, &(Arc::new(Silent) as gapferry::base::progress::Events)) {
         Ok(report) => !report.is_clean(),
@@ -25,7 +25,7 @@ fn a_tar_cut_at_any_block_is_never_taken_for_complete() {
     let directory = tempdir();
     let path = directory.path().join("cut.tar");
     let blocks = (0..tar.len()).step_by(512);
-    // Also in the middle of blocks: a medium does not end at one.
+    // Also in the middle of blocks: a medium does not fail at block boundaries.
     for length in blocks.chain((0..tar.len()).step_by(997)).chain([tar.len() - 1]) {
         std::fs::write(&path, &tar[..length]).unwrap();
         assert!(is_found(&path), "cut at {length} of {}", tar.len());
@@ -42,9 +42,9 @@ fn every_command_exits_with_an_error_on_a_cut_tar() {
         let report = verify(&path);
         assert!(matches!(report.code, 2 | 3), "verify, cut at {length}: {report:#?}");
         let is_cut = |problem: &serde_json::Value| problem["code"] == "cut-short";
-        // What is shorter than a header is no tar at all.
+        // A file shorter than a header is not a tar.
         assert!(report.code == 2 || report.problems.iter().any(is_cut), "verify, cut at {length}: {report:#?}");
-        // Nobody listens on port 9: it must not come that far.
+        // Nothing listens on port 9: the command must fail before it connects.
         for command in [&["list"][..], &["import", "--to", "127.0.0.1:9"]] {
             let output = gapferry().args(command).arg(&path).output().unwrap();
             let stderr = String::from_utf8_lossy(&output.stderr);
@@ -61,7 +61,7 @@ fn a_single_flipped_bit_anywhere_in_a_tar_is_found() {
     let tar = parts.tar();
     let directory = tempdir();
     let path = directory.path().join("flipped.tar");
-    // Step by step through headers, padding, content and the end mark, with a bit that changes all the time.
+    // Steps through headers, padding, content and the end mark, with a different bit each time.
     for (at, bit) in (0..tar.len()).step_by(61).zip((0..8).cycle()) {
         let mut flipped = tar.clone();
         flipped[at] ^= 1 << bit;
@@ -70,7 +70,7 @@ fn a_single_flipped_bit_anywhere_in_a_tar_is_found() {
     }
 }
 
-/// What a sum of bytes cannot see, and what of it means nothing.
+/// Changes that a sum of bytes cannot detect, and harmless ones among them.
 #[test]
 fn a_header_change_that_the_checksum_misses_is_found_unless_it_is_harmless() {
     let tar = Fixture::new().parts.tar();
@@ -82,9 +82,9 @@ fn a_header_change_that_the_checksum_misses_is_found_unless_it_is_harmless() {
         std::fs::write(&path, &moved).unwrap();
         (is_found(&path), means_the_same(&moved, &tar))
     };
-    // Of the second header, the end of the link name and the magic, eight bytes further on: the magic is the owner's name.
+    // Moves the end of the second header's link name and the magic by eight bytes: the magic lands in the owner's name.
     assert_eq!(moved(1024 + 157..1024 + 264, 1024 + 165), (false, true));
-    // A name turned round has the same sum.
+    // A reversed name has the same sum.
     let mut turned = tar.clone();
     turned[1024..1034].reverse();
     std::fs::write(&path, &turned).unwrap();
@@ -105,7 +105,7 @@ fn a_flipped_bit_anywhere_in_bundle_json_is_found_and_blamed_on_it() {
     }
 }
 
-/// What happens to a file on a bad medium or a bad line: bytes overwritten, lost, doubled, moved.
+/// Typical damage from a bad medium or line: bytes overwritten, lost, duplicated or moved.
 #[test]
 fn no_damage_to_a_tar_goes_unnoticed_or_causes_a_panic() {
     use proptest::prelude::*;
@@ -133,7 +133,7 @@ fn no_damage_to_a_tar_goes_unnoticed_or_causes_a_panic() {
     outcome.unwrap();
 }
 
-/// More zeros at the end change nothing for anybody, nor does a header of the same file: see [`same_header`].
+/// Extra zeros at the end change nothing, and neither does an equivalent header: see [`same_header`].
 fn means_the_same(bytes: &[u8], tar: &[u8]) -> bool {
     let longer = bytes.get(tar.len()..).is_some_and(|more| more.iter().all(|byte| *byte == 0));
     let mut archive = tar::Archive::new(tar);
@@ -144,10 +144,10 @@ fn means_the_same(bytes: &[u8], tar: &[u8]) -> bool {
         && blocks.all(|(at, (one, other))| one == other || (headers.contains(&(at * 512)) && same_header(one, other)))
 }
 
-/// Whether a header has the name, size and kind of another, and a checksum that is right. The rest means nothing: of a regular
-/// file that is mode, owner, time, link name and device; the magic says only whether there is a prefix of the name, and here is
-/// none. A sum does not see that bytes were moved, such as the magic into the owner's name behind it. A checksum may begin with a
-/// space for a zero, and end in any way.
+/// Whether a header has the name, size and kind of another, and a correct checksum. The other fields do not matter for
+/// a regular file: mode, owner, time, link name and device. The magic says only whether the name has a prefix, and
+/// there are none here. A sum does not detect moved bytes, such as a magic moved into the owner's name behind it. A
+/// checksum may start with a space instead of a zero and end in any way.
 fn same_header(one: &[u8], other: &[u8]) -> bool {
     const CHECKSUM: std::ops::Range<usize> = 148..156;
     let number = |header: &[u8]| {
@@ -164,7 +164,7 @@ fn same_header(one: &[u8], other: &[u8]) -> bool {
     number(one) == Some(sum(one)) && [name, size, kind, prefix].into_iter().all(same)
 }
 
-/// For the message: the file that this byte of the tar belongs to.
+/// The file that this byte of the tar belongs to, for the failure message.
 fn place(parts: &Parts, at: usize) -> String {
     let mut end = 0;
     for (path, bytes) in &parts.0 {

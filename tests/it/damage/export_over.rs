@@ -1,5 +1,5 @@
-//! An export onto a medium that was in other hands: where it writes, somebody has left links and pipes. Nothing outside of
-//! its output is touched, and it ends.
+//! An export onto a medium that was in other hands, who left links and pipes where the export writes. The export must
+//! touch nothing outside its output, and must end.
 
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use crate::support::images;
 use crate::support::registry::Registry;
 use crate::support::{files_below, gapferry, sha256, tempdir};
 
-/// A registry with one image, and the names under which an export keeps its blobs.
+/// A registry with one image, and the paths under which an export stores its blobs.
 struct Fixture {
     _source: Registry,
     reference: String,
@@ -32,7 +32,7 @@ impl Fixture {
         }
     }
 
-    /// Exports to `out`; whether it succeeded. It must not wait for ever, and must say what is wrong.
+    /// Exports to `out` and returns whether it succeeded. It must not block forever, and must say what is wrong.
     #[track_caller]
     fn export(&self, out: &Path, trap: &str) -> bool {
         let mut command = gapferry();
@@ -45,13 +45,13 @@ impl Fixture {
             assert_eq!(verify(out).code, 0, "{trap}: what was written is right");
         } else {
             let own = out.file_name().unwrap().to_string_lossy().into_owned();
-            // A link that is the output itself is followed, and what it leads to is named.
+            // A link at the output path itself is followed, and its destination is named.
             assert!(stderr.contains(&own) || trap == own, "{trap}: the file in the way is named: {stderr}");
         }
         output.status.success()
     }
 
-    /// Where something can be left in the way of an export to `name`.
+    /// The paths where something can block an export to `name`.
     fn traps(&self, name: &str) -> Vec<String> {
         let beside = ["", ".partial", ".partial.lock", ".partial.journal", ".partial.old", ".partial.old.journal"];
         let (layer, manifest) = (&self.layer, &self.manifest);

@@ -1,5 +1,5 @@
-//! Bundles that somebody made on purpose: names that lead elsewhere, links, devices, contradictions, numbers and nesting
-//! beyond measure. Each is refused with its reason, nothing is pushed, nothing outside is touched, and nothing panics.
+//! Bundles made to attack: escaping paths, links, devices, contradictions, excessive numbers and nesting. Each is
+//! refused with its reason; nothing is pushed, nothing outside is touched, and nothing panics.
 
 use std::path::Path;
 
@@ -67,7 +67,7 @@ fn an_extended_header_cannot_make_two_programs_read_different_files() {
     let fixture = Fixture::new();
     let target = Registry::start();
     let directory = tempdir();
-    // A size of its own for the entry after it, with a long name in between: GNU tar and Go give the file two sizes.
+    // Gives the next entry another size, with a long name in between: GNU tar and Go disagree on the file's size.
     let size = entry("pax", EntryType::XHeader, b"12 size=512\n");
     let name = entry("././@LongLink", EntryType::GNULongName, b"smuggled\0");
     let file = entry("x", EntryType::Regular, &[b'x'; 512]);
@@ -128,7 +128,7 @@ fn links_and_pipes_in_a_bundle_directory_are_refused_and_never_followed() {
         ("tree", &|root| std::os::unix::fs::symlink(secret.path(), root.join("tree")).unwrap()),
         ("loop", &|root| std::os::unix::fs::symlink(".", root.join("loop")).unwrap()),
         (&layer, &|root| {
-            // The right content, but not a file of the bundle's own.
+            // The right content, but not a file inside the bundle.
             let (inside, outside) = (root.join(&layer), secret.path().join("layer"));
             std::fs::rename(&inside, &outside).unwrap();
             std::os::unix::fs::symlink(outside, inside).unwrap();
@@ -231,7 +231,7 @@ fn oversized_metadata_files_are_refused_unread() {
     for name in ["bundle.json", "SHA256SUMS", "index.json"] {
         let directory = tempdir();
         let root = fixture.parts.write(directory.path(), Form::Directory);
-        // Nothing but a hole: it takes no room, and reading it as a whole would take the memory.
+        // A sparse file takes no space, but reading it in full would exhaust the memory.
         let file = std::fs::OpenOptions::new().write(true).open(root.join(name)).unwrap();
         if file.set_len(size).is_err() {
             eprintln!(
@@ -335,7 +335,8 @@ fn text_from_a_bundle_cannot_control_the_terminal() {
     }
 }
 
-/// A pipe needs this order, and two writers of the same contents have to agree: no command takes another one.
+/// A pipe needs this order, and two writers must produce the same bytes for the same contents, so no command accepts
+/// another order.
 #[test]
 fn every_command_refuses_blobs_out_of_order_with_the_same_message() {
     let fixture = Fixture::new();
@@ -372,7 +373,7 @@ fn every_command_refuses_blobs_out_of_order_with_the_same_message() {
     }
 }
 
-/// Both lists may be on the bad sectors of a medium: what is left of the images has still to be told from what is lost.
+/// Both lists may be on bad sectors: the command must still tell intact images from lost ones.
 #[test]
 fn without_a_readable_file_list_blobs_are_verified_by_their_names() {
     let fixture = Fixture::new();
@@ -394,8 +395,8 @@ fn without_a_readable_file_list_blobs_are_verified_by_their_names() {
     }
 }
 
-/// A bad sector in the middle of the list must cost no more than the line that is on it. The operator still has to see which images
-/// are left, and must not be advised to remove a layer because its line is gone.
+/// A bad sector in the list must cost no more than the line it hits. The operator still has to see which images are
+/// intact, and must not be advised to remove a layer because its line is lost.
 #[test]
 fn a_blob_with_a_damaged_line_is_verified_by_its_name_if_no_other_list_is_readable() {
     let fixture = Fixture::new();
@@ -433,7 +434,7 @@ fn a_blob_with_a_damaged_line_is_verified_by_its_name_if_no_other_list_is_readab
             assert_eq!(others.collect::<Vec<_>>(), ["SHA256SUMS", "bundle.json"], "{what}: {report:#?}");
         }
     }
-    // A list that is whole says what should be there.
+    // An intact list says which files should exist.
     let mut parts = fixture.parts.clone();
     *parts.bytes("bundle.json") = b"garbage".to_vec();
     let extra = blob_path(&sha256(b"extra"));

@@ -1,4 +1,4 @@
-//! Manifests that somebody made: every sum in the bundle is right, and still they point where nothing may be taken from.
+//! Forged manifests: every sum in the bundle is right, and still they point to content that must not be used.
 
 use serde_json::{Value, json};
 

@@ -1,5 +1,5 @@
-//! Bundles that are small on the medium and would be huge in memory. Each command runs with less memory than they would take,
-//! and ends with its own verdict, not the system's.
+//! Bundles that are small on the medium and would be huge in memory. Each command runs with less memory than that, and
+//! must end with its own error instead of being killed.
 
 use std::path::Path;
 use std::process::{Command, Output};
@@ -8,7 +8,7 @@ use super::bundle::{Fixture, Form, Parts};
 use super::forged::{entry, replace, tar_with};
 use crate::support::{gapferry_process, tempdir};
 
-/// Address space, in KiB: what the program takes for its threads and code, and not much more.
+/// Address space in KiB: the program's code and threads need little less.
 const LIMIT: u64 = 500_000;
 
 /// Runs `arguments` on `bundle` within [`LIMIT`].

@@ -1,4 +1,4 @@
-//! What a damaged bundle lacks, written down for the side where it can be fetched.
+//! The list of what a damaged bundle lacks, written for the side that can fetch it.
 
 use std::path::{Path, PathBuf};
 
@@ -13,7 +13,7 @@ use crate::support::{files_below, gapferry, sha256, tempdir};
 
 const MIB: usize = 1 << 20;
 
-/// An image with a layer of several mebibytes and a small one, exported.
+/// An exported image with a layer of several mebibytes and a small one.
 struct Fixture {
     image: Image,
     parts: Parts,
@@ -45,7 +45,7 @@ impl Fixture {
         sha256(&json.unwrap().1)
     }
 
-    /// The bundle with a name of its own, damaged.
+    /// A damaged copy of the bundle under its own name.
     fn damaged(&self, form: Form, name: &str, damage: impl Fn(&mut Parts)) -> PathBuf {
         let mut parts = self.parts.clone();
         damage(&mut parts);
@@ -55,7 +55,7 @@ impl Fixture {
     }
 }
 
-/// What is written, which another program can read.
+/// The written list, parsed as another program would.
 #[track_caller]
 fn missing(bundle: &Path, code: i32) -> Value {
     let file = bundle.with_extension("missing.json");

@@ -1,4 +1,4 @@
-//! A damaged bundle asks for what it lacks, gets just that, and is again what it was.
+//! A damaged bundle requests what it lacks, gets exactly that, and is restored byte for byte.
 
 use std::io::Read;
 use std::os::unix::fs::FileExt;
@@ -17,7 +17,7 @@ use crate::support::{files_below, gapferry, gapferry_process, sha256, tempdir};
 
 const MIB: usize = 1 << 20;
 
-/// A registry, a lock of two images in it, and their bundle in both forms.
+/// A registry, a lock of two of its images, and their bundle in both forms.
 pub(super) struct Fixture {
     source: Registry,
     image: Image,
@@ -63,7 +63,7 @@ impl Fixture {
         to
     }
 
-    /// Of a file, as it was.
+    /// The original bytes of a file.
     pub(super) fn bytes(&self, path: &str) -> Vec<u8> {
         bytes(&self.whole(Form::Directory), path)
     }
@@ -76,7 +76,7 @@ impl Fixture {
         blob_path(&sha256(&self.image.blobs[1]))
     }
 
-    /// What the bundle lacks, fetched; as the two sides do it.
+    /// Fetches what the bundle lacks, in the steps of the two sides.
     pub(super) fn repair_for(&self, bundle: &Path) -> PathBuf {
         let (missing, repair) = (bundle.with_extension("missing.json"), bundle.with_extension("repair.tar"));
         Ran::of(gapferry().arg("verify").arg(bundle).arg("--missing").arg(&missing)).ended(3);
@@ -117,7 +117,7 @@ pub(super) fn flip(bundle: &Path, path: &str, at: usize) {
     file.write_all_at(&[byte[0] ^ 1], base + at as u64).unwrap();
 }
 
-/// Where the bytes of a file begin.
+/// The offset of a file's bytes in the tar.
 pub(super) fn data(tar: &Path, path: &str) -> u64 {
     let mut archive = tar::Archive::new(std::fs::File::open(tar).unwrap());
     let mut entries = archive.entries().unwrap().map(Result::unwrap);
@@ -167,7 +167,7 @@ fn deleted_and_truncated_files_are_restored() {
         repair(&tar, &fixture.repair_for(&tar)).ended(0);
         fixture.is_whole(&tar, Form::Tar);
     }
-    // A header: what follows it cannot be found any more.
+    // Destroys a header, so that nothing after it can be found.
     let tar = fixture.copy(Form::Tar, "header");
     let at = data(&tar, "index.json") - 512;
     std::fs::OpenOptions::new().write(true).open(&tar).unwrap().write_all_at(b"broken", at + 100).unwrap();
@@ -175,7 +175,7 @@ fn deleted_and_truncated_files_are_restored() {
     fixture.is_whole(&tar, Form::Tar);
 }
 
-/// Two old disks, each with a bad place in the same layer: together they have all of it.
+/// Two old disks, each with a bad sector in the same layer, together contain all of it.
 #[test]
 fn two_copies_damaged_in_different_places_of_one_blob_repair_each_other() {
     let fixture = Fixture::new();
@@ -188,7 +188,7 @@ fn two_copies_damaged_in_different_places_of_one_blob_repair_each_other() {
     fixture.is_whole(&directory, Form::Directory);
 }
 
-/// Any form repairs any other, and the bundle that is named first is the one that is repaired.
+/// Any form repairs any other, and the bundle named first is the one to repair.
 #[test]
 fn volumes_repair_a_tar_and_a_directory() {
     let fixture = Fixture::new();
@@ -243,14 +243,14 @@ fn only_the_bad_mebibytes_of_a_large_blob_are_fetched_and_carried() {
         let with = fixture.repair_for(&bundle);
         assert_eq!(fixture.source.count("GET", &large, 200), whole, "it was asked for as a whole");
         assert!(with.metadata().unwrap().len() < (MIB + MIB * 3 / 4) as u64, "{}", with.metadata().unwrap().len());
-        // By now there is more that is bad, which only the next repair can bring; the other blob is repaired all the same.
+        // More is bad by now than this repair covers; the other blob is repaired anyway.
         flip(&bundle, &fixture.layer(), 5);
         let ran = repair(&bundle, &with).ended(3);
         assert!(ran.stdout.contains("1 file not in"), "{ran:?}");
         let with = fixture.repair_for(&bundle);
         repair(&bundle, &with).ended(0);
         fixture.is_whole(&bundle, form);
-        // What has been repaired needs nothing of it any more.
+        // Repaired content needs nothing from it any more.
         repair(&bundle, &with).ended(0);
     }
 }
@@ -338,7 +338,7 @@ fn a_repair_is_refused_unless_it_is_made_from_the_bundles_lock() {
     fixture.export(&missing, &fixture.path("new.tar")).ended(2);
 }
 
-/// The list of files follows from lock, tools and parents: nobody has to bring a whole copy for it.
+/// `bundle.json` follows from lock, tools and parents, so restoring it needs no full copy.
 #[test]
 fn a_lost_bundle_json_is_restored_only_by_a_repair_from_the_same_lock() {
     let fixture = Fixture::new();
@@ -358,7 +358,7 @@ fn a_lost_bundle_json_is_restored_only_by_a_repair_from_the_same_lock() {
     refused.reported(&["what is missing is bundle.json of the bundle", "--include-tool", "--since"]);
 }
 
-/// Runs a repair that is killed when `is_time`; whether it had not ended before.
+/// Runs a repair and kills it when `is_time`; returns whether it was still running.
 fn killed(bundle: &Path, with: &Path, is_time: impl Fn() -> bool) -> bool {
     let mut command = gapferry_process();
     let mut process =
@@ -376,7 +376,7 @@ fn a_repair_killed_at_any_moment_is_finished_by_a_rerun() {
     let damage = |bundle: &Path| {
         ["index.json", &fixture.small(), &fixture.layer(), "chunks.b3"].iter().for_each(|path| flip(bundle, path, 30));
     };
-    // With the header too, all headers of the tar are written again, before any blob.
+    // With a broken header too, all headers of the tar are rewritten before any blob.
     let break_header = |bundle: &Path| {
         let at = data(bundle, &fixture.small()) - 512;
         std::fs::OpenOptions::new().write(true).open(bundle).unwrap().write_all_at(b"broken", at + 100).unwrap();
@@ -391,7 +391,7 @@ fn a_repair_killed_at_any_moment_is_finished_by_a_rerun() {
         let first = fixture.copy(form, "first");
         damage(&first);
         let with = fixture.repair_for(&first);
-        // Is begun; has repaired what comes first, what comes in the middle, what comes last.
+        // Killed after the start, and after the first, a middle and the last file is repaired.
         for path in ["", "index.json", &fixture.layer(), "chunks.b3"] {
             let is_killed = |at: usize| {
                 let bundle = fixture.copy(form, &format!("killed-{at}-{}-{is_broken}", path.len()));
@@ -419,7 +419,7 @@ fn leftovers_of_a_killed_repair_are_removed_by_the_next() {
     fixture.is_whole(&bundle, Form::Directory);
 }
 
-/// A list of what is bad that was made while another run writes is of a bundle that is no more when it is used.
+/// A damage list made while another run writes would be about a bundle that no longer exists when the list is used.
 #[test]
 fn a_bundle_being_written_by_another_run_is_not_verified() {
     let fixture = Fixture::new();
@@ -435,7 +435,7 @@ fn a_bundle_being_written_by_another_run_is_not_verified() {
     }
 }
 
-/// The same of a bundle whose headers may be broken: empty if the file cannot be found.
+/// The same for a bundle whose headers may be broken: empty if the file cannot be found.
 fn now(bundle: &Path, path: &str) -> Vec<u8> {
     let mut found = Vec::new();
     if bundle.is_dir() {
@@ -449,7 +449,7 @@ fn now(bundle: &Path, path: &str) -> Vec<u8> {
     found
 }
 
-/// Of a file, in either form; its place in a tar stays what it was.
+/// The bytes of a file in either form; its offset in a tar stays the same.
 fn bytes(bundle: &Path, path: &str) -> Vec<u8> {
     if bundle.is_dir() {
         return std::fs::read(bundle.join(path)).unwrap_or_default();

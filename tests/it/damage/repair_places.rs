@@ -1,4 +1,4 @@
-//! Damage that hits not what files hold but where they are: a header of a tar, a name in a directory.
+//! Damage to the places of files rather than to their contents: a tar header, a name in a directory.
 
 use std::os::unix::fs::{FileExt, symlink};
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use crate::signed::keys::{Key, Kind};
 use crate::support::gapferry;
 use crate::support::ran::Ran;
 
-/// Overwrites the header of a file in a tar, and nothing else.
+/// Overwrites only the header of a file in a tar.
 fn break_header(tar: &Path, path: &str) {
     let at = data(tar, path) - 512;
     overwrite(tar, at, &[0xff; 512]);
@@ -29,7 +29,7 @@ fn split(fixture: &Fixture) -> Vec<PathBuf> {
     set
 }
 
-/// An old disk with one bad sector in a header: all that stands behind it is still good, and may be the only other copy.
+/// An old disk with one bad sector in a header: everything after it is still good, and may be the only other copy.
 #[test]
 fn a_copy_with_a_lost_header_still_supplies_the_files_after_it() {
     let fixture = Fixture::new();
@@ -53,7 +53,7 @@ fn a_copy_with_a_lost_header_still_supplies_the_files_after_it() {
     assert!(set.iter().zip(&before).all(|(volume, before)| std::fs::read(volume).unwrap() == *before));
 }
 
-/// Each of two copies is bad where the other is good, though one of them cannot be read behind a header.
+/// Two copies are bad in different places, and one of them cannot be read past a header.
 #[test]
 fn files_after_a_lost_header_of_the_bundle_are_still_used() {
     let fixture = Fixture::new();
@@ -62,7 +62,7 @@ fn files_after_a_lost_header_of_the_bundle_are_still_used() {
     flip(&copy, &fixture.small(), 0);
     repair(&tar, &copy).ended(0);
     fixture.is_whole(&tar, Form::Tar);
-    // Another bundle gives nothing, wherever its files are.
+    // Another bundle contributes nothing, wherever its files are.
     let other = fixture.copy(Form::Tar, "other");
     flip(&other, "bundle.json", 3);
     break_header(&other, "index.json");
@@ -81,14 +81,14 @@ fn a_tar_without_its_first_header_is_reported_damaged_and_can_be_repaired() {
             let verified = Ran::of(gapferry().arg("verify").arg(&tar)).ended(3);
             assert!(verified.stdout.contains("no valid tar header at byte 0"), "{verified:?}");
             assert!(!verified.stdout.contains("blobs/"), "what stands behind it is still read: {verified:?}");
-            // Nothing else takes it for a bundle.
+            // Other commands do not take the file for a bundle.
             Ran::of(gapferry().arg("import").arg(&tar).args(["--to", "registry.test"])).ended(2);
             let with = if with_copy { fixture.whole(Form::Directory) } else { fixture.repair_for(&tar) };
             repair(&tar, &with).ended(0);
             fixture.is_whole(&tar, Form::Tar);
         }
     }
-    // Nothing else passes for a bundle.
+    // Any other file without a valid header does not pass for a bundle.
     let tar = fixture.copy(Form::Tar, "first");
     overwrite(&tar, 0, &[0xff; 512]);
     break_header_at(&tar, 1024);
@@ -142,7 +142,7 @@ fn a_directory_with_files_in_place_of_a_file_is_reported_and_kept() {
     }
 }
 
-/// Nothing tells how many signatures there were: the message has to say how a person gets the bundle back.
+/// Nothing records how many signatures there were, so the message must say how to get the bundle back.
 #[test]
 fn a_signed_tar_cut_before_its_signatures_is_refused_with_a_remedy() {
     let fixture = Fixture::new();
@@ -159,7 +159,7 @@ fn a_signed_tar_cut_before_its_signatures_is_refused_with_a_remedy() {
     assert!(std::fs::read(&again).unwrap() == std::fs::read(&whole).unwrap());
 }
 
-/// At three in the morning nobody reads a manual: what finds the damage has to say what repairs it.
+/// At three in the morning nobody reads a manual: the command that finds the damage must name the repair.
 #[test]
 fn verify_suggests_the_repair_command_only_where_it_helps() {
     let fixture = Fixture::new();
@@ -180,7 +180,7 @@ fn verify_suggests_the_repair_command_only_where_it_helps() {
     assert!(hint(&set).0.is_null());
     let (code, said) = hint(&set[1..]);
     assert!(code == "repair-volumes" && said.contains("`gapferry repair NAME.*.tar COPY`"), "{said}");
-    // No repair takes a file away.
+    // No repair removes a file.
     let bundle = fixture.copy(Form::Directory, "more");
     std::fs::write(bundle.join("notes"), "mine").unwrap();
     assert!(hint(&[bundle]).0.is_null());

@@ -1,4 +1,4 @@
-//! What becomes of signatures, and of what stands around them, while a bundle is repaired.
+//! Repairing a bundle keeps its signatures and everything around them.
 
 use std::io::Read;
 use std::os::unix::fs::FileExt;
@@ -24,14 +24,14 @@ fn a_truncated_signed_tar_keeps_its_signature() {
     std::fs::write(&tar, &bytes[..end]).unwrap();
     repair(&tar, &fixture.repair_for(&tar)).ended(0);
     fixture.is_whole(&tar, Form::Tar);
-    // Its own header: the signature itself is still there, and so is all that stands behind it.
+    // Destroys the signature's own header: the signature and everything after it are still there.
     let at = data(&tar, "SHA256SUMS.sig") - 512;
     std::fs::OpenOptions::new().write(true).open(&tar).unwrap().write_all_at(b"broken", at + 100).unwrap();
     repair(&tar, &fixture.repair_for(&tar)).ended(0);
     fixture.is_whole(&tar, Form::Tar);
 }
 
-/// A signed tar that has lost many headers: where its files are is known only from one that is left. A guess would write the
+/// A signed tar lost many headers, and a remaining one is the only evidence of where its files are. A guess would write
 /// headers into good blobs.
 #[test]
 fn lost_headers_are_rewritten_only_where_they_were() {
@@ -60,7 +60,7 @@ fn lost_headers_are_rewritten_only_where_they_were() {
     assert!(std::fs::read(&tar).unwrap() == before, "nothing is guessed");
 }
 
-/// A bundle that two offices have signed: to repair it with the copy of one must not cost the signature of the other.
+/// Two offices signed the bundle: a repair with one office's copy must not remove the other's signature.
 #[test]
 fn repairing_keeps_a_second_keys_signature_and_everything_after_the_blobs() {
     let fixture = Fixture::new();
@@ -88,7 +88,7 @@ fn repairing_keeps_a_second_keys_signature_and_everything_after_the_blobs() {
         std::fs::remove_dir_all(&one).or_else(|_| std::fs::remove_file(&one)).unwrap();
         std::fs::remove_dir_all(&both).or_else(|_| std::fs::remove_file(&both)).unwrap();
     }
-    // The end of the tar is cut off, and a byte of the padding of a signature is wrong.
+    // The end of the tar is missing, and a byte of a signature's padding is wrong.
     let tar = fixture.copy(Form::Tar, "cut");
     sign(&tar, &theirs);
     let whole = std::fs::read(&tar).unwrap();
@@ -101,7 +101,7 @@ fn repairing_keeps_a_second_keys_signature_and_everything_after_the_blobs() {
     assert!(std::fs::read(&tar).unwrap() == whole);
 }
 
-/// People add signatures with tar, and rename files to what they are not. Whatever a signature's size, what stands behind it stays.
+/// People add signatures with tar and rename files arbitrarily. Whatever a signature's size, everything after it stays.
 #[test]
 fn a_signature_of_another_size_or_place_overwrites_no_other_file() {
     let fixture = Fixture::new();
@@ -136,7 +136,7 @@ fn a_signature_of_another_size_or_place_overwrites_no_other_file() {
         repair(&tar);
         assert!(files(&tar) == before, "a signature of {length} bytes");
     }
-    // Added at the end, and then a byte between two files changes.
+    // The signature is appended, and then a byte between two files changes.
     let tar = fixture.copy(Form::Tar, "appended");
     let arguments = ["-rf", tar.to_str().unwrap(), "-C", signed.to_str().unwrap(), "SHA256SUMS.sig"];
     assert!(std::process::Command::new("tar").args(arguments).status().unwrap().success());

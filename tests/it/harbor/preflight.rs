@@ -1,4 +1,4 @@
-//! What stands in the way of a push is found, told apart, and told all at once.
+//! Obstacles to a push are found, distinguished, and reported together.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -36,7 +36,7 @@ fn at(registry: &str) -> Account<'_> {
     Account { registry, path: "" }
 }
 
-/// A server that gives one answer to every request whose path it knows, and 404 else.
+/// A server with one fixed answer per known path, and 404 otherwise.
 struct Scripted(Vec<(&'static str, u16, &'static str)>);
 
 #[async_trait]
@@ -137,7 +137,7 @@ async fn unknown_rights_are_not_reported_as_denied() {
     assert_eq!(found.unknown, ["base", "closed"]);
     assert!(found.check().is_ok());
     assert!(found.problems().iter().all(|problem| problem.severity == Severity::Warns));
-    // Users have another way.
+    // Users have another way to find out.
     let found = check(&server, CI, &["base/a", "apps/a"]).await;
     assert_eq!((found.denied, found.unknown), (vec!["apps".to_owned()], vec![]));
 }

@@ -1,4 +1,4 @@
-//! The real client pushing to Harbor: what it must get right there, and what it says when Harbor refuses.
+//! The real client pushing to Harbor: what it must do right, and how it reports Harbor's refusals.
 
 use bytes::Bytes;
 use gapferry::base::error::Kind;
@@ -50,7 +50,7 @@ async fn a_blob_is_mounted_only_from_a_readable_project() {
     assert!(mount("apps/a").await);
     assert!(!mount("closed/a").await, "a refused mount is an upload, not a failure");
     assert!(!mount("nowhere/a").await);
-    // After those refusals the client still may what it could before.
+    // After those refusals the client keeps its other rights.
     push_image(&ci, &tag(&repository(&host, "base/c"), "v1")).await.unwrap();
 }
 
@@ -91,7 +91,7 @@ async fn referrers_are_found_again_in_every_harbor_version() {
         let config = memory.add("{}");
         let signature = image(&config, &[], Some(&subject));
         ci.put_manifest(&repository.with_digest(signature.digest()), &signature).await.unwrap();
-        // A later run, which has learnt nothing of this registry yet.
+        // A later run, which knows nothing about this registry yet.
         let found = client(&server, CI).referrers(&repository, &subject.digest()).await.unwrap().found;
         let digests: Vec<_> = found.iter().map(|descriptor| descriptor.digest).collect();
         assert_eq!(digests, [signature.digest()], "{version:?}");

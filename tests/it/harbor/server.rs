@@ -1,4 +1,4 @@
-//! The stand-in itself: it takes what Harbor takes and refuses what Harbor refuses.
+//! The fake Harbor itself: it accepts what Harbor accepts and refuses what Harbor refuses.
 
 use gapferry::oci::{Digest, media_type};
 use serde_json::{Value, json};
@@ -145,7 +145,7 @@ fn its_token_answer_has_both_field_names() {
     let answer = send(&server, ROBOT, "GET", &path, b"").expect(200).json();
     assert!(answer["token"].as_str().is_some_and(|token| !token.is_empty()));
     assert_eq!(answer["access_token"], "");
-    // It holds for the whole project.
+    // The token is valid for the whole project.
     let bearer = format!("Bearer {}", answer["token"].as_str().unwrap());
     for (path, status) in [("base/other", 202), ("apps/a", 401), ("closed/a", 401)] {
         let request = server.request("POST", &format!("/v2/{path}/blobs/uploads/"));
@@ -170,7 +170,7 @@ fn an_image_its_policies_withhold_exists_and_can_be_pushed() {
     signature["annotations"] = json!({"by": "cosign"});
     put(&server, ADMIN, "trust/a", &format!("sha256-{}.sig", digest.hex()), &signature).expect(201);
     send(&server, ADMIN, "GET", path, b"").expect(200);
-    // In no list of artifacts, but among the tags.
+    // Listed among the tags, but not among the artifacts.
     let list = "/api/v2.0/projects/trust/repositories/a/artifacts";
     let listed = send(&server, ADMIN, "GET", &format!("{list}?with_accessory=true"), b"").expect(200).json();
     assert_eq!(listed.as_array().map(Vec::len), Some(1));
@@ -204,7 +204,7 @@ fn it_answers_head_from_its_database_and_get_from_its_storage() {
         send(&server, CI, "GET", &path, b"").expect(200);
     }
     assert!(upload(&server, CI, "base/b", b"layer").expect(404).text().contains("the asking blob is in GC"));
-    // A mount leaves its link behind, whatever it answers.
+    // A mount creates its link whatever it answers.
     server.set_row(&layer, Some(Row::Absent));
     send(&server, CI, "POST", &format!("/v2/base/c/blobs/uploads/?mount={layer}&from=base/a"), b"").expect(404);
     assert!(server.has_blob("base/c", &layer));

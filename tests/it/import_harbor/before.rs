@@ -1,4 +1,4 @@
-//! What an import finds out before it pushes anything.
+//! The checks of an import before it pushes anything.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -43,7 +43,7 @@ fn denied_rights_and_missing_projects_are_named_together() {
     }
 }
 
-/// A robot that brings what is new to its project must not need the right to push base images that are all there.
+/// A robot that pushes new content to its project must not need push rights for base images that are already there.
 #[test]
 fn only_projects_that_receive_something_need_the_right_to_push() {
     let images = ["one", "two"].map(small);
@@ -71,7 +71,7 @@ fn only_projects_that_receive_something_need_the_right_to_push() {
         assert!(!plan.stdout.contains("may not push"), "{}", plan.stdout);
         import(&both, &server, "", creds, &["--map", &map]).ended(0);
         assert!(server.tag("base/one", "1").is_some());
-        // What is sent anew is pushed.
+        // `--reupload` pushes them again.
         import(&both, &server, "", creds, &["--map", &map, "--reupload"]).ended(4).reported(&[denied]);
     }
 }
@@ -85,7 +85,7 @@ fn missing_projects_are_created_with_the_requested_settings() {
     let made = server.projects().into_iter().find(|project| project.name == "2026").unwrap();
     assert_eq!((made.public, made.quota), (true, Some(2 << 30)));
     assert!(server.tag("2026/team/one", "1").is_some());
-    // Again, and for a project that is there.
+    // A second run, with an existing project.
     import(&bundle, &server, "/2026", ADMIN, &options).ended(0);
 }
 
@@ -130,7 +130,7 @@ fn a_dry_run_names_every_obstacle_to_the_import() {
     let bundle = bundle(&[&images[0], &images[1], &images[2]]);
     let server = Harbor::start(Setup { read_only: true, ..setup() });
     let directory = tempdir();
-    // `ap` is to be created, `apps` is denied: the one is not taken for the other.
+    // `ap` is missing and `apps` is denied; the names must not be confused.
     let map = map_file(directory.path(), &[("team/one", "ap/one"), ("team/two", "apps/two"), ("team/three", "base/x")]);
     let options = ["--map", &map, "--dry-run", "--create-projects"];
     let ran = import(&bundle, &server, "", CI, &options).ended(4);
@@ -148,12 +148,12 @@ fn read_only_mode_is_reported_before_any_push() {
     for options in [&["--max-wait", "0s"][..], &["--max-wait", "0s", "--create-projects"]] {
         import(&bundle, &server, "/base", CI, options).ended(4).reported(&["read-only mode"]);
     }
-    // What does not pass by itself is not waited for.
+    // Problems that do not pass by themselves are not waited for.
     import(&bundle, &server, "/apps", CI, &[]).ended(4).reported(&["read-only mode", "may not push to project apps"]);
     assert_eq!(server.pushes(), []);
 }
 
-/// The nightly import begins while an administrator makes a backup.
+/// The nightly import starts while an administrator makes a backup.
 #[test]
 fn an_import_waits_out_read_only_mode_before_the_first_push() {
     let bundle = bundle(&[&small("one")]);
@@ -204,7 +204,7 @@ fn other_registries_get_no_harbor_api_requests() {
     assert!(!target.requests().iter().any(|entry| entry.path.contains("/api/v2.0/")));
 }
 
-/// Harbor answers 201, and the project has no limit.
+/// Harbor answers 201, but the project has no quota.
 #[test]
 fn a_quota_that_harbor_ignored_is_reported() {
     let bundle = bundle(&[&small("one")]);
@@ -213,7 +213,7 @@ fn a_quota_that_harbor_ignored_is_reported() {
     let server = Harbor::start(setup().account(maker));
     let message = ["project 2026 has no storage quota, not of 2.0 GiB", "only administrators"];
     import(&bundle, &server, "/2026", CI, &options).ended(0).reported(&message);
-    // Who may create projects need not be allowed to read them.
+    // An account that may create projects may lack the right to read them.
     let unread = ["quota of 2.0 GiB could not be checked", "may not read it"];
     import(&bundle, &server, "/2028", "maker:Maker123", &options).ended(0).reported(&unread);
     let ran = import(&bundle, &server, "/2027", ADMIN, &options).ended(0);
@@ -235,12 +235,12 @@ fn a_brief_api_failure_is_retried_and_a_lasting_one_reported() {
         "503",
     ]);
     assert_eq!(server.pushes(), []);
-    // A gateway may route only the protocol, and pushing needs no more.
+    // A gateway may route only the distribution protocol, which is enough to push.
     import(&bundle, &server, "/base", CI, &[]).ended(0).reported(&["quotas were not checked"]);
     assert!(server.tag("base/team/one", "1").is_some());
 }
 
-/// The usual way of Harbor: each project has a robot of its own, and no account knows more than one project.
+/// The usual setup of Harbor: each project has its own robot, and no account can access more than one project.
 #[test]
 fn credentials_stored_for_one_project_are_used_for_every_request_about_it() {
     let [one, two] = ["one", "two"].map(|name| images::oci(&format!("{name}/app"), "1", &["what all share", name]));

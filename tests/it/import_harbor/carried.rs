@@ -1,4 +1,4 @@
-//! What arrives, and that nothing is sent twice.
+//! Everything arrives, and nothing is sent twice.
 
 use super::fixture::{ADMIN, Bundle, CI, ROBOT, bundle, bundle_of, import, map_file, setup, small};
 use crate::support::harbor::{Harbor, Project, Setup};
@@ -62,7 +62,7 @@ fn a_blob_is_uploaded_once_and_mounted_into_other_projects() {
     let directory = tempdir();
     let map = map_file(directory.path(), &[("team/one", "p1/one"), ("team/two", "p2/two"), ("team/three", "p3/three")]);
     import(&bundle, &server, "", ADMIN, &["--map", &map]).ended(0);
-    // The shared layer once, three layers of their own, three configs.
+    // The shared layer once, three layers of single images, three configs.
     assert_eq!((server.uploads(), server.mounts()), (7, 2));
 }
 

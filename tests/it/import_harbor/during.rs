@@ -1,4 +1,4 @@
-//! What ends a push, or a part of it, when it has begun.
+//! Events that end a push, or part of it, after it has started.
 
 use super::fixture::{ADMIN, CI, ROBOT, bundle, import, map_file, setup, small};
 use crate::support::harbor::{Change, Database, Harbor, Logged, Project, Right, Row};
@@ -28,12 +28,12 @@ fn an_exceeded_quota_is_warned_about_and_reported_in_harbors_words() {
         "tight/one:1",
     ]);
     assert!(server.tag("base/two", "1").is_some() && server.tag("tight/one", "1").is_none());
-    // Once there is room, the same command does the rest.
+    // Once there is space, the same command finishes the rest.
     server.change("tight", |project| project.quota = None);
     import(&bundle, &server, "", ADMIN, &["--map", &map]).ended(0);
 }
 
-/// "Check the spelling" would be no help: the blob is there, and on its way out.
+/// "Check the spelling" would not help: the blob exists and is being deleted.
 #[test]
 fn a_blob_that_garbage_collection_is_deleting_is_named_with_a_remedy() {
     let image = small("one");
@@ -49,8 +49,8 @@ fn a_blob_that_garbage_collection_is_deleting_is_named_with_a_remedy() {
     import(&bundle, &server, "/base", CI, &[]).ended(0);
 }
 
-/// Its database has given up the layer, and the storage has it for a moment longer: without another upload, the image is broken
-/// as soon as the collection ends.
+/// The database has dropped the layer, and the storage still has it for a moment: without another upload, the image
+/// breaks when the collection ends.
 #[test]
 fn a_blob_missing_from_the_database_is_uploaded_again() {
     let server = Harbor::start(setup());
@@ -64,14 +64,14 @@ fn a_blob_missing_from_the_database_is_uploaded_again() {
     import(&bundle(&[&new]), &server, "/base", CI, &[]).ended(0);
     let sent = |entry: &&Logged| entry.method == "PUT" && entry.path.contains(&layer.hex());
     assert_eq!(server.pushes().iter().filter(sent).count(), 1);
-    // While the collection is deleting it, nothing can be pushed, and no manifest may count on it.
+    // While the collection deletes the blob, nothing can be pushed, and no manifest may rely on it.
     server.set_row(&layer, Some(Row::Deleting));
     let third = images::oci("team/one", "3", &["base", "third"]);
     import(&bundle(&[&third]), &server, "/base", CI, &[]).ended(1).reported(&["garbage collection is running"]);
     assert!(server.tag("base/team/one", "3").is_none());
 }
 
-/// One answer speaks for all that is still to be sent there; the rest of the run goes on.
+/// One answer speaks for all remaining uploads to that project; the rest of the run continues.
 #[test]
 fn an_obstacle_that_ends_pushes_to_a_project_is_reported_once_and_not_retried() {
     let all = many();
@@ -102,7 +102,7 @@ fn an_obstacle_that_ends_pushes_to_a_project_is_reported_once_and_not_retried() 
     }
 }
 
-/// What is larger than the room that is left is not sent, what fits is, and no refused upload stays in the storage.
+/// Blobs larger than the remaining quota are not sent, those that fit are, and no refused upload stays in the storage.
 #[test]
 fn a_quota_that_runs_out_during_an_import_is_hit_only_once() {
     let mut all = many();
@@ -112,7 +112,7 @@ fn a_quota_that_runs_out_during_an_import_is_hit_only_once() {
     let size = |image: &Image| image.blobs.iter().map(Vec::len).sum::<usize>() + image.manifest.len();
     let fits = all[..6].iter().map(size).sum::<usize>() + size(&all[20]) + 3000;
     server.change("base", |project| project.quota = Some(fits as u64));
-    // A robot cannot read the quota before.
+    // A robot cannot read the quota beforehand.
     let ran = import(&bundle, &server, "/base", ROBOT, &[]).ended(4);
     let refused = server.pushes().iter().filter(|entry| entry.status == 403).count();
     assert!((1..=6).contains(&refused), "{refused} refusals: only what was on its way");
@@ -125,7 +125,7 @@ fn a_quota_that_runs_out_during_an_import_is_hit_only_once() {
     import(&bundle, &server, "/base", ROBOT, &[]).ended(0);
 }
 
-/// The rest of an image with a refused blob would only use up what others could have, or be refused in its turn.
+/// The rest of an image with a refused blob would only use up quota that other images need, or be refused in turn.
 #[test]
 fn the_rest_of_an_image_whose_blob_was_refused_is_not_sent() {
     let layers: Vec<String> = (0..8).map(|n| images::noise(n, 20_000)).collect();
@@ -139,7 +139,7 @@ fn the_rest_of_an_image_whose_blob_was_refused_is_not_sent() {
     assert_eq!(server.open_uploads(), 0, "what had begun is taken back");
 }
 
-/// An administrator makes a backup, or Harbor counts its quotas: that passes.
+/// An administrator makes a backup, or Harbor recalculates its quotas: read-only mode passes.
 #[test]
 fn read_only_mode_during_an_import_is_waited_out_without_loss() {
     let all = many();
@@ -153,7 +153,7 @@ fn read_only_mode_during_an_import_is_waited_out_without_loss() {
     assert_eq!(server.open_uploads(), 0, "what had begun was ended in its session");
 }
 
-/// Harbor answers 401 while it cannot reach its database. The credentials are right all the same.
+/// Harbor answers 401 while it cannot reach its database, although the credentials are right.
 #[test]
 fn a_stopped_database_is_an_outage_and_not_a_credentials_problem() {
     let all = many();
@@ -170,7 +170,7 @@ fn a_stopped_database_is_an_outage_and_not_a_credentials_problem() {
     import(&bundle, &server, "/base", CI, &[]).ended(0);
 }
 
-/// Without its database Harbor refuses right credentials. Whoever believes that changes the password, or gives up.
+/// Without its database, Harbor refuses correct credentials. A user who believes that changes the password or gives up.
 #[test]
 fn a_database_down_from_the_start_is_blamed_instead_of_the_credentials() {
     let bundle = bundle(&[&small("one")]);

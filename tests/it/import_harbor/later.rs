@@ -1,4 +1,4 @@
-//! What follows an import: tags that go, inventories, and the way out by the storage.
+//! After an import: deleted tags, inventories, and migration out of the storage.
 
 use super::fixture::{ADMIN, CI, ROBOT, bundle, bundle_of, import, setup, small};
 use crate::support::cosign::{self, list};
@@ -8,7 +8,7 @@ use crate::support::ran::Ran;
 use crate::support::registry::Registry;
 use crate::support::{gapferry, tempdir};
 
-/// Through the distribution protocol Harbor deletes no tag, and with the manifest other tags would go.
+/// Harbor deletes no tag through the distribution protocol, and deleting the manifest would remove other tags.
 #[test]
 fn an_unwanted_tag_is_deleted_by_harbors_api_and_its_artifact_stays() {
     let source = Registry::start();
@@ -42,7 +42,7 @@ fn an_unwanted_tag_is_deleted_by_harbors_api_and_its_artifact_stays() {
     assert_eq!(server.violations(), Vec::<String>::new());
 }
 
-/// Who may read artifacts knows what a tag means that a policy lets nobody pull.
+/// An account that may read artifacts can look up a tag that a policy blocks from pulling.
 #[test]
 fn a_tag_hidden_by_a_policy_is_pruned_with_data_from_harbors_api() {
     let source = Registry::start();
@@ -66,12 +66,12 @@ fn a_tag_hidden_by_a_policy_is_pruned_with_data_from_harbors_api() {
     assert!(tag("1") && !tag("2") && tag("3"));
 }
 
-/// Content trust hides attestations, which are not signed themselves. That keeps what they may mean, and no signature or SBOM beside
-/// them; an account that may read artifacts learns what they mean.
+/// Content trust hides attestations, which are not signed themselves. The hidden attestation keeps the artifacts it may
+/// refer to, but no signature or SBOM beside it. An account that may read artifacts can look it up.
 #[test]
 fn a_hidden_companion_does_not_keep_the_others_of_a_pruned_image() {
     let source = Registry::start();
-    // An index that stays is not signed, so only Harbor's API tells what it leads to.
+    // The remaining index is not signed, so only Harbor's API shows its children.
     let staying = [images::oci("apps/web", "1", &["1"]), images::oci_index("apps/web", "multi", "multi")];
     let going = images::oci_index("apps/web", "2", "2");
     let (signature, sbom) =
@@ -105,7 +105,7 @@ fn a_hidden_companion_does_not_keep_the_others_of_a_pruned_image() {
     }
 }
 
-/// What a robot may not read is named; the rest is a basis for the next export all the same.
+/// Repositories a robot may not read are named; the rest still serves as a base for the next export.
 #[test]
 fn an_inventory_continues_past_an_unreadable_repository() {
     let images = ["one", "two"].map(small);
@@ -120,7 +120,7 @@ fn an_inventory_continues_past_an_unreadable_repository() {
         let ran = Ran::of(command.args(["--creds", ROBOT, "--retries", "1"]));
         (ran, std::fs::read_to_string(out).unwrap_or_default())
     };
-    // It may only pull from `apps`, and that is enough.
+    // The account may only pull from `apps`, which is enough.
     let (ran, written) = inventory("quay.io/apps/team/one:1\nquay.io/apps/team/two\n");
     ran.ended(0).reported(&["2 of 2 images are there"]);
     assert!(written.contains("apps/team/two:1"), "{written}");
@@ -132,7 +132,8 @@ fn an_inventory_continues_past_an_unreadable_repository() {
     inventory("quay.io/closed/x:1\n").0.ended(4);
 }
 
-/// Harbor 2.15 and later have no tags in their storage, and their API lists no signatures: it names them beside their images.
+/// Harbor 2.15 and later keep no tags in their storage, and their API lists no signatures: it names them beside their
+/// images.
 #[test]
 fn a_signature_missing_from_harbors_listing_is_pruned_with_its_image() {
     let image = images::oci("team/app", "1", &["content"]);
@@ -162,7 +163,7 @@ fn a_signature_missing_from_harbors_listing_is_pruned_with_its_image() {
     assert!(!ran.stderr.contains("left behind"), "{}", ran.stderr);
 }
 
-/// Before 2.9 Harbor does not say that it lists referrers itself, so a tag lists them.
+/// Before 2.9, Harbor does not announce that it lists referrers, so a tag lists them.
 #[test]
 fn pruning_removes_companions_and_their_referrers_list_in_every_harbor_version() {
     let source = Registry::start();

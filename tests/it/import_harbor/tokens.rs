@@ -1,4 +1,4 @@
-//! How many tokens it takes: each costs Harbor a password hash.
+//! The number of tokens a command needs: each costs Harbor a password hash.
 
 use super::fixture::{ADMIN, CI, ROBOT, bundle, import, map_file, setup, small};
 use crate::support::harbor::{Harbor, Project, Right, Scopes, Setup};
@@ -6,12 +6,12 @@ use crate::support::images::{self, Image};
 use crate::support::ran::Ran;
 use crate::support::{gapferry, tempdir};
 
-/// A token costs Harbor a password hash: 100 images in 60 repositories of 30 projects take a handful of them.
+/// 100 images in 60 repositories of 30 projects need only a handful of tokens.
 #[test]
 fn importing_a_hundred_images_takes_at_most_a_dozen_tokens() {
     let image = |n: usize| {
         let (repository, tag) = (format!("p{:02}/team/app{:02}", n % 30, n % 60), format!("{}", n / 60));
-        // Each of the bases lands first in a project of its own, and is mounted from there.
+        // Each base layer first arrives in its own project and is mounted from there.
         images::oci(&repository, &tag, &["what all share", &format!("base {}", n % 20), &format!("{n}")])
     };
     let all: Vec<Image> = (0..100).map(image).collect();
@@ -31,8 +31,8 @@ fn importing_a_hundred_images_takes_at_most_a_dozen_tokens() {
     }
 }
 
-/// An account that may only pull looks at what is all there, so that it need not push: a token for each repository would tell it nothing
-/// more.
+/// An account that may only pull checks whether everything is present, so that it need not push. A token for each
+/// repository would tell it nothing more.
 #[test]
 fn a_pull_only_accounts_check_takes_at_most_a_dozen_tokens() {
     let image = |n: usize| images::oci(&format!("p{:02}/team/app{n:02}", n % 5), "1", &[&format!("{n}")]);
@@ -48,7 +48,7 @@ fn a_pull_only_accounts_check_takes_at_most_a_dozen_tokens() {
     assert!(tokens <= 12, "{tokens} tokens");
 }
 
-/// Each request with a password costs Harbor a hash, and it asks for one whenever it refuses a token.
+/// Each request with a password costs Harbor a hash, and Harbor asks for the password whenever it refuses a token.
 #[test]
 fn an_account_without_rights_is_reported_after_few_password_requests() {
     let images: Vec<Image> = (0..30).map(|n| small(&format!("app{n}"))).collect();
@@ -64,7 +64,7 @@ fn an_account_without_rights_is_reported_after_few_password_requests() {
     assert!(server.log().len() > 30 && server.passwords() <= 12, "{} of {}", server.passwords(), server.log().len());
 }
 
-/// What is carried out of a Harbor costs it as few as what comes in.
+/// An export from Harbor costs as few tokens as an import.
 #[test]
 fn exporting_a_hundred_images_takes_at_most_a_dozen_tokens() {
     let (server, references) = full(Scopes::Granted, 100);
@@ -82,7 +82,7 @@ fn exporting_a_hundred_images_takes_at_most_a_dozen_tokens() {
     }
 }
 
-/// The same where the token server is not Harbor's own: whatever it makes of several repositories, all images are read.
+/// The same with a token server that is not Harbor's own: however it handles several repositories, all images are read.
 #[test]
 fn an_export_is_complete_if_the_token_server_grants_one_repository_at_a_time() {
     for several_scopes in [Scopes::First, Scopes::FirstOpaque, Scopes::Refused] {
@@ -94,7 +94,7 @@ fn an_export_is_complete_if_the_token_server_grants_one_repository_at_a_time() {
     }
 }
 
-/// So many images, 100 of them in 60 repositories of 30 projects, which everybody here may read, and what they are called.
+/// This many images, 100 of them in 60 repositories of 30 projects, readable by everyone, and their names.
 fn full(several_scopes: Scopes, number: usize) -> (Harbor, Vec<String>) {
     let image = |n: usize| {
         let (repository, tag) = (format!("p{:02}/team/app{:02}", n % 30, n % 60), format!("{}", n / 60));
@@ -110,7 +110,7 @@ fn full(several_scopes: Scopes, number: usize) -> (Harbor, Vec<String>) {
     (server, references)
 }
 
-/// A gateway may have a token server of its own kind: then each repository gets a token of its own again.
+/// A gateway may have its own kind of token server, which makes each repository need its own token.
 #[test]
 fn a_token_server_without_multiple_scopes_is_asked_per_repository() {
     let images = ["one", "two", "three"].map(small);

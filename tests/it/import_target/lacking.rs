@@ -1,8 +1,8 @@
-//! What the target claims and lacks is sent again, once.
+//! Content that the target claims but lacks is sent again, once.
 
 use super::*;
 
-/// Before a real registry, whose cache claims these blobs until they are uploaded.
+/// A server before a real registry with a cache that claims these blobs until they are uploaded.
 async fn stale_cache(registry: &Registry, blobs: Vec<Vec<u8>>) -> Server {
     let (host, uploaded) = (registry.host().to_owned(), Arc::new(Mutex::new(HashSet::new())));
     Server::start(move |request, _| {
@@ -77,7 +77,7 @@ async fn a_falsely_claimed_child_manifest_is_pushed_again_with_its_blobs() {
                 .with("Content-Type", &*child.media_type)
                 .with("Docker-Content-Digest", child.digest())
                 .body(child.manifest.clone()),
-            // The same cache claims its config.
+            // The same cache claims the child's config.
             () if asks_for_blob(request, &sha256(config)) && !*put => claimed(config, request),
             () => exchange(&host, request).unwrap(),
         }
@@ -89,8 +89,8 @@ async fn a_falsely_claimed_child_manifest_is_pushed_again_with_its_blobs() {
     assert_eq!(target.digest("team/app", &index.children[0].digest()), Some(index.children[0].digest()));
 }
 
-/// Before a real registry: answers 201 to manifests of `digests` and stores nothing, as distribution does while its cache
-/// remembers what a garbage collection has deleted.
+/// A server before a real registry that answers 201 to the manifests of `digests` and stores nothing, as distribution
+/// does while its cache remembers garbage-collected content.
 async fn swallows(registry: &Registry, digests: Vec<String>) -> Server {
     let host = registry.host().to_owned();
     Server::start(move |request, _| {
@@ -131,7 +131,7 @@ async fn a_target_that_stores_nothing_is_reported_in_one_line_for_all_images() {
     assert!(stderr.contains("8 images (") && stderr.contains("took the manifest and does not have it"), "{stderr}");
 }
 
-/// A cache that outlived a garbage collection claims what many repositories had.
+/// A cache that outlived a garbage collection claims the blobs of many repositories.
 #[tokio::test]
 async fn blobs_missing_in_many_repositories_cause_at_most_two_warnings() {
     let (source, target, directory) = (Registry::start(), Registry::start(), tempdir());
@@ -179,7 +179,7 @@ async fn a_target_that_does_not_name_missing_blobs_gets_the_whole_image() {
         let mut uploaded = uploaded.lock().unwrap();
         uploaded.extend(digests.iter().filter(|digest| uploads(request, digest)).cloned());
         match request.method == "PUT" && request.target.contains("/manifests/") && uploaded.len() < digests.len() {
-            // As Harbor says it.
+            // Harbor's answer.
             true => Answer::new(404).body(r#"{"errors":[{"code":"NOT_FOUND","message":"blob not found"}]}"#),
             false => exchange(&host, request).unwrap(),
         }
@@ -236,7 +236,7 @@ async fn a_consumed_stream_is_reported_with_a_remedy_that_works() {
     assert_eq!(target.digest("team/app", "1"), Some(image.digest()));
 }
 
-/// Each refusal of a manifest costs tries of its own: one is enough to see that mounts here are of nothing.
+/// Each refusal of a manifest costs tries of its own: one is enough to see that mounts here have no effect.
 #[tokio::test]
 async fn after_one_false_mount_all_blobs_are_checked_before_the_manifest_is_retried() {
     let (source, target, directory) = (Registry::start(), Registry::start(), tempdir());

@@ -1,4 +1,4 @@
-//! Imports into a registry that does not have what it claims to have: a tag that exists can be pulled all the same, or the run
+//! Imports into a registry that lacks content it claims to have: a tag that exists can still be pulled, or the run
 //! fails and says why.
 
 mod lacking;
@@ -30,7 +30,7 @@ fn import(bundle: &Path, to: &str, options: &[&str]) -> (Option<i32>, String) {
     (status.code(), String::from_utf8_lossy(&stderr).into_owned())
 }
 
-/// `digest` as a blob that was asked for, not uploaded.
+/// Whether the request reads or checks the blob `digest`, rather than uploading it.
 fn asks_for_blob(request: &Seen, digest: &str) -> bool {
     matches!(&*request.method, "HEAD" | "GET") && request.target.ends_with(&format!("/blobs/{digest}"))
 }

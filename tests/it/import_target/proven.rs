@@ -1,4 +1,4 @@
-//! What is there already is proven before anything relies on it.
+//! Existing content at the target is verified before anything relies on it.
 
 use super::*;
 
@@ -8,7 +8,7 @@ fn data_of(registry: &Registry, digest: &str) -> PathBuf {
     registry.storage().join(format!("docker/registry/v2/blobs/sha256/{}/{hex}/data", &hex[..2]))
 }
 
-/// An image that shares its layers with one that the target has, so that they are relied on.
+/// An image that shares its layers with one at the target, so that the import relies on them.
 struct Shared {
     target: Registry,
     bundle: PathBuf,
@@ -62,7 +62,7 @@ async fn a_last_byte_that_is_announced_but_not_sent_proves_nothing() {
     let it = Shared::new();
     let ((digest, content), host) = (it.layer(), it.target.host().to_owned());
     let uploaded = Mutex::new(false);
-    // As distribution does whose cache knows the length of a file that was cut.
+    // distribution answers like this when its cache knows the length of a file that was truncated.
     let server = Server::start(move |request, _| {
         let mut uploaded = uploaded.lock().unwrap();
         *uploaded |= uploads(request, &digest);
@@ -103,7 +103,7 @@ fn a_blob_is_verified_at_redirected_storage_without_credentials() {
     let seen = proxy.elsewhere().seen();
     assert_eq!(reads_of_blobs(&seen).len(), it.image.blobs.len());
     assert!(seen.iter().all(|request| request.header("authorization").is_empty()), "{seen:?}");
-    // A storage that does not have it may answer 403, as S3 does.
+    // Storage that lacks the blob may answer 403, as S3 does.
     let (digest, other) = (it.layer().0, images::oci("team/app", "2", &["one", "three"]));
     let (source, directory) = (Registry::start(), tempdir());
     let bundle = export(&source, &[&other], directory.path());
@@ -204,7 +204,7 @@ fn a_lost_file_is_restored_and_a_truncated_one_reported_in_every_repository() {
         for image in &images {
             assert_eq!(target.digest(&image.repository, "1"), None, "no tag of what cannot be pulled");
         }
-        // The remedy that is named.
+        // Follows the remedy in the message.
         std::fs::remove_file(&data).unwrap();
         assert_eq!(import(&bundle, target.host(), &[]).0, Some(0));
     }
@@ -226,7 +226,8 @@ async fn a_blob_is_mounted_only_from_a_repository_where_it_can_be_read() {
     let (source, target, directory) = (Registry::start(), Registry::start(), tempdir());
     let images = ["team/app", "team/other"].map(|name| images::oci(name, "1", &["shared"]));
     let bundle = export(&source, &[&images[0], &images[1]], directory.path());
-    // There as a whole, so nothing of it has to be pushed; the other image takes its blobs from there.
+    // The first image is complete at the target, so nothing of it has to be pushed; the other takes its blobs from
+    // there.
     images[0].push(&target);
     let (layer, host) = (sha256(&images[0].blobs[1]), target.host().to_owned());
     let uploaded = Mutex::new(false);
@@ -273,7 +274,7 @@ async fn an_increment_whose_base_is_unreadable_at_the_target_pushes_nothing() {
     assert_eq!(code, Some(7), "{stderr}");
     assert!(stderr.contains("claims to have and cannot return") && stderr.contains("nothing was pushed"), "{stderr}");
     assert_eq!(server.count("PUT", "/"), 0);
-    // What would help is written down, and helps.
+    // The missing content is written down, and the resulting repair works.
     let written: serde_json::Value = serde_json::from_slice(&std::fs::read(&missing).unwrap()).unwrap();
     let digests: Vec<&str> =
         written["blobs"].as_array().unwrap().iter().map(|blob| blob["digest"].as_str().unwrap()).collect();
@@ -305,7 +306,7 @@ async fn garbage_collected_blobs_are_reported_in_one_warning() {
     assert!(layers.iter().all(|layer| stderr.contains(&sha256(layer))) && it.is_pushed(), "{stderr}");
 }
 
-/// A cache may answer HEAD for a tag whose image a garbage collection has taken.
+/// A cache may answer HEAD for a tag whose image was garbage-collected.
 #[tokio::test]
 async fn a_tag_that_only_head_finds_is_pushed_again_if_blobs_are_missing() {
     let (source, target, directory) = (Registry::start(), Registry::start(), tempdir());
@@ -313,7 +314,7 @@ async fn a_tag_that_only_head_finds_is_pushed_again_if_blobs_are_missing() {
     let signature = cosign::list(&image, "sig", &[cosign::signature(&image, "vendor")]);
     signature.push(&source);
     let bundle = export(&source, &[&image], directory.path());
-    // Another tag, so that the repository is not new.
+    // Adds another tag, so that the repository is not new.
     images::oci("team/app", "other", &["other"]).push(&target);
     let (host, claimed) = (target.host().to_owned(), [image.clone(), signature.clone()]);
     let server = Server::start(move |request, _| {
@@ -335,8 +336,8 @@ async fn a_tag_that_only_head_finds_is_pushed_again_if_blobs_are_missing() {
     }
 }
 
-/// distribution answers 201 and keeps the file that it has, also where no repository knows it: what a full disk has left of an
-/// upload would be an image that cannot be pulled.
+/// distribution answers 201 and keeps its existing file, even if no repository links it. A file truncated by a full
+/// disk would become an image that cannot be pulled.
 #[test]
 fn a_damaged_unlinked_file_is_detected_when_its_blob_is_uploaded() {
     for left in ["", "cut"] {
@@ -353,7 +354,7 @@ fn a_damaged_unlinked_file_is_detected_when_its_blob_is_uploaded() {
         for image in &images {
             assert_eq!(target.digest(&image.repository, "1"), None, "no tag of what cannot be pulled");
         }
-        // The remedy that is named.
+        // Follows the remedy in the message.
         std::fs::remove_file(&data).unwrap();
         assert_eq!(import(&bundle, target.host(), &[]).0, Some(0));
     }
@@ -373,7 +374,7 @@ async fn after_a_false_claim_uploads_to_that_target_are_verified_too() {
     std::fs::remove_file(data_of(&it.target, &digest)).unwrap();
     let server = Server::start(move |request, _| match request.method == "HEAD" && asks_for_blob(request, &digest) {
         true => claimed(&content, request),
-        // The registry announces the byte and breaks off.
+        // The registry announces the byte and closes the connection.
         false => exchange(&host, request).unwrap_or_else(|_| claimed(&third, request).but(Fault::Truncate(0))),
     });
     let server = server.await;

@@ -1,4 +1,4 @@
-//! What a target does not take, and pushes that rely on nothing there.
+//! Content that a target refuses, and pushes that rely on nothing at the target.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -72,7 +72,7 @@ fn a_registry_in_maintenance_is_reported_once_for_all_images() {
     assert_eq!(stderr.matches("405 Method Not Allowed").count(), 1, "{stderr}");
 }
 
-/// Each run would name one of them, and each right would be asked for alone.
+/// Otherwise each run would name one repository, and each right would be requested separately.
 #[test]
 fn all_repositories_that_deny_access_are_named_at_once() {
     let (source, target, directory) = (Registry::start(), Registry::start(), tempdir());
@@ -85,7 +85,7 @@ fn all_repositories_that_deny_access_are_named_at_once() {
     assert!(stderr.contains("team/closed") && stderr.contains("team/zclosed"), "{stderr}");
 }
 
-/// Somebody who forgot to log in would read a line for each of a thousand images, and wait for each of their blobs.
+/// A user who forgot to log in would read a line for each of a thousand images, and wait for each of their blobs.
 #[test]
 fn a_registry_that_denies_every_push_is_reported_once_after_one_try_per_repository() {
     let (source, target, directory) = (Registry::start(), Registry::start(), tempdir());
@@ -103,7 +103,7 @@ fn a_registry_that_denies_every_push_is_reported_once_after_one_try_per_reposito
     assert_eq!(target.uploads(), 0);
 }
 
-/// Where rights are granted by repository, a denial says nothing of the others.
+/// Where rights are granted per repository, a denial says nothing about other repositories.
 #[test]
 fn a_repository_that_denies_pushes_fails_only_its_own_images() {
     let (source, target, directory) = (Registry::start(), Registry::start(), tempdir());
@@ -119,7 +119,7 @@ fn a_repository_that_denies_pushes_fails_only_its_own_images() {
         assert!(stderr.contains(failed), "{stderr}");
     }
     assert_eq!(target.digest("team/two", "1"), Some(two.digest()));
-    // One for the first blob, or a mount and what follows it.
+    // One request for the first blob, or a mount and its follow-up.
     assert!(proxy.count("POST", "/v2/team/one/blobs/uploads/") <= 3, "it is not asked for every blob");
 }
 
@@ -149,7 +149,8 @@ fn a_refusal_of_docker_media_types_is_reported_with_the_setting() {
     assert!(code == Some(1) && stderr.contains("compat") && stderr.contains("docker2s2"), "{stderr}");
 }
 
-/// A registry that knows no referrers, or a gateway that objects to one, would cost every image of a bundle its tag.
+/// A registry without referrers support, or a gateway that rejects one, would otherwise cost every image of a bundle
+/// its tag.
 #[tokio::test]
 async fn a_companion_refused_by_the_target_does_not_cost_an_image_its_tag() {
     let (source, target, directory) = (Registry::start(), Registry::start(), tempdir());
@@ -157,7 +158,7 @@ async fn a_companion_refused_by_the_target_does_not_cost_an_image_its_tag() {
     for app in &apps {
         let sbom = images::referrer(app, "application/spdx+json", app.repository.as_bytes());
         sbom.push(&source);
-        // What speaks of what was refused has nothing to speak of.
+        // A referrer of a refused artifact has no subject.
         let (of_sbom, list) = (
             images::referrer(&sbom, "application/example", app.repository.as_bytes()),
             images::referrers_tag(app, std::slice::from_ref(&sbom)),
@@ -196,7 +197,7 @@ async fn a_companion_refused_by_the_target_does_not_cost_an_image_its_tag() {
     assert!(outcomes.clone().count() == 4 && outcomes.clone().all(|one| one["outcome"] == "failed"), "{receipt}");
     let confirmed = receipt["confirmed"].as_array().unwrap();
     assert!(!confirmed.iter().any(|blob| *blob == sha256(b"team/one")), "a garbage collection takes it: {receipt}");
-    // When it takes them, the same command brings them.
+    // Once the target accepts them, the same command brings them.
     refuses.store(false, Ordering::Relaxed);
     assert_eq!(import(&bundle, &server.address, &[]).0, Some(0));
 }
