@@ -1,5 +1,5 @@
-//! `--json`: whatever happens, standard output is one JSON object that says whether all is well, and errors have a code. What a
-//! script would lose otherwise is said at each test.
+//! `--json`: standard output is always one JSON object that says whether all is well, and errors have a code. Each test
+//! says what a script would lose otherwise.
 
 use serde_json::{Value, json};
 
@@ -13,7 +13,7 @@ fn run(arguments: &[&str], code: i32) -> Value {
     serde_json::from_str(&ran.stdout).unwrap_or_else(|error| panic!("{arguments:?}: {error}: {ran:#?}"))
 }
 
-/// It would have to read text to know why there is no result, or would take an empty output for one.
+/// A script would have to parse text to learn why there is no result, or take empty output for one.
 #[test]
 fn a_failing_command_prints_one_json_object_with_a_code() {
     let registry = Registry::start();
@@ -52,7 +52,7 @@ fn a_failing_command_prints_one_json_object_with_a_code() {
     }
 }
 
-/// It could not tell which file of the bundle is wrong, though it was found out.
+/// A script could not tell which file of the bundle is wrong, although gapferry knows.
 #[test]
 fn an_import_that_refuses_a_bundle_lists_its_problems_with_codes() {
     let registry = Registry::start();
@@ -75,7 +75,7 @@ fn an_import_that_refuses_a_bundle_lists_its_problems_with_codes() {
     assert!(found.contains(&&json!("wrong-size")), "{verified}");
 }
 
-/// A second object behind the report would keep any parser from reading the first.
+/// A second object after the report would keep a parser from reading the first.
 #[test]
 fn a_failure_after_the_result_is_part_of_the_report() {
     let registry = Registry::start();
@@ -84,13 +84,13 @@ fn a_failure_after_the_result_is_part_of_the_report() {
     let out = directory.path().join("out.tar");
     let reference = format!("{}/team/app:1", registry.host());
     gapferry().arg("export").arg(&reference).arg("-o").arg(&out).assert().success();
-    // A device that can be opened, and takes nothing.
+    // A device that opens but accepts no data.
     let report = run(&["export", &reference, "-o", out.to_str().unwrap(), "--lock", "/dev/full", "--json"], 2);
     assert_eq!((&report["ok"], &report["unchanged"]), (&json!(false), &json!(true)));
     assert_eq!(report["error"]["code"], "disk-full", "{report}");
 }
 
-/// It would have to match the text of an error to know why one image of many failed.
+/// A script would have to match error texts to learn why one image of many failed.
 #[test]
 fn each_failed_image_has_its_own_code() {
     let (source, target) = (Registry::start(), Registry::start());

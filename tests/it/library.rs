@@ -1,4 +1,5 @@
-//! The library as another program uses it: requests in, reports out. What such a program would lose otherwise is said at each test.
+//! The library as another program uses it: requests in, reports out. Each test says what such a program would lose
+//! otherwise.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -66,7 +67,7 @@ fn a_blob_of(bundle: &Path) -> PathBuf {
     blobs.remove(0)
 }
 
-/// It would have to run the program, and read text, to know what arrived.
+/// A caller would have to run the program and parse text to learn what arrived.
 #[test]
 fn an_import_returns_its_receipt_and_proof_as_values() {
     let fixture = Fixture::new();
@@ -89,7 +90,8 @@ fn an_import_returns_its_receipt_and_proof_as_values() {
     assert_eq!(proof.read, proof.bytes);
 }
 
-/// It could not make a bundle without the program; or it would have to read text to know what is in it, or what is missing.
+/// A caller could not make a bundle without the program, or would have to parse text to learn what it contains or
+/// lacks.
 #[test]
 fn an_export_returns_its_plan_and_result_as_values() {
     let fixture = Fixture::new();
@@ -103,7 +105,7 @@ fn an_export_returns_its_plan_and_result_as_values() {
         request.resolve.keep_going = true;
         request
     };
-    // The time of a lock is in the identity.
+    // The lock's time is part of the identity.
     let environment = Environment { clock: || jiff::Timestamp::UNIX_EPOCH, ..Environment::default() };
     let planned = wait(app::export(ExportRequest { dry_run: true, ..request() }, &environment)).unwrap();
     let ExportReport::Planned(plan) = planned else { panic!("it was a dry run") };
@@ -121,7 +123,7 @@ fn an_export_returns_its_plan_and_result_as_values() {
     assert_eq!(verified.found.missing, written.missing, "what it lacks is said wherever it is read");
 }
 
-/// It could not tell its user which file of the bundle is wrong; or something of a damaged bundle could arrive.
+/// A caller could not tell its user which file of the bundle is wrong, or part of a damaged bundle could arrive.
 #[test]
 fn a_refused_bundle_returns_its_problems_and_nothing_is_pushed() {
     let fixture = Fixture::new();
@@ -134,7 +136,7 @@ fn a_refused_bundle_returns_its_problems_and_nothing_is_pushed() {
     assert_eq!(fixture.target.get("/v2/mirror/team/app/tags/list").status, 404);
 }
 
-/// A script that reads JSON could not tell whether all went well by the same fields everywhere.
+/// A script could not tell success by the same fields in every report.
 #[test]
 fn every_report_has_its_version_and_an_ok_field() {
     let fixture = Fixture::new();
@@ -160,7 +162,7 @@ fn every_report_has_its_version_and_an_ok_field() {
     assert_eq!(serde_json::to_value(&listed).unwrap(), run(&["list", bundle, "--json"]), "one struct, one JSON");
 }
 
-/// Notes whether a bundle is signed when it has been read back.
+/// Records whether the bundle is signed when it is read back.
 struct ReadBack {
     bundle: PathBuf,
     was_signed: Mutex<Option<bool>>,
@@ -176,7 +178,7 @@ impl Reporter for ReadBack {
     }
 }
 
-/// A signature that has no room in the tar has it written anew: that tar would go on a stick that nobody has read.
+/// A signature without space in the tar forces a rewrite: an unverified tar would go onto the medium.
 #[test]
 fn an_unchanged_bundle_is_read_back_after_it_is_signed() {
     let directory = tempdir();
@@ -202,7 +204,7 @@ fn an_unchanged_bundle_is_read_back_after_it_is_signed() {
     assert_eq!(*events.was_signed.lock().unwrap(), Some(true));
 }
 
-/// Damages a blob of a bundle as soon as this has its name.
+/// Damages a blob of a bundle as soon as the bundle has its name.
 struct BadMedium {
     bundle: PathBuf,
     is_done: AtomicBool,
@@ -217,7 +219,7 @@ impl Reporter for BadMedium {
     }
 }
 
-/// A stick that keeps other bytes would be carried away with a bundle of a good name on it.
+/// A faulty medium would be carried away with a bundle under a valid name.
 #[test]
 fn an_export_that_reads_back_wrong_does_not_keep_the_bundles_name() {
     let directory = tempdir();
@@ -235,8 +237,8 @@ fn an_export_that_reads_back_wrong_does_not_keep_the_bundles_name() {
     assert!(directory.path().join("lock").exists(), "what was resolved is not lost with it");
 }
 
-/// It would have to run the program to log its user in, or the login would go to the files of another: those that the process
-/// names and not the environment.
+/// A caller would have to run the program to log its user in, or the login would go to the wrong user's files: those of
+/// the process instead of the given environment.
 #[test]
 fn a_login_is_stored_where_the_environment_says_until_the_logout() {
     let credentials = Credentials::basic("me", "q7-Zk-right");
@@ -276,7 +278,7 @@ fn a_login_is_stored_where_the_environment_says_until_the_logout() {
     assert_eq!(report.failure.expect("why").kind(), ErrorKind::Unauthorized);
 }
 
-/// It could not ask about a right without saying of what, and would take the answer for the one it wanted.
+/// A caller could ask about a right without naming a repository, and misread the answer.
 #[test]
 fn a_push_check_must_name_a_repository() {
     let target = LoginTarget::parse("registry.invalid").unwrap();
@@ -285,7 +287,7 @@ fn a_push_check_must_name_a_repository() {
     assert_eq!(error.kind(), ErrorKind::Input);
 }
 
-/// It could not show its user what the program says over the phone.
+/// A caller could not show its user the fingerprint that the program prints and people compare by phone.
 #[test]
 fn library_and_command_line_give_the_same_fingerprint() {
     let fixture = Fixture::new();

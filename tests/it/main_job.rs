@@ -7,7 +7,7 @@ use crate::support::images::{self, Corpus, Pushed};
 use crate::support::registry::Registry;
 use crate::support::{gapferry, skopeo, tempdir};
 
-/// Exports `references` to `out`; fails the test if that fails. Gives stderr.
+/// Exports `references` to `out`; fails the test if that fails. Returns stderr.
 fn export(references: &[&str], out: &Path, options: &[&str]) -> String {
     let output = gapferry().arg("export").args(references).arg("-o").arg(out).args(options).output().unwrap();
     let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -19,7 +19,7 @@ fn verify(bundle: &Path) {
     gapferry().arg("verify").arg(bundle).assert().success();
 }
 
-/// Imports `bundle` below `project` of `target`; fails the test if that fails. Gives stderr.
+/// Imports `bundle` below `project` of `target`; fails the test if that fails. Returns stderr.
 fn import(bundle: &Path, target: &Registry, options: &[&str]) -> String {
     let to = format!("{}/project", target.host());
     let output = gapferry().arg("import").arg(bundle).arg("--to").arg(to).args(options).output().unwrap();
@@ -28,7 +28,7 @@ fn import(bundle: &Path, target: &Registry, options: &[&str]) -> String {
     stderr
 }
 
-/// `127.0.0.1:PORT/a/b:tag` of the source is `project/a/b` and `tag` at the target.
+/// Maps `127.0.0.1:PORT/a/b:tag` of the source to `project/a/b` and `tag` at the target.
 fn at_target(pushed: &Pushed) -> (String, String) {
     let path = pushed.reference.split_once('/').unwrap().1;
     let (repository, tag) = path.rsplit_once(':').unwrap();
@@ -85,7 +85,7 @@ fn signatures_and_referrers_arrive_with_their_subjects() {
     for artifact in [&sbom, &child_sbom, &of_sbom] {
         assert_eq!(target.digest("project/team/app", &artifact.digest()), Some(artifact.digest()));
     }
-    // distribution 2.8 has no referrers API: they must be findable by the fallback tag.
+    // distribution 2.8 has no referrers API, so the fallback tag must list them.
     for (subject, referrer) in [(&image, &sbom), (&image.children[0], &child_sbom), (&sbom, &of_sbom)] {
         let tag = subject.digest().replace(':', "-");
         let index = target.manifest("project/team/app", &tag).expect(200).json();
@@ -115,7 +115,7 @@ fn a_blob_that_images_share_crosses_each_network_once() {
     let before = source.requests().len();
     export(&references, &out, &[]);
     let gets = source.requests()[before..].iter().filter(|r| r.method == "GET" && r.path.contains("/blobs/")).count();
-    // The shared base once, three layers of their own, three configs.
+    // The shared base once, three layers of single images, three configs.
     assert_eq!(gets, 7);
     let target = Registry::start();
     import(&out, &target, &[]);
@@ -257,7 +257,7 @@ fn an_index_can_be_trimmed_kept_sparse_or_reduced_to_one_platform() {
     assert!(bundle.contains(&index.digest()), "the old digest is recorded");
 
     let single = directory.path().join("single");
-    // What one platform means, unless something else is said: a digest that exists upstream.
+    // The default for one platform: the digest it has upstream.
     export(&[&reference], &single, &["--platform", "linux/amd64"]);
     verify(&single);
     import(&single, &target, &[]);
@@ -266,7 +266,7 @@ fn an_index_can_be_trimmed_kept_sparse_or_reduced_to_one_platform() {
     let sparse = directory.path().join("sparse.tar");
     export(&[&reference], &sparse, &["--platform", "linux/amd64", "--index", "sparse"]);
     verify(&sparse);
-    // distribution refuses an index without all its children: the error must say what helps.
+    // distribution refuses an index with missing children: the error must suggest a remedy.
     let empty = Registry::start();
     let run = gapferry().arg("import").arg(&sparse).args(["--to", empty.host()]).output().unwrap();
     let stderr = String::from_utf8_lossy(&run.stderr);
@@ -445,7 +445,7 @@ fn bundles_of_every_format_version_stay_readable() {
     }
 }
 
-/// It may be the only copy of what it holds.
+/// The bundle may be the only copy of its content.
 #[test]
 fn a_bundle_from_before_0_2_is_refused_with_a_remedy_and_not_overwritten() {
     let kept = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/bundle-draft.tar");

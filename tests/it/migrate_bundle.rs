@@ -27,7 +27,7 @@ fn migrated(storage: &Path, out: &Path, more: &[&str]) -> String {
     message
 }
 
-/// Every file of a storage: its bytes, mode, owner and time of change. Not ctime: a link changes that.
+/// Every file of a storage: bytes, mode, owner and mtime. Not ctime, which a link changes.
 fn state(storage: &Path) -> Vec<(PathBuf, Vec<u8>, u32, u32, i64)> {
     let of = |(name, bytes): (String, Vec<u8>)| {
         let file = fs::metadata(storage.join(&name)).unwrap();
@@ -77,7 +77,7 @@ fn every_image_of_a_linked_bundle_arrives_under_its_path_with_its_digest() {
     let target = Registry::start();
     gapferry().arg("import").arg(&out).args(["--to", target.host()]).assert().success();
     for image in companions {
-        // A list of referrers is written anew; what it lists is the same.
+        // Lists of referrers are rewritten; their entries are the same.
         let all = if image.is_referrers_list() { &image.children[..] } else { std::slice::from_ref(image) };
         for companion in all {
             assert_eq!(
@@ -92,7 +92,7 @@ fn every_image_of_a_linked_bundle_arrives_under_its_path_with_its_digest() {
     for image in &images {
         let tag = image.tag.as_deref().unwrap();
         assert_eq!(target.digest(&image.repository, tag), Some(image.digest()), "{}", image.name());
-        // skopeo 1.9 finds nothing else in a layout.
+        // skopeo 1.9 finds only OCI types in a layout.
         if image.media_type.starts_with("application/vnd.oci.") {
             let place = format!("oci:{}:localhost/{}", out.display(), image.name());
             assert_eq!(skopeo::digest(&place), image.digest(), "{}", image.name());
@@ -159,14 +159,14 @@ fn later_changes_to_a_linked_bundle_never_change_the_storage() {
     migrated(&registry.storage(), &out, &[]);
     let message = migrated(&registry.storage(), &out, &[]);
     assert!(message.contains("unchanged, 2 images"), "{message}");
-    // Another choice, and then an export of something else, over the linked bundle.
+    // Another selection, and then an export of something else, over the linked bundle.
     migrated(&registry.storage(), &out, &["--include", "^a:"]);
     assert_eq!(listed(&out), ["a:1"]);
     let reference = format!("{}/b:1", registry.host());
     gapferry().args(["export", &reference, "-o"]).arg(&out).assert().success();
     gapferry().arg("verify").arg(&out).assert().success();
     assert!(state(&registry.storage()) == before);
-    // An unfinished bundle with a linked blob that is wrong, and one whose blob is a manifest next time.
+    // An unfinished bundle with a wrong linked blob, and one whose blob is a manifest in the next run.
     let partial = directory.path().join("again.partial/blobs/sha256");
     fs::create_dir_all(&partial).unwrap();
     let hex = |digest: String| digest.replace("sha256:", "");
@@ -207,7 +207,7 @@ fn a_damaged_blob_fails_only_its_images_and_is_reported_with_its_path() {
     let mut left: Vec<_> = fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     left.sort();
     assert_eq!(left, ["bundle", "bundle.tar"], "nothing unfinished is left");
-    // When nothing is whole there is no bundle.
+    // Without any intact image, no bundle is written.
     let output = migrate(&registry.storage(), &directory.path().join("none"), &["--include", "^ill"]);
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&output.stderr).contains("no image is whole"));
@@ -272,7 +272,7 @@ fn neither_foreign_files_nor_the_storage_are_overwritten() {
     assert_eq!(files_below(directory.path()).len(), 1);
 }
 
-/// The medium would be carried over, and refused there.
+/// The medium would cross the gap and be refused there.
 #[test]
 fn a_bundle_is_reported_as_signed_only_if_it_is() {
     let (registry, directory) = (Registry::start(), tempdir());

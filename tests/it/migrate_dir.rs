@@ -1,4 +1,4 @@
-//! `migrate --to-dir`: images as skopeo reads them, linked to a real registry's storage.
+//! `migrate --to-dir`: images in skopeo's directory form, linked to a real registry's storage.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -20,7 +20,7 @@ fn migrated(storage: &Path, to: &Path, more: &[&str]) -> String {
     storage::migrated(storage, "--to-dir", to, more)
 }
 
-/// The directories that hold an image, by their paths below `to`.
+/// The image directories, by their paths below `to`.
 fn found(to: &Path) -> Vec<String> {
     let files = files_below(to).into_iter();
     let mut names: Vec<String> =
@@ -54,7 +54,7 @@ fn skopeo_reads_every_image_with_the_digest_the_registry_had() {
     for image in tagged(&corpus) {
         let place = format!("dir:{}", to.join(image.name()).display());
         assert_eq!(skopeo::digest(&place), image.digest(), "{}", image.name());
-        // skopeo 1.9 wants to convert an index of referrers, wherever it is.
+        // skopeo 1.9 tries to convert an index of referrers, whatever the destination.
         if image.tag.as_deref().is_some_and(|tag| tag.starts_with("sha256-")) {
             continue;
         }
@@ -182,7 +182,7 @@ fn where_links_are_impossible_each_blob_is_copied_once_with_one_notice() {
     assert_eq!(output.status.code(), Some(1));
 }
 
-/// ext4 gives a file 65,000 names; a base layer of a large registry needs more.
+/// ext4 allows 65,000 hard links per file; a base layer of a large registry needs more.
 #[test]
 fn a_blob_at_the_hard_link_limit_is_copied_once_with_one_notice() {
     let registry = Registry::start();
@@ -233,14 +233,14 @@ fn images_are_never_written_into_the_storage_itself() {
         let output = migrate(&root, &root.join(place), &[]);
         assert_eq!(output.status.code(), Some(2), "{place}");
     }
-    // Beside it there is room, but not for what is called like a place in it.
+    // Paths beside the storage are allowed, but not names that look like a path in it.
     let output = migrate(&root, &root, &[]);
     assert_eq!(output.status.code(), Some(1), "{}", String::from_utf8_lossy(&output.stderr));
     assert!(root.join("a:1/version").exists());
     assert!(files_below(&root.join("docker")) == before && !root.join("docker/registry/v2/x").exists());
 }
 
-/// One would take for left-overs what the other is just making.
+/// Each run would take the other's unfinished files for leftovers.
 #[test]
 fn a_directory_another_run_is_writing_is_left_alone() {
     let registry = Registry::start();

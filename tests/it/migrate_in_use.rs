@@ -1,4 +1,4 @@
-//! `migrate` from a storage that lives: a registry takes pushes beside it, deletes, collects its garbage, is of another
+//! `migrate` from a storage in use: the registry takes pushes meanwhile, deletes, collects garbage, or has another
 //! version.
 
 use std::collections::BTreeMap;
@@ -38,7 +38,7 @@ fn delete(registry: &Registry, image: &Image) {
     registry.request("DELETE", &format!("/v2/{}/manifests/{}", image.repository, image.digest())).send().expect(202);
 }
 
-/// Collects what nobody needs, as one does with the registry stopped; what is left there.
+/// Collects garbage with the registry stopped; returns what is left.
 fn collect_garbage(registry: Registry, storage: &Path, more: &[&str]) {
     drop(registry);
     let directory = tempdir();
@@ -70,11 +70,11 @@ fn existing_images_are_written_complete_while_the_registry_takes_pushes() {
     let (first, pushed) = std::sync::mpsc::channel();
     let (is_over, registry, old) = (&is_over, &registry, &old);
     std::thread::scope(|scope| {
-        // The sender goes with the thread: without either nobody waits for it.
+        // The sender ends with the thread, so nothing waits for it afterwards.
         scope.spawn(move || {
             for round in 0.. {
                 images::oci("new/a", "moving", &["base", &round.to_string()]).push(registry);
-                // The link of this tag is rewritten with what it held.
+                // Rewrites the tag's link with its old content.
                 old[0].push(registry);
                 let _ = first.send(());
                 if is_over.load(Ordering::Relaxed) {
@@ -92,7 +92,7 @@ fn existing_images_are_written_complete_while_the_registry_takes_pushes() {
             assert_eq!(found, of(old));
         }
     });
-    // The registry has not noticed.
+    // The registry did not notice the migration.
     let checked = gapferry().arg("check").arg(registry.storage()).output().unwrap();
     assert_eq!(checked.status.code(), Some(0), "{}", String::from_utf8_lossy(&checked.stderr));
 }
@@ -121,7 +121,7 @@ fn after_deletion_and_garbage_collection_exactly_the_rest_is_written() {
     assert!(files_below(&before) == files_below(&after));
 }
 
-/// Distribution 2.8 takes the children of tagged indexes for untagged manifests.
+/// distribution 2.8 treats the children of tagged indexes as untagged manifests.
 #[test]
 fn an_index_with_garbage_collected_children_is_reported_and_fails_alone() {
     let kept = tempdir();
@@ -135,7 +135,7 @@ fn an_index_with_garbage_collected_children_is_reported_and_fails_alone() {
     assert_eq!(digests(directory.path()), of([&single]));
 }
 
-/// A manifest is read once, but each repository has children of its own.
+/// A manifest is read once, but its children must be in each repository.
 #[test]
 fn an_index_missing_a_child_in_one_repository_is_still_read_in_the_other() {
     let registry = Registry::start();
@@ -163,7 +163,7 @@ fn a_distribution_3_storage_is_read_without_manifest_layer_links() {
     migrated(&registry.storage(), &two, 0);
     for image in &corpus.images {
         let repository = registry.storage().join("docker/registry/v2/repositories").join(&image.repository);
-        // Layers by another algorithm are only known by their links.
+        // Layers of another algorithm are known only by their links.
         let _ = fs::remove_dir_all(repository.join("_layers/sha256"));
         let _ = fs::remove_dir(repository.join("_layers"));
     }
@@ -193,7 +193,7 @@ fn an_unreadable_file_is_reported_with_its_path_and_fails_only_its_image() {
             fs::set_permissions(above, fs::Permissions::from_mode(mode | 0o055)).unwrap();
         }
     }
-    // The program itself may lie where nobody but root can look.
+    // The program itself may be in a directory only root can read.
     let directory = tempdir();
     let program = directory.path().join("gapferry");
     fs::copy(gapferry_process().get_program(), &program).unwrap();

@@ -1,4 +1,4 @@
-//! Which images `migrate` takes and what they are called: allowlists, and tags from elsewhere.
+//! The selection and naming of images in `migrate`: allowlists, and tags from elsewhere.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,13 +11,13 @@ use crate::support::registry::{Options, Registry};
 use crate::support::storage::data;
 use crate::support::{cosign, files_below, gapferry, sha256, tempdir};
 
-/// Exit code, and what was said to people.
+/// The exit code and the messages.
 fn run(storage: &Path, options: &[&str]) -> (Option<i32>, String) {
     let output = gapferry().arg("migrate").arg(storage).args(options).output().unwrap();
     (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
 }
 
-/// Names and states, as `--list` has them.
+/// Names and states from `--list`.
 fn listed(storage: &Path, options: &[&str]) -> Vec<(String, String)> {
     let output = gapferry().arg("migrate").arg(storage).args(["--list", "--json"]).args(options).output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
@@ -38,7 +38,7 @@ fn push(registry: &Registry, names: &[(&str, &str)]) -> Vec<Image> {
     images
 }
 
-/// As Harbor 2.15 and later leave it.
+/// Removes the tags, as Harbor 2.15 and later leave the storage.
 fn remove_tags(registry: &Registry, images: &[Image]) {
     for image in images {
         let repository = registry.storage().join("docker/registry/v2/repositories").join(&image.repository);
@@ -79,7 +79,7 @@ fn an_allowlist_selects_images_whatever_registry_it_names() {
     assert_eq!(names(&registry.storage(), &both), ["team/app:1", "team/other:v1.0"]);
 }
 
-/// An image that was excluded must not come under another name, nor must one that nobody asked for fail the run.
+/// An excluded image must not enter under another name, and an unrequested one must not fail the run.
 #[test]
 fn without_tags_only_requested_images_are_taken_and_can_fail() {
     let registry = Registry::start();
@@ -107,7 +107,7 @@ fn without_tags_only_requested_images_are_taken_and_can_fail() {
     let (none, child) = (by_digest(&images[2]), by_digest(&index.children[0]));
     let options = ["--untagged", "--include", "^team/", "--exclude", ":old$"];
     check(&options, &["team/app:1", &none, "team/multi:1"]);
-    // A platform of an index is a manifest like any other to whoever names it.
+    // A platform of an index can be named like any other manifest.
     check(&["-f", list.to_str().unwrap()], &[&none, &child]);
 }
 
@@ -156,7 +156,7 @@ fn a_storage_without_tags_gets_them_from_a_file_or_harbors_answer() {
     let named: Vec<&Image> = [&images[0], &images[1], &index].to_vec();
     let line = |image: &&Image| format!("{} {}\n", image.name(), image.digest());
     fs::write(&lines, named.iter().map(line).collect::<String>()).unwrap();
-    // The first page as Harbor 2.13 gives it, the second without the repository's name, as 2.0 to 2.11 do.
+    // The first page as Harbor 2.13 sends it, the second without the repository's name, as 2.0 to 2.11 do.
     let artifact = |image: &Image| {
         json!({"id": 7, "type": "IMAGE", "digest": image.digest(), "repository_name": image.repository,
                "size": 1, "tags": [{"id": 1, "name": image.tag, "immutable": false}], "references": null})
@@ -198,12 +198,12 @@ fn untagged_older_images_of_a_whole_repository_are_reported_as_left_behind() {
     let left = "left behind: 1 manifest that no tag leads to";
     assert!(message(&[]).contains("left behind: 2 manifests"));
     assert!(message(&["--include", "^team/app:"]).contains(left));
-    // Of one tag among several, nobody asked for what has none.
+    // Selecting one tag among several does not ask for untagged images.
     assert!(!message(&["--include", "^team/app:1$"]).contains("left behind"));
     assert!(!message(&["--include", "^team/app:", "--untagged"]).contains("left behind"));
 }
 
-/// Writes what `options` choose as a bundle and as a storage; a registry with each of them.
+/// Writes the images selected by `options` as a bundle and as a storage; returns a registry for each.
 fn carried(storage: &Path, options: &[&str], directory: &Path) -> [(&'static str, PathBuf, Registry); 2] {
     ["--to-bundle", "--to-storage"].map(|way| {
         let to = directory.join(way);
@@ -322,7 +322,7 @@ fn every_error_in_a_tags_file_is_reported_with_its_line() {
     assert!(message.contains("team/app") && message.contains("team/copy"), "{message}");
 }
 
-/// The tag would mean whichever of the two came last.
+/// Otherwise the later of the two digests would get the tag.
 #[test]
 fn a_tag_with_two_digests_is_refused_in_a_file_without_repositories() {
     let registry = Registry::start();
@@ -336,7 +336,7 @@ fn a_tag_with_two_digests_is_refused_in_a_file_without_repositories() {
     assert!(message.contains("team/app:stable is already given at "), "{message}");
 }
 
-/// Harbor's API names the signatures of an index, and none of its children's.
+/// Harbor's API lists the signatures of an index, but not those of its children.
 #[test]
 fn signatures_of_an_indexs_children_are_found_by_their_subjects() {
     let registry = Registry::start();
@@ -344,7 +344,7 @@ fn signatures_of_an_indexs_children_are_found_by_their_subjects() {
     let child = &index.children[0];
     let first = cosign::signature(child, "vendor");
     let both = cosign::list(child, "sig", &[first.clone(), cosign::signature(child, "second key")]);
-    // What the tag meant before, and a signature of what is not there.
+    // The tag's earlier list, and a signature of a missing subject.
     let former = cosign::list(child, "sig", &[first]);
     let elsewhere = images::oci("team/index", "x", &["elsewhere"]);
     let orphan = cosign::list(&elsewhere, "sig", &[cosign::signature(&elsewhere, "vendor")]);

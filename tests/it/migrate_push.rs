@@ -1,4 +1,4 @@
-//! `migrate --to`: a registry's storage pushed straight into another registry, as import would push a bundle of it.
+//! `migrate --to`: pushes a registry's storage directly into another registry, as an import of its bundle would.
 
 use std::collections::HashSet;
 use std::fs;
@@ -28,7 +28,7 @@ fn distinct_blobs(images: &[&Image]) -> HashSet<String> {
     images.iter().flat_map(|image| image.blob_digests()).collect()
 }
 
-/// The file of an image's last blob.
+/// The storage file of an image's last blob.
 fn last_blob(registry: &Registry, image: &Image) -> PathBuf {
     data(&registry.storage(), &layer(image))
 }
@@ -54,7 +54,7 @@ fn every_image_arrives_with_its_digest_and_a_second_run_transfers_nothing() {
     corpus.push(&source);
     let (images, before) = (tagged(&corpus), files_below(&source.storage()));
     migrate(&source.storage(), &format!("{}/old", target.host()), &[]).ended(0);
-    // A list of referrers is written anew; what it lists is the same.
+    // Lists of referrers are rewritten; their entries are the same.
     for image in images.iter().flat_map(|image| image.children.iter().filter(|_| image.is_referrers_list())) {
         let there = target.digest(&format!("old/{}", image.repository), &image.digest());
         assert_eq!(there, Some(image.digest()), "{}", image.name());

@@ -1,5 +1,5 @@
-//! What speaks of an image goes with it: signatures and SBOMs without a tag of their own, which a registry or Harbor with a
-//! referrers API keeps as nothing but revisions.
+//! Referrers travel with their image: signatures and SBOMs without a tag, which a registry or Harbor with a referrers
+//! API stores only as revisions.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -16,10 +16,10 @@ use crate::support::{files_below, gapferry, tempdir};
 
 const SBOM: &str = "application/spdx+json";
 
-/// An image of two platforms, all that speaks of it, and what was there before.
+/// An image of two platforms with all its referrers, and an older image.
 struct Signed {
     app: Image,
-    /// Of the index, of one of its children, and of the first of these.
+    /// Referrers of the index, of one of its children, and of the first referrer.
     referrers: Vec<Image>,
     older: Image,
 }
@@ -49,13 +49,13 @@ fn has(registry: &Registry, image: &Image) -> bool {
     registry.digest(&image.repository, &image.digest()) == Some(image.digest())
 }
 
-/// How often a manifest was put, by its digest or a tag.
+/// The number of PUTs of a manifest, by digest or tag.
 fn puts(registry: &Registry, image: &Image) -> usize {
     let names = [Some(image.digest()), image.tag.clone()];
     names.iter().flatten().map(|name| registry.count("PUT", &format!("/manifests/{name}"), 201)).sum()
 }
 
-/// The images of a bundle, and the digests of what each has attached.
+/// The images of a bundle, each with the digests of its companions.
 fn listed(bundle: &Path) -> Vec<(String, Vec<String>)> {
     let output = gapferry().arg("list").arg(bundle).arg("--json").output().unwrap();
     let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
@@ -79,7 +79,7 @@ fn referrers_travel_with_their_image_and_a_second_run_pushes_nothing() {
         assert_eq!(puts(&target, image), if image.tag.is_some() { 2 } else { 1 }, "{}", image.name());
     }
     assert!(!has(&target, &signed.older), "nobody asked for what no tag leads to");
-    // The target has no referrers API: there they are found by this tag.
+    // The target has no referrers API, so this tag lists them.
     let list = target.manifest("team/app", &signed.app.digest().replace(':', "-")).json();
     assert_eq!(list["manifests"][0]["digest"], signed.referrers[0].digest());
     let uploads = target.uploads();
@@ -207,7 +207,7 @@ fn a_tagged_signature_is_an_image_and_pushed_once() {
     let repositories: BTreeSet<&str> = corpus.images.iter().map(|image| image.repository.as_str()).collect();
     for repository in repositories {
         assert_eq!(target.tags(repository), source.tags(repository));
-        // A list of referrers is written anew.
+        // Lists of referrers are rewritten.
         let lists = corpus.images.iter().filter(|image| image.is_referrers_list());
         let lists: BTreeSet<String> = lists.filter_map(|image| image.tag.clone()).collect();
         for tag in source.tags(repository).into_iter().filter(|tag| !lists.contains(tag)) {
@@ -317,7 +317,7 @@ fn companion_tags_are_images_only_if_named_or_their_subject_is_elsewhere() {
     let target = Registry::start();
     push(&source, &target, &["--no-referrers"]).ended(0).reported(&["they stay behind (--no-referrers)"]);
     assert_eq!(target.tags("team/app"), ["v1"]);
-    // A registry over the new storage has no other way to find referrers than their list.
+    // A registry on the new storage can find referrers only through their list.
     let second = directory.path().join("storage");
     storage::migrated(&source.storage(), "--to-storage", &second, &[]);
     let second = Registry::with(Options { storage: Some(second), ..Options::default() });
@@ -337,7 +337,7 @@ fn signature_tags_are_not_counted_as_images() {
     let tag = app.digest().replace(':', "-");
     app.push(&source);
     signature.named("team/app", &format!("{tag}.sig")).push(&source);
-    // Its subject is elsewhere: it travels as an image.
+    // Its subject is elsewhere, so it travels as an image.
     signature.named("team/signatures", &format!("{tag}.sig")).push(&source);
     let printed = |arguments: &[&str]| {
         let output = gapferry().args(arguments).arg(source.storage()).output().unwrap();

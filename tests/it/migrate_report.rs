@@ -1,4 +1,4 @@
-//! `migrate --json`: the document by which a script knows what became of each image, wherever they were written.
+//! `migrate --json`: the outcome of each image, wherever it was written.
 
 use std::fs;
 use std::path::Path;
@@ -14,7 +14,7 @@ use crate::support::{gapferry, tempdir};
 
 const WAYS: [&str; 3] = ["--to-dir", "--to-bundle", "--to-storage"];
 
-/// The document, and what was said to people.
+/// The JSON report and the messages.
 #[track_caller]
 fn report(storage: &Path, way: &str, to: &Path, code: i32) -> (Value, String) {
     let mut command = gapferry();

@@ -1,4 +1,4 @@
-//! Whatever images a bundle holds and whatever a map says, a name at the target is legal or an error.
+//! For any images of a bundle and any map, a target name is legal or an error.
 
 use gapferry::oci::{Digest, Reference};
 use gapferry::pipeline::lock::{LockedImage, Rename};
@@ -106,7 +106,7 @@ proptest! {
     fn scoped_names_keep_images_of_different_hosts_apart(a in host(), b in host(), path in path()) {
         let naming = Naming { style: Style::Scoped, ..Naming::default() };
         let name = |host: &str| naming.target("h", &image(&format!("{host}/{path}:x"), None, b"x")).unwrap();
-        // Registry names are the same in either case; an address has many spellings. Otherwise one name, one host.
+        // Registry names are case-insensitive, and an address has many spellings. Otherwise one name means one host.
         if !a.eq_ignore_ascii_case(&b) {
             prop_assert_ne!(name(&a), name(&b));
         }

@@ -1,5 +1,5 @@
-//! `gapferry prove` and `import --prove`: someone who cannot reach a registry's storage learns whether what a receipt
-//! confirms can be pulled.
+//! `gapferry prove` and `import --prove`: a user without access to a registry's storage learns whether the images of a
+//! receipt can be pulled.
 
 use std::path::{Path, PathBuf};
 
@@ -12,7 +12,7 @@ use crate::support::images::{self, Image};
 use crate::support::registry::{Options, Registry};
 use crate::support::{cosign, gapferry, sha256, tempdir};
 
-/// Images that were imported, and the receipt of that.
+/// Imported images and their receipt.
 struct Imported {
     target: Registry,
     bundle: PathBuf,
@@ -49,14 +49,14 @@ impl Imported {
         self.target.storage().join(format!("docker/registry/v2/blobs/sha256/{}/{hex}/data", &hex[..2]))
     }
 
-    /// One byte of a blob in the registry's storage is another, as after years on a disk.
+    /// Changes one byte of a blob in the registry's storage, as years on a disk may.
     fn rot(&self, blob: &[u8]) {
         let mut rotten = blob.to_vec();
         rotten[0] ^= 1;
         std::fs::write(self.data(blob), rotten).unwrap();
     }
 
-    /// Answers to reads of a blob, whole or in part.
+    /// The number of reads of a blob, whole or partial, with this status.
     fn reads(&self, blob: &[u8], status: u16) -> usize {
         self.target.count("GET", &format!("/blobs/{}", sha256(blob)), status)
     }
@@ -125,7 +125,7 @@ fn a_corrupted_byte_is_found_and_blamed_on_the_images_that_need_it() {
     };
     assert_eq!(proof.verdicts(), expect("damaged", "proven"));
     assert!(proof.stdout.contains("wrong digest") && proof.stdout.contains(&sha256(one.blobs.last().unwrap())));
-    // A file that both need, and that is not there at all.
+    // Removes a file that both images need.
     std::fs::remove_file(it.data(&one.blobs[1])).unwrap();
     let proof = it.prove(&["--json"]);
     assert_eq!((proof.code, proof.verdicts()), (Some(3), expect("damaged", "damaged")));
@@ -182,7 +182,7 @@ fn signatures_added_by_the_isolated_side_do_not_make_a_proof_incomplete() {
     let it = Imported::new(&[&image, &cosign::list(&image, "sig", std::slice::from_ref(&upstream))]);
     let both = cosign::list(&image, "sig", &[upstream, own]);
     both.push(&it.target);
-    // By the receipt from before, and by that of an import that found the longer list.
+    // With the earlier receipt, and with that of an import that found the longer list.
     for _ in 0..2 {
         let proof = it.prove(&[]);
         assert_eq!(proof.code, Some(0), "{} {}", proof.stdout, proof.stderr);

@@ -1,4 +1,5 @@
-//! What an export asks of its source when receipts know most of it; and that nothing becomes less true by that.
+//! The requests of an export whose receipts cover most content, and that fewer requests never make the bundle less
+//! correct.
 
 use std::collections::BTreeSet;
 
@@ -21,7 +22,7 @@ fn images() -> (Vec<Image>, [&'static str; 3]) {
     (images, ["team/app:1", "team/multi:1", "team/signed:v1"])
 }
 
-/// All of it has arrived: `first.receipt`.
+/// All images have arrived: `first.receipt`.
 fn arrived() -> (Sides, Vec<Image>, [&'static str; 3]) {
     let (sides, (images, names)) = (Sides::new(), images());
     images.iter().for_each(|image| image.push(&sides.source));
@@ -36,7 +37,7 @@ fn rewrite(sides: &Sides, from: &str, to: &str, change: impl FnOnce(&mut Value))
     std::fs::write(sides.path(to), receipt.to_string()).expect("a receipt");
 }
 
-/// As receipts were before they kept manifests.
+/// Reduces a receipt to the form from before receipts recorded manifests.
 fn without_more(receipt: &mut Value) {
     receipt.as_object_mut().unwrap().remove("manifests").expect("manifests are kept");
     let images = receipt["images"].as_array_mut().unwrap();
@@ -48,12 +49,12 @@ fn for_an_image_that_arrived_only_its_tag_and_referrers_are_queried() {
     let (sides, images, names) = arrived();
     let before = sides.source.requests().len();
     sides.export("second", &names, &["--since", "first.receipt"]);
-    // A list of signatures, to which the other side may have added, is always carried.
+    // A signature list is always carried, because the other side may have extended it.
     assert_eq!(sides.carried("second"), [images[3].digest()]);
     let asked = sides.source.requests().split_off(before);
     let reads = |part: &str| asked.iter().filter(|r| r.method == "GET" && r.path.contains(part)).count();
     assert_eq!((reads("/manifests/"), reads("/blobs/")), (0, 0), "{asked:#?}");
-    // Pulls are counted by GET; a question is free.
+    // Registries count GET as a pull; HEAD is free.
     let tags = asked.iter().filter(|r| r.method == "HEAD" && r.path.contains("/manifests/")).count();
     assert_eq!(tags, images.len(), "three tags and that of the signature: {asked:#?}");
     assert_eq!(
@@ -77,7 +78,7 @@ fn a_receipt_with_manifests_gives_the_same_bundle_as_one_without() {
     }
     let bytes = |name: &str| std::fs::read(sides.path(name)).unwrap();
     assert!(bytes("rich.tar") == bytes("bare.tar"));
-    // And a bundle of which it is assumed that it arrived serves as well as one.
+    // A bundle assumed to have arrived works as a base as well.
     let before = sides.source.requests().len();
     sides.export("on", &names, &["--since", "first.tar"]);
     let reads = sides.source.requests().split_off(before).into_iter().filter(|r| r.method == "GET");

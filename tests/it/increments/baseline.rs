@@ -1,4 +1,5 @@
-//! What may be built on: receipts, whatever became of their import, and inventories; and what must not come after what.
+//! Bases of increments: receipts, whatever the outcome of their import, and inventories; and the order in which bundles
+//! may follow each other.
 
 use std::path::PathBuf;
 
@@ -23,7 +24,7 @@ fn the_next_increment_contains_what_a_failed_import_did_not_push() {
     sides.import("first", &["--on-existing", "fail", "--receipt", "first.receipt"]).ended(1);
     sides.export("second", &names, &["--since", "first.receipt"]);
     let carried = sides.carried("second");
-    // Its blobs may even be there; nobody confirmed it.
+    // Its blobs may even be present, but nothing confirmed that.
     for blob in [&bad.blobs[0], &bad.blobs[2], &bad.manifest] {
         assert!(carried.contains(&sha256(blob)), "{carried:?}");
     }
@@ -50,7 +51,8 @@ fn an_older_bundle_is_refused_after_a_newer_one() {
     sides.import("newer", &["--newer-than", "new.receipt"]).ended(0);
 }
 
-/// What a single image is for stands in its config, and a forged lock could say anything of one that the target has.
+/// The platform of a single image is in its config, and a forged lock could claim any platform for an image that the
+/// target has.
 #[test]
 fn the_platform_of_an_image_not_in_the_increment_is_read_from_the_target() {
     let sides = Sides::new();
@@ -114,7 +116,7 @@ fn an_inventory_replaces_a_receipt_and_confirms_only_complete_images() {
     assert_eq!(sides.carried("next").len(), 3, "the third image, but for the base");
     sides.deliver("next").reported(&["1 image pushed, 2 present"]);
 
-    // A layer is lost there.
+    // The target loses a layer.
     lose(&sides, &sha256(&one.blobs[2]));
     inventory(&sides, &allowlist).ended(0).reported(&["2 of 3 images are there as a whole"]);
     let report = sides.read("inventory.json");
@@ -128,7 +130,7 @@ fn an_inventory_replaces_a_receipt_and_confirms_only_complete_images() {
     assert_eq!(failed, [format!("{host}/team/one:1")]);
 }
 
-/// Takes a blob's data from the target's storage.
+/// Removes a blob's data from the target's storage.
 pub fn lose(sides: &Sides, digest: &str) {
     std::fs::remove_dir_all(data_of(sides, digest).parent().expect("a directory")).expect("the blob");
 }
@@ -165,7 +167,7 @@ fn a_receipt_can_be_a_pipe_and_one_volume_stands_for_its_set_as_a_base() {
     let receipt = std::fs::read(sides.path("first.receipt")).unwrap();
     let mut piped = sides.export_command("piped", &names, &["--since", "-"]);
     Ran::of(piped.write_stdin(receipt)).ended(0).reported(&["builds on a receipt of"]);
-    // As a shell gives it: `--since <(ssh inside cat receipt.json)`.
+    // As a shell passes it: `--since <(ssh inside cat receipt.json)`.
     let (fifo, receipt) = (sides.path("fifo"), sides.path("first.receipt"));
     let made = std::process::Command::new("mkfifo").arg(&fifo).status().unwrap();
     assert!(made.success());

@@ -1,4 +1,4 @@
-//! Targets that have not all that was assumed, or not where it was assumed.
+//! Targets that lack assumed content, or have it in another repository.
 
 use super::baseline::{data_of, lose};
 use super::fixture::Sides;
@@ -55,7 +55,8 @@ fn content_lost_at_the_target_is_named_and_can_be_restored_by_a_repair() {
     }
 }
 
-/// Who doubts the target's storage must neither be told that a healthy target has lost everything, nor get images of rotten layers.
+/// A user who doubts the target's storage must neither hear that a healthy target lost everything, nor get images of
+/// damaged layers.
 #[test]
 fn reupload_reads_in_full_what_an_increment_relies_on_at_the_target() {
     let sides = Sides::new();
@@ -72,7 +73,7 @@ fn reupload_reads_in_full_what_an_increment_relies_on_at_the_target() {
         assert_eq!(sides.target.digest(&image.repository, "2"), Some(image.digest()));
         sides.target.request("GET", &format!("/v2/{}/blobs/{layer}", image.repository)).send().expect(200);
     }
-    // As long as before, so its last byte says nothing.
+    // The same length as before, so the last byte proves nothing.
     let mut rotten = new[0].blobs[1].clone();
     rotten[0] ^= 1;
     std::fs::write(data_of(&sides, &layer), rotten).unwrap();
@@ -81,7 +82,7 @@ fn reupload_reads_in_full_what_an_increment_relies_on_at_the_target() {
     assert_eq!(sides.read("missing.json")["blobs"][0]["digest"], layer.as_str());
 }
 
-/// A proxy on the way may refuse everything that the registry redirects to. That is no loss.
+/// A proxy in between may refuse every redirect of the registry. That does not mean that content is lost.
 #[test]
 fn unreachable_storage_behind_the_registry_does_not_stop_an_increment() {
     let sides = Sides::new();
@@ -140,7 +141,7 @@ fn an_increment_for_another_registry_than_its_receipt_pushes_nothing() {
         .ended(7)
         .reported(&["nothing was pushed"]);
     assert_eq!(other.tags("team/app"), [""; 0]);
-    // Receipts of both: only what both have is left out.
+    // With receipts of both registries, the increment omits only what both have.
     super::fixture::import_to(other.host(), sides.stick.path(), "first", &["--receipt", "other.receipt"]).ended(0);
     sides.deliver("second");
     let since = ["--since", "second.receipt", "--since", "other.receipt"];
@@ -150,10 +151,10 @@ fn an_increment_for_another_registry_than_its_receipt_pushes_nothing() {
     sides.deliver("third");
 }
 
-/// So many repositories, with an image each.
+/// The number of repositories, with one image each.
 const MANY: usize = 12;
 
-/// `NAME.tar` of the first repositories, with an image each; gives their names.
+/// Exports these repositories, with one image each, to `NAME.tar`; returns their names.
 fn many(sides: &Sides, name: &str, repositories: std::ops::RangeInclusive<usize>, options: &[&str]) {
     let images = repositories.map(|n| images::oci(&format!("team/app{n}"), "1", &[&format!("only here: {n}")]));
     let names: Vec<String> = images.inspect(|image| image.push(&sides.source)).map(|image| image.name()).collect();
@@ -168,7 +169,7 @@ fn an_empty_target_is_not_asked_for_every_blob_in_every_repository() {
     let lacks = format!("lacks {0} blobs of {0}", 3 * MANY);
     sides.import("second", &["--missing", "missing.json"]).ended(7).reported(&["nothing was pushed", &lacks]);
     assert_eq!(sides.read("missing.json")["blobs"].as_array().unwrap().len(), 3 * MANY);
-    // Twenty everywhere and those that were under way then, the rest where it is needed.
+    // Twenty lookups in every repository and those in flight by then, the rest only where needed.
     let asked = sides.target.requests().len();
     assert!(asked < 30 * MANY, "{asked} for {} things in {MANY} repositories", 3 * MANY);
 }

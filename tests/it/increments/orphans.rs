@@ -8,7 +8,7 @@ use crate::support::images::{self, Image};
 use crate::support::ran::Ran;
 use crate::support::tempdir;
 
-/// An image that goes, with a signature and an SBOM, and one that stays with its own.
+/// An image that is pruned, with a signature and an SBOM, and an image that stays, with its own.
 struct TestSite {
     sides: Sides,
     target: Embedded,
@@ -27,7 +27,7 @@ fn with_companions(tag: &str) -> [Image; 3] {
 }
 
 impl TestSite {
-    /// Both have arrived; the next bundle has only the one that stays.
+    /// Both have arrived; the next bundle contains only the one that stays.
     fn new() -> TestSite {
         let (sides, layout) = (Sides::new(), tempdir());
         let target = Embedded::writable(&layout.path().join("layout"));
@@ -99,7 +99,7 @@ fn pruned_content_is_listed_in_the_report_and_the_receipt() {
 fn signatures_made_on_the_isolated_side_are_not_pruned() {
     let site = TestSite::new();
     let [image, signature, sbom] = &site.going;
-    // A list of both sides' signatures, and a signature of the SBOM.
+    // A joined list of both sides' signatures, and a signature of the SBOM.
     let joined = images::oci("team/app", signature.tag.as_deref().unwrap(), &["signed here"]);
     let own = images::referrer(sbom, "application/vnd.cncf.notary.signature", b"signed here");
     [&joined, &own].iter().for_each(|pushed| pushed.push(&site.target));

@@ -1,4 +1,4 @@
-//! A limit that ends a run does not end the job: the next run goes on where this one stopped.
+//! A limit that ends a run does not end the job: the next run resumes where this one stopped.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
@@ -16,7 +16,7 @@ use crate::support::registry::Registry;
 
 const IMAGES: usize = 10;
 
-/// A registry of ten images that lets only so many pulls through, then asks for six hours; more are granted by the test.
+/// A registry of ten images that grants a number of pulls and then demands a wait of six hours; the test grants more.
 struct Limited {
     server: Server,
     left: Arc<AtomicUsize>,
@@ -47,7 +47,7 @@ impl Limited {
         Limited { server: server.await, left, at_the_end }
     }
 
-    /// Done when the last pull that is granted comes in.
+    /// Runs `job` when the last granted pull arrives.
     fn at_the_end(&self, job: impl FnOnce() + Send + 'static) {
         *self.at_the_end.lock().unwrap() = Some(Box::new(job));
     }
@@ -60,14 +60,14 @@ impl Limited {
         (0..IMAGES).map(|n| format!("{}/team/app:{n}", self.server.address)).collect()
     }
 
-    /// Pins all images in this file.
+    /// Writes a lock of all images to this file.
     async fn lock(&self, file: &Path) -> Output {
         let (file, references) = (file.display().to_string(), self.list());
         let arguments = ["lock", "-o", &file].into_iter().chain(references.iter().map(String::as_str));
         gapferry(&arguments.collect::<Vec<_>>()).await
     }
 
-    /// How often each tag or digest was asked for by GET, refusals included.
+    /// The GET requests for each tag or digest, including refused ones.
     fn pulls(&self) -> BTreeMap<String, usize> {
         let mut pulls = BTreeMap::new();
         for request in self.server.seen().iter().filter(|request| is_pull(request)) {
@@ -125,7 +125,7 @@ async fn a_run_killed_while_waiting_for_the_limit_is_resumed() {
     let directory = support::tempdir();
     let out = directory.path().join("b.tar").display().to_string();
     let references = limited.list();
-    // One after the other: what is asked when the limit is reached has been answered but for one.
+    // One request at a time, so at most one is unanswered when the limit is reached.
     let mut arguments = vec!["export", "-j", "1", "-o", &out];
     arguments.extend(references.iter().map(String::as_str));
     limited.grant(5);
@@ -157,7 +157,7 @@ fn an_import_that_hits_a_limit_stops_and_the_next_run_does_the_rest() {
     let output = import(&proxy.address);
     let text = all_output(&output);
     assert_eq!(output.status.code(), Some(1), "{text}");
-    // Those under way were told, nobody after them.
+    // Only requests in flight were refused, and none was sent after them.
     assert!(proxy.done().len() <= 6, "{:?}", proxy.done());
     assert!(text.contains("6 h 0 min"), "{text}");
     assert!(import(target.host()).status.success());
@@ -166,7 +166,7 @@ fn an_import_that_hits_a_limit_stops_and_the_next_run_does_the_rest() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_mistake_in_the_list_wastes_no_successful_pull_with_or_without_a_limit() {
-    // What is not there costs a pull, too.
+    // A missing image costs a pull too.
     for first in [IMAGES + 1, 5] {
         let limited = Limited::start().await;
         let directory = support::tempdir();
@@ -184,7 +184,7 @@ async fn a_mistake_in_the_list_wastes_no_successful_pull_with_or_without_a_limit
         let kept = text.lines().find_map(|line| line.split_once(" manifests kept")?.0.parse::<usize>().ok());
         let kept = kept.unwrap_or_else(|| panic!("{text}"));
         assert!(kept >= first - 1, "{text}");
-        // Every image is granted one pull in all.
+        // Each image needs one granted pull.
         limited.grant(IMAGES - kept);
         let right = with(&[]);
         let output = gapferry(&right.iter().map(String::as_str).collect::<Vec<_>>()).await;
@@ -242,7 +242,7 @@ async fn a_lock_that_cannot_be_written_keeps_the_pulled_manifests() {
     limited.grant(9);
     assert_eq!(limited.lock(&lock).await.status.code(), Some(4));
     limited.grant(1);
-    // The moment the last manifest is pulled, something else takes the name.
+    // When the last manifest is pulled, another file takes the name.
     let taken = lock.clone();
     limited.at_the_end(move || std::fs::create_dir(taken).unwrap());
     let output = limited.lock(&lock).await;

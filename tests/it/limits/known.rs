@@ -1,4 +1,4 @@
-//! What is known already is not pulled again: tags are looked up for nothing (HEAD), immutable ones not even that.
+//! Known content is not pulled again: tags are checked with HEAD, which is free, and immutable tags not at all.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -10,7 +10,7 @@ use crate::support::faulty::{Answer, Seen, Server};
 use crate::support::images;
 use crate::support::registry::Registry;
 
-/// Runs it; it has to succeed.
+/// Checks that the run succeeded; returns its output.
 #[track_caller]
 fn well(output: std::process::Output) -> String {
     let text = all_output(&output);
@@ -51,7 +51,7 @@ async fn an_unchanged_export_costs_no_pull() {
         well(gapferry(&["export", "-f", &list, "-o", &out]).await);
         assert_eq!(pulls(), pulled, "{out}");
         assert_eq!(server.count("HEAD", "/v2/team/app/manifests/"), heads + NAMES.len());
-        // What has changed costs one.
+        // A changed image costs one pull.
         shop.lock().unwrap().add(NAMES[2], &format!("other content of {out}"));
         well(gapferry(&["export", "-f", &list, "-o", &out]).await);
         assert_eq!(pulls(), pulled + 1, "{out}");
@@ -64,7 +64,7 @@ async fn several_tags_of_one_image_cost_one_pull_where_pulls_are_counted() {
     let answer = move |request: &_| shop.answer(request).with("ratelimit-limit", "100;w=1");
     let server = Server::registry(move |request, _| answer(request).with("ratelimit-remaining", "50;w=1")).await;
     let reference = |tag| format!("{}/team/app:{tag}", server.address);
-    // One after the other: of the first answer it is known that pulls are counted.
+    // One request at a time: the first answer shows that pulls are counted.
     well(gapferry(&["lock", "-j", "1", &reference("1"), &reference("1.2"), &reference("latest")]).await);
     assert_eq!(server.seen().iter().filter(|request| is_pull(request)).count(), 1);
 }
@@ -85,7 +85,7 @@ async fn an_immutable_tag_costs_no_request_at_all() {
     assert!(text.contains("3 images taken from the earlier lock"), "{text}");
     assert_eq!(support::sha256_file(Path::new(&out)), before);
 
-    // Only what matches: `edge` has moved, and so, against all promises, has 1.0.
+    // Only matching tags are immutable: `edge` has moved, and so, contrary to the promise, has 1.0.
     shop.lock().unwrap().add(NAMES[0], "moved");
     shop.lock().unwrap().add(NAMES[2], "moved");
     let versions = ["--immutable-tags", r"^\d+[.]0$", "--immutable-tags", r"^\d+[.]1$"];
@@ -115,13 +115,13 @@ async fn a_lock_entry_that_does_not_match_the_request_is_not_reused() {
     let asked = server.traffic().requests;
     well(gapferry(&pin).await);
     assert_eq!(server.traffic().requests, asked);
-    // It is an image for amd64: only the registry can say that there is no other.
+    // The image is for amd64; only the registry can confirm that there is no other.
     let output = gapferry(&[&pin[..], &["--platform", "linux/arm64"]].concat()).await;
     assert_ne!(output.status.code(), Some(0), "{}", all_output(&output));
     assert!(server.traffic().requests > asked);
 }
 
-/// A registry whose images stand in a lock file; there is no bundle yet.
+/// A registry whose images are in a lock file, without a bundle.
 struct Pinned {
     server: Server,
     shop: Arc<Mutex<Shop>>,
@@ -141,7 +141,7 @@ async fn pinned() -> Pinned {
 }
 
 impl Pinned {
-    /// Exports by the lock, with these options.
+    /// Exports from the lock with these options.
     async fn export(&self, more: &[&str]) -> std::process::Output {
         let export = ["export", "-f", &self.list, "-o", &self.out, "--lock", &self.lock];
         gapferry(&[&export[..], more].concat()).await
@@ -170,7 +170,7 @@ async fn an_immutable_tag_that_moved_is_an_error_and_not_another_image() {
     well(gapferry(&["lock", "-f", &site.list, "-o", &now]).await);
     let moved = digest_of(&std::fs::read(&now).unwrap());
 
-    // Gone by digest; and asked about again because what is wanted of it is something else.
+    // The digest is gone, and other options force a new lookup.
     for more in [&[][..], &["--no-referrers"]] {
         let output = site.export(&[&["--immutable-tags", r"^1\."], more].concat()).await;
         let text = all_output(&output);
@@ -181,7 +181,7 @@ async fn an_immutable_tag_that_moved_is_an_error_and_not_another_image() {
         assert_eq!(std::fs::read(&site.lock).unwrap(), before);
         assert!(!Path::new(&site.out).exists());
     }
-    // Without a pattern for that tag it is what it means now.
+    // Without a pattern for the tag, its current digest counts.
     well(site.export(&["--immutable-tags", r"^1\.1"]).await);
 }
 
@@ -216,7 +216,7 @@ async fn the_given_lock_counts_and_not_the_bundle_on_a_returned_medium() {
     *site.shop.lock().unwrap() = honest;
     well(site.export(&["--immutable-tags", "."]).await);
     assert_eq!(images_of(&std::fs::read(&site.lock).unwrap()), before);
-    // What cannot be read says nothing; the bundle does not take its place.
+    // An unreadable lock counts as nothing; the bundle does not replace it.
     std::fs::write(&site.lock, "{").unwrap();
     let output = site.export(&["--immutable-tags", "."]).await;
     assert_eq!(output.status.code(), Some(2), "{}", all_output(&output));
@@ -253,7 +253,7 @@ fn selecting_every_platform_of_an_index_needs_no_new_pull() {
     let all = ["--platform", "linux/amd64", "--platform", "linux/arm64"];
     export(&all);
     assert_eq!(export(&[&all[..], &["--immutable-tags", "."]].concat()), 0);
-    // One of them is less than what the bundle has.
+    // One platform is fewer than the bundle has.
     assert!(export(&[&all[..2], &["--immutable-tags", "."]].concat()) > 0);
 }
 
@@ -298,8 +298,8 @@ fn signatures_excluded_once_are_carried_when_requested_later() {
     assert!(export(&["--immutable-tags", "."]), "the bundle cannot be verified by cosign beyond the gap");
 }
 
-/// What changes an image's lock entry. One made with others would lack signatures, platforms, the original index or layers,
-/// or bring along what is to stay.
+/// Options that change an image's lock entry. An entry made with other options would lack signatures, platforms, the
+/// original index or layers, or include what is to be left out.
 const OPTIONS: [&[&str]; 8] = [
     &[],
     &["--no-referrers"],
@@ -334,7 +334,8 @@ fn an_images_entry_follows_the_options_of_this_run_and_not_of_an_earlier_one() {
             let mut run = support::gapferry();
             let run = run.args(plan).arg(directory.path().join("b")).arg("--lock").arg(earlier).args(now);
             let got = images_of(&run.assert().success().get_output().stdout);
-            // The form of an index is kept until an option asks for another: its digest would change for no reason.
+            // The form of an index is kept until an option requests another; otherwise its digest would change for no
+            // reason.
             let is_kept = before.strip_suffix(&["--index", "sparse"]) == Some(now);
             let wanted = if is_kept { images_of(&std::fs::read(earlier).unwrap()) } else { wanted.clone() };
             assert_eq!(got, wanted, "wanted {now:?}, the earlier lock was made with {before:?}");
@@ -345,13 +346,13 @@ fn an_images_entry_follows_the_options_of_this_run_and_not_of_an_earlier_one() {
 fn images_of(json: &[u8]) -> Vec<serde_json::Value> {
     let json: serde_json::Value = serde_json::from_slice(json).unwrap();
     let mut images = json["images"].as_array().unwrap().clone();
-    // A plan always says whether there may be more companions, a lock only where that is so.
+    // A plan always says whether there may be more companions; a lock says so only if there may be.
     for image in &mut images {
         if image["attachedUnknown"] == false {
             image.as_object_mut().unwrap().remove("attachedUnknown");
         }
     }
-    // A plan says of each companion of what kind it is, a lock does not.
+    // A plan names the kind of each companion; a lock does not.
     for companion in images.iter_mut().filter_map(|image| image.get_mut("attached")?.as_array_mut()).flatten() {
         companion.as_object_mut().unwrap().remove("kind");
     }

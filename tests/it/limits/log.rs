@@ -1,4 +1,4 @@
-//! `--log-http`: everything that was asked, and no secret.
+//! `--log-http`: every request, and no secret.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -14,7 +14,7 @@ const SIGNATURE: &str = "signatureSecretValue";
 const COOKIE: &str = "cookieSecretValue";
 const STATE: &str = "stateSecretValue";
 
-/// A registry behind tokens, whose storage is reached by signed URLs, and which takes uploads.
+/// A registry that requires tokens, takes uploads, and redirects to storage with signed URLs.
 async fn registry() -> Server {
     let (shop, failed) = (Shop::with(&[("team/app:1", "the layer")]), AtomicUsize::new(0));
     let authorized = |request: &Seen| request.header("authorization") == format!("Bearer {TOKEN}");
@@ -84,7 +84,7 @@ async fn log_http_shows_every_exchange_and_no_secret() {
     }
 }
 
-/// A gateway leads to a login page, which says where it came from; with `/v2/` answered, or not even that.
+/// A gateway redirects to a login page whose URL repeats the request; `/v2/` is answered, or redirected too.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_login_page_that_repeats_its_request_reveals_no_secret() {
     for is_root_open in [true, false] {
@@ -120,7 +120,7 @@ async fn on_a_terminal_log_lines_and_progress_bars_do_not_mix() {
     let creds = format!("user:{PASSWORD}");
     let program = env!("CARGO_BIN_EXE_gapferry");
     let command = format!("{program} export {}/team/app:1 -o {out} --log-http --creds {creds}", server.address);
-    // Gives the program a terminal.
+    // script(1) provides a terminal.
     let mut script = std::process::Command::new("script");
     script.args(["-qec", &command]).arg(&typescript).stdout(std::process::Stdio::null()).env("TERM", "xterm");
     let status = tokio::task::spawn_blocking(move || script.status().unwrap()).await.unwrap();
@@ -131,7 +131,7 @@ async fn on_a_terminal_log_lines_and_progress_bars_do_not_mix() {
     assert!(asked.len() > 5, "{text}");
     for line in asked {
         let (before, url) = line.split_once(" > GET ").unwrap();
-        // What moves the bars out of the way ends with an escape sequence.
+        // Clearing the bars ends with an escape sequence.
         let number = before.rsplit_once("http ").unwrap().1;
         assert!(number.parse::<u32>().is_ok() && url.starts_with("http://"), "{line:?}");
     }

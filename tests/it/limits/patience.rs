@@ -1,4 +1,4 @@
-//! 429: everybody waits, visibly, as long as was allowed; then the run stops, and the next one goes on.
+//! 429: all requests wait, visibly, as long as allowed; then the run stops, and the next one resumes.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -43,7 +43,7 @@ fn waits(recorder: &Recorder) -> Vec<(String, Duration)> {
 #[tokio::test]
 async fn one_429_pauses_every_worker_of_its_registry_and_is_reported_once() {
     let (shop, first) = (shop(6), std::sync::OnceLock::new());
-    // Whoever asks before the second is over is refused as well.
+    // A request before the second is over is refused as well.
     let server = Server::registry(move |request, _| {
         match first.get_or_init(Instant::now).elapsed() < Duration::from_millis(950) {
             true => Answer::new(429).with("Retry-After", "1"),
@@ -149,7 +149,7 @@ async fn a_limit_without_retry_after_is_waited_out_by_the_registrys_limit_header
         answer.with("ratelimit-limit", "100;w=1").with("ratelimit-remaining", "50;w=1")
     });
     let server = server.await;
-    // No further tries for what is only a failure.
+    // No retries for ordinary failures.
     let (registries, recorder) = client(Config { retries: 0, ..Config::default() });
     let tags = tags(&server, 2);
     for tag in &tags {

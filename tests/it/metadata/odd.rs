@@ -1,4 +1,4 @@
-//! What export writes without a complaint, verify and import take; what it cannot carry, it names.
+//! Verify and import accept whatever export writes without complaint; export names what it cannot carry.
 
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
@@ -9,7 +9,7 @@ use super::*;
 use crate::support::registry::Registry;
 use crate::support::{gapferry_process, tempdir};
 
-/// Fields of a descriptor that mean nothing, each in a form that somebody writes.
+/// Meaningless descriptor fields in forms that real tools write.
 fn descriptor_oddities() -> impl Strategy<Value = Value> {
     prop_oneof![
         Just(json!({})),
@@ -34,13 +34,14 @@ fn platform_oddities() -> impl Strategy<Value = Value> {
 
 #[derive(Clone, Debug)]
 struct Odd {
-    /// How often the one layer is listed; `None`: `"layers": null`.
+    /// How often the single layer is listed; `None`: `"layers": null`.
     layers: Option<usize>,
     layer: Value,
     manifest: Value,
-    /// Whether the manifests say what they are.
+    /// Whether the manifests have a media type.
     typed: bool,
-    /// For an index: what its entry says of the platform, how much too large it says the child is, and what it calls it.
+    /// For an index: the platform in its entry, by how much the entry overstates the child's size, and the child's
+    /// media type.
     index: Option<(Value, u64, &'static str)>,
     nested: bool,
 }
@@ -66,7 +67,7 @@ fn odd() -> impl Strategy<Value = Odd> {
 }
 
 impl Odd {
-    /// Puts it under a tag, and gives the digest that the tag means.
+    /// Stores the image under a tag; returns the tag's digest.
     fn put(&self, source: &Source, tag: &str) -> String {
         let layer = with(typed(source.put_blob("x", b"layer"), OCI_LAYER), self.layer.clone());
         let config = typed(source.put_blob("x", br#"{"os":"linux","architecture":"amd64"}"#), OCI_CONFIG);
@@ -114,7 +115,7 @@ async fn verify_and_import_accept_whatever_export_writes() {
     for (n, digest) in digests.iter().enumerate() {
         assert_eq!(target.digest("x", &format!("t{n}")).as_ref(), Some(digest), "{:?}", all[n]);
     }
-    // And what one of our own registries has stored it gives back.
+    // `gapferry serve` returns what it stored.
     let served = crate::support::embedded::Embedded::writable(&site.path().join("layout"));
     ends_with(0, &["import", &bundle, "--to", served.host()]);
 }
@@ -167,7 +168,8 @@ async fn content_denied_by_a_registry_is_searched_elsewhere_like_missing_content
     assert!(output.status.success(), "{}", stderr(&output));
 }
 
-/// The operator has to find the entry among thousands, and a registry that denies what it lacks must not hide that it is gone.
+/// The operator must find the entry among thousands, and a registry that denies missing content must not hide that it
+/// is gone.
 #[tokio::test]
 async fn a_lock_entry_that_is_gone_is_named_with_its_line_and_the_tags_current_digest() {
     let (source, site) = (Source::start().await, tempdir());
@@ -194,7 +196,7 @@ async fn a_lock_entry_that_is_gone_is_named_with_its_line_and_the_tags_current_d
     assert!(stderr(&output).contains(&place), "a blob: {}", stderr(&output));
 }
 
-/// Memory and space are planned by what manifests say: one hostile number must not end the run, or cost the other images.
+/// Sizes in manifests determine memory and space: one hostile number must not end the run or cost other images.
 #[tokio::test]
 async fn a_blob_declared_larger_than_any_disk_fails_only_its_image() {
     let (source, site) = (Source::start().await, tempdir());
@@ -216,7 +218,7 @@ async fn a_blob_declared_larger_than_any_disk_fails_only_its_image() {
     }
 }
 
-/// Each of these sizes is possible, and no disk here has room for all: the answer is that, and takes no memory.
+/// Each size is possible, but no disk here has space for all of them: gapferry must say so without using memory.
 #[tokio::test]
 async fn sizes_that_cannot_fit_on_the_disk_are_refused_without_using_memory() {
     let (source, site) = (Source::start().await, tempdir());
@@ -227,7 +229,7 @@ async fn sizes_that_cannot_fit_on_the_disk_are_refused_without_using_memory() {
     source.put_manifest("huge", "1", OCI_MANIFEST, &manifest);
     for form in ["huge", "huge.tar"] {
         let bundle = site.path().join(form).display().to_string();
-        // In KiB: enough for a small image, and less than the chunks of 28 TiB take.
+        // In KiB: enough for a small image, and less than the chunk values of 28 TiB take.
         let script = format!("ulimit -v {}; exec \"$0\" export \"$1\" -o \"$2\"", 768 << 10);
         let program = gapferry_process();
         let mut command = std::process::Command::new("sh");
@@ -274,7 +276,7 @@ async fn an_index_with_a_missing_attestation_can_be_carried_without_it() {
     let both = ["--platform", "linux/amd64", "--platform", "linux/arm64"];
     let output = ends_with(4, &[&["export", &name, "-o", &bundle], &both[..]].concat());
     assert!(stderr(&output).contains("--index sparse"), "{}", stderr(&output));
-    // The manifest of one platform needs no attestation.
+    // A single platform's manifest needs no attestation.
     let one = site.path().join("one").display().to_string();
     ends_with(0, &["export", &name, "-o", &one, "--platform", "linux/amd64"]);
     assert_eq!(lock_of(&one)["images"][0]["digest"], index["manifests"][0]["digest"]);
@@ -282,7 +284,7 @@ async fn an_index_with_a_missing_attestation_can_be_carried_without_it() {
     ends_with(0, &["verify", "--full", &bundle]);
     let lock = lock_of(&bundle);
     assert_eq!(lock["images"][0]["absent"], json!([{"digest": sha256(b"gone"), "size": 4, "reason": "not-found"}]));
-    // The same again from its lock, byte for byte.
+    // The lock gives the same bundle, byte for byte.
     let (fixed, again) = (site.path().join("lock"), site.path().join("again").display().to_string());
     std::fs::write(&fixed, lock.to_string()).unwrap();
     ends_with(0, &["export", "--locked", &fixed.display().to_string(), "-o", &again]);
@@ -321,7 +323,7 @@ async fn an_incomplete_companion_is_left_behind_and_its_image_travels() {
 #[tokio::test]
 async fn a_manifest_without_a_media_type_is_pushed_with_its_descriptors_type() {
     let (source, target, directory) = (Source::start().await, Registry::start(), tempdir());
-    // By its config it would be Docker's, and docker-registry takes none of these without the field.
+    // By its config the image would be Docker's, and docker-registry accepts none of these without the field.
     let image = |name: &str| {
         let config = json!({"os": "linux", "architecture": "amd64", "x": name}).to_string();
         let config = typed(source.put_blob("a", config.as_bytes()), "application/vnd.docker.container.image.v1+json");
@@ -338,7 +340,7 @@ async fn a_manifest_without_a_media_type_is_pushed_with_its_descriptors_type() {
     let bundle = directory.path().join("b.tar").display().to_string();
     let export = ["export", &names[0], &names[1], "-o", &bundle];
     ends_with(0, &export);
-    // With the bundle at hand the lock says the same.
+    // With the bundle present, the lock says the same.
     assert!(stderr(&ends_with(0, &export)).contains("unchanged"));
     ends_with(0, &["import", &bundle, "--to", target.host()]);
     for reference in ["root", &digest] {

@@ -1,4 +1,4 @@
-//! Which manifest stands for a platform, and what is said where there is none.
+//! Choosing the manifest of a platform, and the message when there is none.
 
 use serde_json::{Value, json};
 
@@ -85,7 +85,7 @@ async fn a_config_with_an_ambiguous_platform_is_refused_by_export_and_verify() {
     put(r#"{"architecture":"arm64","os":"linux","OS":"windows"}"#);
     let message = stderr(&ends_with(3, &["export", &site.source.name("a:1"), "-o", &site.path("b")]));
     assert!(message.contains("\"OS\""), "{message}");
-    // What is no platform at all is nobody's.
+    // Invalid platforms match nothing.
     put(r#"["architecture"]"#);
     ends_with(0, &["export", &site.source.name("a:1"), "-o", &site.path("b")]);
     ends_with(0, &["verify", "--full", &site.path("b")]);
@@ -105,7 +105,7 @@ async fn an_allowlist_with_platforms_rejects_children_of_ambiguous_platform() {
     let unknown = json!({"platform": platform("unknown/unknown")});
     let cases = [
         (attestation(unknown.clone(), &amd["digest"]), 0),
-        // Without a platform, containerd goes by the config.
+        // Without a platform, containerd reads the config.
         (attestation(json!({}), &amd["digest"]), 3),
         (attestation(unknown, &json!(sha256(b"nothing here"))), 3),
     ];
@@ -119,8 +119,8 @@ async fn an_allowlist_with_platforms_rejects_children_of_ambiguous_platform() {
     }
 }
 
-/// One list serves both sides: what it lets out of one registry it lets into the other, even where only an index says what a manifest
-/// is for.
+/// One list serves both sides: an image it exports can be imported with the same list, even if only an index gives a
+/// manifest's platform.
 #[tokio::test]
 async fn a_manifest_without_its_own_platform_keeps_its_index_so_the_list_admits_it() {
     let site = TestSite::new().await;
@@ -142,7 +142,7 @@ async fn a_manifest_without_its_own_platform_keeps_its_index_so_the_list_admits_
         let (entry, list, target) = (site.source.name("a:1"), site.path("list.txt"), Registry::start());
         std::fs::write(&list, format!("{entry} platform={asked}\n")).unwrap();
         let (usual, single) = (site.path(&format!("usual{nth}")), site.path(&format!("single{nth}")));
-        // The second run does not complain that it keeps what the first one chose.
+        // The second run does not complain about keeping the first one's choice.
         for _ in 0..2 {
             let message = stderr(&ends_with(0, &["export", "-f", &list, "-o", &usual]));
             assert!(!message.contains("warning"), "{message}");
@@ -151,7 +151,7 @@ async fn a_manifest_without_its_own_platform_keeps_its_index_so_the_list_admits_
         }
         ends_with(0, &["verify", "--full", &usual]);
         ends_with(0, &["import", &usual, "--to", target.host(), "--allow", &list]);
-        // Nothing but the index says it: then the export says that an import may refuse it.
+        // Only the index gives the platform, so the export warns that an import may refuse the image.
         let locked = site.path(&format!("locked{nth}"));
         let lock = site.path("lock.json");
         for export in [

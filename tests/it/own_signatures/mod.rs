@@ -1,5 +1,5 @@
-//! Signatures that both sides of the gap have made: cosign's `.sig` and `.att` tags are lists, and what the isolated side has
-//! added to one must still be there after an import, or its admission policy refuses the image.
+//! Signatures from both sides of the gap. cosign's `.sig` and `.att` tags are lists, and an import must keep what the
+//! isolated side added to them, or its admission policy refuses the image.
 
 mod shared;
 mod unreadable;
@@ -16,7 +16,7 @@ use crate::support::ran::Ran;
 use crate::support::registry::Registry;
 use crate::support::{gapferry, tempdir};
 
-/// An image that the vendor has signed, exported to a bundle, and a registry on the other side.
+/// An image signed by the vendor and exported to a bundle, and a registry on the other side.
 struct TestSite {
     source: Registry,
     target: Registry,
@@ -27,7 +27,7 @@ struct TestSite {
 }
 
 impl TestSite {
-    /// The bundle is there and has been imported once.
+    /// Imports the bundle once.
     fn imported() -> TestSite {
         let site = TestSite::exported();
         site.import(&[]).ended(0);
@@ -66,7 +66,7 @@ impl TestSite {
         Ran::of(&mut command)
     }
 
-    /// The target's list has exactly these signatures now.
+    /// Sets the target's list to exactly these signatures.
     fn sign_there(&self, signatures: &[&Signed]) -> String {
         let signatures: Vec<Signed> = signatures.iter().map(|signed| (*signed).clone()).collect();
         let list = list(&self.app, "sig", &signatures);
@@ -90,7 +90,7 @@ impl TestSite {
         self.target.digest("team/app", &cosign::tag(&self.app, "sig")).unwrap()
     }
 
-    /// Requests of an import that change something at the target.
+    /// The number of an import's requests that change the target.
     fn changes(&self, more: &[&str]) -> usize {
         let before = self.target.requests().len();
         self.import(more).ended(0);
@@ -198,7 +198,7 @@ fn signatures_added_during_an_import_are_kept() {
     std::thread::scope(|scope| {
         let importing = scope.spawn(|| site.import_to(host, &[]));
         barrier.wait();
-        // The plan was made when this tag did not exist.
+        // The plan was made before this tag existed.
         site.sign_there(&[&site.own]);
         barrier.open();
         importing.join().unwrap().ended(0);
@@ -211,7 +211,7 @@ fn a_list_deleted_during_an_import_is_replaced_by_the_bundles() {
     let site = TestSite::exported();
     site.app.push(&site.target);
     let own = site.sign_there(&[&site.own]);
-    // What is uploaded in any case, so that there is something to wait for.
+    // Content that is always uploaded, so that the test can wait for it.
     list(&site.app, "att", &[attestation(&site.app, "vendor")]).push(&site.source);
     site.export(&[]);
     let barrier = Barrier::before(site.target.host(), "POST /v2/team/app/blobs/uploads/");
@@ -246,7 +246,7 @@ fn on_existing_skip_keeps_a_different_list_and_fail_fails_the_image() {
 fn on_existing_skip_brings_an_image_without_its_conflicting_companion() {
     let site = TestSite::exported();
     let own = site.sign_there(&[&site.own]);
-    // What was not brought is not proven either, and costs the image nothing.
+    // Content that was not pushed is not proven, and does not affect the image.
     let receipt = site.json(&["--on-existing", "skip", "--prove"]);
     assert_eq!((&receipt["images"][0]["outcome"], &receipt["images"][0]["proven"]), (&"pushed".into(), &true.into()));
     assert_eq!(site.target.digest("team/app", "1"), Some(site.app.digest()));
@@ -289,7 +289,7 @@ fn an_increment_accepts_a_joined_list_whose_originals_were_garbage_collected() {
     site.import(&["--receipt", "first.receipt"]).ended(0);
     let ours = list(&site.app, "sig", std::slice::from_ref(&site.vendor));
     let own = site.sign_there(&[&site.vendor, &site.own]);
-    // As a garbage collection of untagged manifests does it.
+    // As a garbage collection of untagged manifests does.
     let gone = [format!("manifests/{}", ours.digest()), format!("blobs/{}", support::sha256(&ours.blobs[0]))];
     for gone in gone {
         site.target.request("DELETE", &format!("/v2/team/app/{gone}")).send().expect(202);
@@ -350,7 +350,7 @@ fn an_untagged_image_at_the_target_is_reported_as_at_risk_of_garbage_collection(
     site.import(&[]).ended(0).reported(&["1 image gets no tag", "garbage collection", "as="]);
 }
 
-/// A repository of signatures only, as `COSIGN_REPOSITORY` makes one: nothing there has the subject.
+/// A repository of signatures only, as `COSIGN_REPOSITORY` makes one: it never contains the subject.
 #[test]
 fn a_signature_list_carried_as_an_image_is_joined_like_any_other() {
     let site = TestSite::exported();
@@ -386,13 +386,13 @@ fn a_signature_list_carried_as_an_image_is_joined_like_any_other() {
     let mut command = gapferry();
     Ran::of(command.current_dir(site.path()).args(["prove", "receipt.json"])).ended(0).reported(&["1 image proven"]);
 
-    // A newer list from the vendor, and one there that has all of it.
+    // A newer list from the vendor, and a target list that contains all of it.
     let second = signature(&site.app, "the vendor's second key");
     elsewhere(&site.source, &[&site.vendor, &second]);
     export();
     site.import(&[]).ended(0);
     assert_eq!(there().len(), 3);
-    // What is no list is not replaced.
+    // A manifest that is not a list is not replaced.
     let strange = images::oci("team/signatures", &tag, &["an image"]);
     strange.push(&site.target);
     site.import(&[]).ended(1).reported(&["is not a list of signatures", "--on-existing skip"]);
@@ -428,12 +428,12 @@ fn a_referrers_list_carried_as_an_image_loses_no_referrer_of_the_target() {
     expected.sort_unstable();
     assert_eq!(listed, expected);
     assert_eq!(site.changes(&[]), 0);
-    // As another tool writes the same list.
+    // The same list in another tool's formatting.
     let manifest = serde_json::to_vec_pretty(&there).unwrap();
     Image { manifest, ..ours.clone() }.push(&site.target);
     let mut command = gapferry();
     Ran::of(command.current_dir(site.path()).args(["prove", "receipt.json"])).ended(0).reported(&["1 image proven"]);
-    // And the list of the bundle: nothing of it is missing there, so nothing is in the way either.
+    // With the bundle's list at the target, nothing is missing and nothing conflicts.
     let listed: Value = serde_json::from_slice(&ours.manifest).unwrap();
     let same = Image { manifest: serde_json::to_vec_pretty(&listed).unwrap(), ..ours };
     same.push(&site.target);
@@ -454,7 +454,7 @@ fn a_receipt_can_be_proven_after_the_isolated_side_signed() {
     prove().ended(0).reported(&["1 image proven"]);
     site.sign_there(&[&site.vendor, &site.own]);
     prove().ended(0).reported(&["1 image proven"]);
-    // As a garbage collection of untagged manifests does it.
+    // As a garbage collection of untagged manifests does.
     let ours = list(&site.app, "sig", std::slice::from_ref(&site.vendor));
     site.target.request("DELETE", &format!("/v2/team/app/manifests/{}", ours.digest())).send().expect(202);
     prove().ended(0).reported(&["1 image proven"]);

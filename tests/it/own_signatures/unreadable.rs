@@ -1,4 +1,4 @@
-//! Lists at the target that cannot be read: they are left alone, and cost no image.
+//! Unreadable lists at the target are left alone and fail no image.
 
 use serde_json::Value;
 
@@ -8,7 +8,7 @@ use crate::support::faulty::{Answer, Server, exchange};
 use crate::support::images;
 use crate::support::registry::Registry;
 
-/// Answers what is asked about manifests of these tags as `fault` says, and hands the rest to the registry.
+/// Answers requests for these tags' manifests with `fault`, and passes the rest to the registry.
 async fn unreadable(target: &Registry, tag: String, fault: &'static str) -> Server {
     let host = target.host().to_owned();
     let denied = || Answer::new(403).body(r#"{"errors":[{"code":"DENIED","message":"requested access is denied"}]}"#);

@@ -1,4 +1,4 @@
-//! A list of tags that is not whole.
+//! Incomplete lists of tags.
 
 use crate::limits::shop::Shop;
 use crate::reads::{all_output, assert_code, gapferry, json, path};

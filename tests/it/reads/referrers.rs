@@ -1,4 +1,4 @@
-//! Registries that do not say what is attached to an image: the image travels, and nobody takes silence for “nothing”.
+//! Registries that do not say what is attached to an image: the image travels, and silence never means “nothing”.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -16,7 +16,7 @@ fn two_images() -> Shop {
     Shop::with(&[("team/app:1", "one"), ("team/other:1", "two")])
 }
 
-/// A registry with two images that answers questions about referrers with `answer`.
+/// A registry with two images that answers referrers requests with `answer`.
 async fn answering(answer: impl Fn() -> Answer + Send + Sync + 'static) -> Server {
     let shop = two_images();
     Server::registry(move |request, _| match request.target.contains("/referrers/") {
@@ -30,12 +30,12 @@ fn both(server: &Server) -> [String; 2] {
     ["app", "other"].map(|name| format!("{}/team/{name}:1", server.address))
 }
 
-/// What was printed, as JSON.
+/// The printed JSON.
 fn printed(output: &std::process::Output) -> Value {
     serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {}", all_output(output)))
 }
 
-/// Images of a lock that may have more attached than it says.
+/// The number of images in a lock that may have more companions than it lists.
 fn unknown(lock: &Value) -> usize {
     lock["images"].as_array().unwrap().iter().filter(|image| image["attachedUnknown"] == true).count()
 }
@@ -80,12 +80,12 @@ async fn an_image_with_unknown_referrers_travels_with_one_warning() {
     }
 }
 
-/// Whoever can break the answer for one image must not hide the signatures of others.
+/// An attacker who can break the answer for one image must not hide the signatures of others.
 #[tokio::test]
 async fn a_useless_referrers_answer_affects_only_its_image() {
     let empty = || Answer::new(200).with("Content-Type", OCI_INDEX).body(index(OCI_INDEX, &[]));
     let damaged = r#"{"errors":[{"code":"MANIFEST_INVALID","message":"a referrer is damaged"}]}"#;
-    // (what is answered about the first image, the first time or always, and how many images remain open)
+    // (the answer about the first image, once or always, and the number of images left in doubt)
     let page = || Answer::new(200).body("<!doctype html><title>Sign in</title>");
     let cases: [(&str, Answer, bool, usize); 6] = [
         ("damaged there", Answer::new(500).body(damaged), false, 1),
@@ -126,7 +126,7 @@ async fn an_export_with_unknown_referrers_makes_a_bundle_that_verifies() {
     let [one, two] = both(&server);
     assert_code(&gapferry(&["export", &one, &two, "-o", path(&bundle)]).await, 0);
     assert_code(&gapferry(&["verify", path(&bundle)]).await, 0);
-    // Whoever looks at it learns that there may be signatures.
+    // `list` and `inspect` say that there may be signatures.
     let bundle = path(&bundle);
     assert!(all_output(&gapferry(&["list", bundle]).await).contains("unknown"));
     assert_eq!(unknown(&printed(&gapferry(&["list", bundle, "--json"]).await)), 2);
@@ -204,7 +204,7 @@ async fn a_replaced_signature_does_not_return_when_the_api_fails() {
     );
 }
 
-/// The list is read for signatures only: an image that was named by its tag does not wait for the end of it.
+/// The list is read only for signatures: an image named by its tag does not wait for its end.
 #[tokio::test]
 async fn an_endless_tag_list_does_not_delay_an_image_named_by_tag() {
     let mut shop = two_images();
@@ -286,7 +286,7 @@ async fn a_signature_of_the_last_bundle_is_kept_while_referrers_are_unknown() {
     assert_eq!((attached(&listed["images"]), unknown(&listed)), (json!(digest), 2));
     assert_code(&gapferry(&["verify", "--full", path(&bundle)]).await, 0);
 
-    // Of an image that the tag no longer means it says nothing.
+    // The earlier bundle says nothing about the image that the tag means now.
     moved.store(true, Ordering::Relaxed);
     assert_code(&gapferry(&export).await, 0);
     let listed = printed(&gapferry(&["list", path(&bundle), "--json"]).await);
@@ -324,7 +324,7 @@ async fn a_lock_keeps_readable_companions_while_referrers_are_unknown() {
     }
 }
 
-/// An index, as what stands under a fallback tag.
+/// An index, as stored under a fallback tag.
 fn index(media_type: &str, manifests: &[&[u8]]) -> Vec<u8> {
     let entry = |bytes: &&[u8]| json!({ "mediaType": OCI_MANIFEST, "digest": sha256(bytes), "size": bytes.len() });
     let manifests: Vec<Value> = manifests.iter().map(entry).collect();
@@ -347,7 +347,7 @@ async fn a_fallback_tag_attaches_only_manifests_that_name_the_subject() {
         manifest.to_string().into_bytes()
     };
     let (ours, other) = (signature(&subject), signature(&sha256(b"another image")));
-    // (what stands under the tag, how many are attached)
+    // (the content of the tag, the number of companions)
     let cases: [(&str, Vec<u8>, usize); 4] = [
         (OCI_INDEX, index(OCI_INDEX, &[&ours]), 1),
         (OCI_INDEX, index(OCI_INDEX, &[&other]), 0),
@@ -364,7 +364,7 @@ async fn a_fallback_tag_attaches_only_manifests_that_name_the_subject() {
                 last if last == sha256(&ours) => with(OCI_MANIFEST, &ours),
                 last if last == sha256(&other) => with(OCI_MANIFEST, &other),
                 last if last == sha256(b"{}") => Answer::new(200).body("{}"),
-                // It may not list tags.
+                // The account may not list tags.
                 "list?n=1000" => Answer::new(403),
                 _ => shop.answer(request),
             }
@@ -379,7 +379,7 @@ async fn a_fallback_tag_attaches_only_manifests_that_name_the_subject() {
     }
 }
 
-/// One entry that some tool wrote badly must not cost an image all its signatures.
+/// One badly written entry must not cost an image all its signatures.
 #[tokio::test]
 async fn readable_entries_of_a_referrers_list_are_carried_and_the_rest_marked_unknown() {
     let shop = two_images();
@@ -399,7 +399,7 @@ async fn readable_entries_of_a_referrers_list_are_carried_and_the_rest_marked_un
     algorithm["digest"] = json!("md5:d41d8cd98f00b204e9800998ecf8427e");
     let none = Value::Null;
     let to = |target: &str| Some(format!("<{target}>; rel=\"next\""));
-    // (an entry beside two good ones, and where the page leads)
+    // (an entry beside two good ones, and the next page)
     let cases = [
         ("null", Some(&none), None),
         ("a size that is text", Some(&report), None),
