@@ -1,12 +1,12 @@
-//! Who may know whom, kept as a test: every room has a rank of its own and names only rooms of a lower rank.
+//! The dependency rules between rooms: every room has a rank and names only rooms of lower rank.
 //!
-//! A room is a module directly below the crate. Every path `crate::room::…` (and `super` chains cannot leave a room) in
-//! code, not in comments, is an edge. Only the application joins concrete transports with stages; the command line names what
-//! they found, to show it.
+//! A room is a module directly below the crate. Every path `crate::room::…` in code, not in comments, is an edge;
+//! `super` chains cannot leave a room. Only the application joins concrete transports with stages; the command line
+//! names their results to show them.
 
 use std::path::Path;
 
-/// Each room, from the ground up. A room may name the rooms before it and itself.
+/// The rooms from the bottom up. A room may name itself and the rooms before it.
 const ROOMS: &[&str] = &[
     "spool",
     "oci",

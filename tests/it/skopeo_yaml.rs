@@ -1,4 +1,5 @@
-//! The file of `skopeo sync --src yaml`: skopeo's dry run and our rules name the same images of a real registry.
+//! The file of `skopeo sync --src yaml`: skopeo's dry run and gapferry's rules select the same images of a real
+//! registry.
 
 use gapferry::oci::Tag;
 use gapferry::pipeline::allowlist::{Allowlist, Select};
@@ -23,7 +24,7 @@ fn filled_registry() -> Registry {
     registry
 }
 
-/// What skopeo would copy, sorted; it logs one line for each.
+/// The images skopeo would copy, sorted; it logs one line for each.
 fn by_skopeo(yaml: &str) -> Vec<String> {
     let directory = tempdir();
     let file = directory.path().join("sync.yaml");
@@ -40,7 +41,7 @@ fn by_skopeo(yaml: &str) -> Vec<String> {
     references
 }
 
-/// What our rules select from the tags that the registry lists, sorted.
+/// The images gapferry's rules select from the registry's tags, sorted.
 fn by_us(registry: &Registry, yaml: &str) -> Vec<String> {
     let list = Allowlist::parse_sources(&[], &[("sync.yaml".to_owned(), yaml.as_bytes().to_vec())])
         .unwrap_or_else(|problems| panic!("{problems:#?}"));
@@ -58,7 +59,7 @@ fn by_us(registry: &Registry, yaml: &str) -> Vec<String> {
     references
 }
 
-/// The body of the file below the registry's key; `expected` is how many images it names.
+/// `body` is the part of the file below the registry's key; `expected` is the number of images it selects.
 #[track_caller]
 fn assert_same(registry: &Registry, body: &str, expected: usize) {
     let yaml = format!("{}:\n  tls-verify: false\n{body}", registry.host());

@@ -15,7 +15,7 @@ use crate::support::images::{self, Corpus, Image};
 use crate::support::registry::Registry;
 use crate::support::{gapferry, sha256, tempdir};
 
-/// A tar of what is in `directory`, by the tar everybody has.
+/// A tar of the contents of `directory`, made by the system's tar.
 fn packed(directory: &Path, name: &str, into: &Path) -> PathBuf {
     let tar = into.join("storage.tar");
     let status = Command::new("tar").arg("-C").arg(directory).arg("-cf").arg(&tar).arg(name).status().unwrap();
@@ -23,7 +23,7 @@ fn packed(directory: &Path, name: &str, into: &Path) -> PathBuf {
     tar
 }
 
-/// What the registry itself says of every tag.
+/// The digest of every tag according to the registry itself.
 fn tags_of(registry: &Registry, corpus: &Corpus) -> BTreeMap<String, String> {
     let tagged = corpus.images.iter().filter(|image| image.tag.is_some());
     tagged
@@ -53,7 +53,7 @@ async fn every_tag_is_found_with_its_digest_and_all_its_content() {
     }
 }
 
-/// The manifest, its children and blobs, all proven; foreign layers are not there.
+/// Reads and verifies the manifest, its children and blobs; foreign layers are absent.
 async fn read_all(storage: &Storage, repository: &Repository, digest: Digest) {
     let mut ahead = vec![digest];
     while let Some(digest) = ahead.pop() {
@@ -75,7 +75,7 @@ async fn read_all(storage: &Storage, repository: &Repository, digest: Digest) {
     }
 }
 
-/// What a command says of a storage as JSON, which has to be all of standard output; and its exit code.
+/// A command's JSON report about a storage, which must be all of standard output, and its exit code.
 fn report(arguments: &[&str], storage: &Path) -> (serde_json::Value, i32) {
     let output = gapferry().args(arguments).arg(storage).arg("--json").output().unwrap();
     let report = serde_json::from_slice(&output.stdout);
@@ -88,7 +88,7 @@ fn list(storage: &Path) -> serde_json::Value {
     report
 }
 
-/// What is wrong with `name`, by `path: kind: what`; empty when nothing is.
+/// The problems of `name` as `path: kind: what`; empty if there are none.
 fn wrong_with(report: &serde_json::Value, name: &str) -> Vec<String> {
     let faults = report["problems"].as_array().unwrap().iter();
     let of_image = faults.filter(|fault| fault["images"].as_array().unwrap().iter().any(|image| image == name));
@@ -96,7 +96,7 @@ fn wrong_with(report: &serde_json::Value, name: &str) -> Vec<String> {
     of_image.map(|f| format!("{}: {}: {}", text(&f["path"]), text(&f["code"]), text(&f["found"]))).collect()
 }
 
-/// Something that happens to the storage of an image, and what has to be said of it.
+/// Damage to an image's storage, and the expected message.
 type Accident = (&'static str, fn(&Path, &Image), &'static str);
 
 fn link(root: &Path, image: &Image) -> PathBuf {
@@ -118,7 +118,7 @@ fn layer(root: &Path, image: &Image) -> PathBuf {
     data(root, &sha256(image.blobs.last().unwrap()))
 }
 
-/// Where the registry keeps the link of a layer.
+/// The path of a layer's link in the registry's storage.
 fn layer_link(root: &Path, image: &Image) -> PathBuf {
     let hex = sha256(image.blobs.last().unwrap()).replace("sha256:", "");
     root.join(format!("repositories/{}/_layers/sha256/{hex}/link", image.repository))
@@ -130,7 +130,7 @@ fn behind_a_link(path: PathBuf, root: &Path) {
     std::os::unix::fs::symlink(kept, path).unwrap();
 }
 
-/// Those that cost an image, and that whoever only looks at sizes sees too.
+/// Damage that affects an image and shows even if only sizes are checked.
 const ACCIDENTS: [Accident; 18] = [
     ("empty", |root, image| fs::write(link(root, image), "").unwrap(), "current/link: bad-link: the link is empty"),
     (
@@ -171,7 +171,7 @@ const ACCIDENTS: [Accident; 18] = [
     (
         "child-collected",
         |root, image| {
-            // As `registry garbage-collect --delete-untagged` leaves it.
+            // The state after `registry garbage-collect --delete-untagged`.
             let hex = image.children[0].digest().replace("sha256:", "");
             let revision = format!("repositories/{}/_manifests/revisions/sha256/{hex}", image.repository);
             fs::remove_dir_all(root.join(revision)).unwrap();
@@ -181,7 +181,7 @@ const ACCIDENTS: [Accident; 18] = [
     ),
 ];
 
-/// Those that only a check sees.
+/// Damage that only `check` finds.
 const HIDDEN: [Accident; 3] = [
     (
         "flipped",
@@ -313,7 +313,7 @@ fn schema_1_manifests_and_symlinked_tag_directories_are_reported() {
     }
 }
 
-/// distribution keeps content under its sha256 and links what is called otherwise to that.
+/// distribution stores content under its sha256, and links other digests to that.
 #[test]
 fn a_layer_named_by_sha512_is_found_and_verified() {
     let registry = Registry::start();
@@ -375,7 +375,7 @@ fn the_list_shows_shared_content_and_platforms() {
     assert!(listed["images"][0]["size"].as_u64().unwrap() > shared(0));
 }
 
-/// Reading one where it stands would mean unpacking it once for every blob.
+/// Reading a compressed tar in place would mean decompressing it once for every blob.
 #[test]
 fn a_compressed_storage_tar_is_refused_with_reason_and_remedy() {
     let registry = Registry::start();
@@ -399,7 +399,7 @@ fn a_compressed_storage_tar_is_refused_with_reason_and_remedy() {
     }
 }
 
-/// A registry would take it, and nobody who pulls would.
+/// A registry would accept it, but no client could pull it.
 #[test]
 fn check_and_list_report_an_index_with_a_wrong_child_size() {
     let registry = Registry::start();
@@ -419,7 +419,7 @@ fn check_and_list_report_an_index_with_a_wrong_child_size() {
     assert_eq!(wrong_with(&checked, "lie:child"), [] as [&str; 0]);
 }
 
-/// By the example of `migrate --help`, whoever looks for what is not ok.
+/// The example in `migrate --help` looks for images that are not ok.
 #[test]
 fn an_image_with_an_empty_tag_link_is_listed_and_every_row_has_a_type() {
     let registry = Registry::start();
@@ -447,7 +447,7 @@ fn an_image_with_an_empty_tag_link_is_listed_and_every_row_has_a_type() {
     assert!(row("team/emptied:1").ends_with("damaged") && text.contains("3 images in 3 repositories"), "{text}");
 }
 
-/// As docker-registry 2.8 does; whoever migrates has the bytes all the same.
+/// docker-registry 2.8 does not serve such a layer; a migration still has its bytes.
 #[test]
 fn check_reports_a_layer_without_its_link_and_migrate_can_still_carry_it() {
     let registry = Registry::start();

@@ -1,4 +1,4 @@
-//! Programs that a bundle takes along: they come out of every form as they went in, and nobody else is hurt by them.
+//! Tools packed into a bundle: every form returns them unchanged, and they affect nothing else.
 
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, PermissionsExt};
@@ -51,7 +51,7 @@ impl Fixture {
         self.run(&[&["export", "--locked", "images.lock", "-o", out], more].concat())
     }
 
-    /// With both tools.
+    /// Exports with both tools.
     fn packed(&self, out: &str, more: &[&str]) {
         self.export(out, &[&["--tool-file", "hello", "--tool-file", "data.bin"], more].concat()).ended(0);
     }
@@ -65,7 +65,7 @@ impl Fixture {
         names
     }
 
-    /// Each image is at the target as it was at its source, and nothing else is.
+    /// Checks that the target has each image as at its source, and nothing else.
     #[track_caller]
     fn has_arrived(&self, target: &Registry) {
         let catalog = target.request("GET", "/v2/_catalog").send().text();
@@ -76,7 +76,7 @@ impl Fixture {
         }
     }
 
-    /// Changes a byte of a file of a bundle, in the middle.
+    /// Changes a byte in the middle of a file of a bundle.
     fn damage(&self, bundle: &str, path: &str) {
         let place = self.path(bundle);
         let (file, begin, size) = match place.is_dir() {
@@ -108,7 +108,7 @@ fn mode(path: &Path) -> u32 {
 #[test]
 fn the_packed_program_can_be_extracted_from_every_form_with_standard_tools_and_runs() {
     let fixture = Fixture::new();
-    // Under another name, and without what a debugger would want, which is most of it.
+    // Under another name, and stripped of debug information, which is most of the file.
     let program = fixture.path("started-as");
     let stripped = Command::new("strip").arg("-o").arg(&program).arg(env!("CARGO_BIN_EXE_gapferry")).status();
     assert!(stripped.unwrap().success());
@@ -137,7 +137,7 @@ fn the_packed_program_can_be_extracted_from_every_form_with_standard_tools_and_r
     comes_out(&fixture.path("tar"));
     run(&format!("mkdir stream && {export} - | tar -xf - -C stream tools/gapferry SHA256SUMS"));
     comes_out(&fixture.path("stream"));
-    // Too large for these: it is cut.
+    // The program is larger than these volumes, so it is cut.
     run("./started-as split bundle.tar -o part --volume-size 16MB && rm bundle.tar");
     run("./started-as join part.*.tar -o joined && rm part.*");
     comes_out(&fixture.path("joined"));
@@ -153,7 +153,7 @@ fn the_same_lock_and_tools_give_the_same_bytes_and_changed_tools_do_not() {
     fixture.packed("other.tar", &[]);
     let again = fixture.export("other.tar", &["--tool-file", "data.bin", "--tool-file", "hello"]).ended(0);
     again.reported(&["other.tar: unchanged"]);
-    // Of the same length: only its digest tells.
+    // The same length: only the digest differs.
     fixture.write("hello", SCRIPT.replace("hello", "HELLO").as_bytes());
     let gets = fixture.source.count("GET", "/blobs/", 200);
     for out in ["other.tar", "directory"] {
@@ -163,7 +163,7 @@ fn the_same_lock_and_tools_give_the_same_bytes_and_changed_tools_do_not() {
     }
     assert!(bytes("one.tar") != bytes("other.tar"));
     assert_eq!(fs::read(fixture.path("directory/tools/hello")).unwrap(), SCRIPT.replace("hello", "HELLO").as_bytes());
-    // One that is not wanted any more goes, and no layer was fetched again for any of this.
+    // A tool that is no longer wanted is removed, and no layer was fetched again for any of this.
     fixture.export("directory", &["--tool-file", "hello"]).ended(0);
     fixture.export("other.tar", &[]).ended(0);
     let left: Vec<String> = files_below(&fixture.path("directory/tools")).into_iter().map(|(name, _)| name).collect();
@@ -195,7 +195,7 @@ fn every_command_recognizes_the_tools_of_a_bundle() {
     let listed: serde_json::Value = serde_json::from_str(&listed).unwrap();
     assert_eq!(listed["tools"][1]["path"], "tools/hello");
     assert_eq!(listed["tools"][1]["size"], SCRIPT.len());
-    // Out of a pipe the tools come before the manifests.
+    // In a pipe, the tools come before the manifests.
     let target = Registry::start();
     let export = ["--locked", "images.lock", "-o", "-", "--tool-file", "hello", "--tool-file", "data.bin"];
     let streamed = gapferry().current_dir(fixture.directory.path()).arg("export").args(export).output().unwrap();
@@ -225,7 +225,7 @@ fn a_changed_tool_is_named_and_blamed_on_no_image() {
         fixture.run(&["import", out, "--to", &format!("{}/m", target.host())]).ended(3).reported(&["tools/hello"]);
         assert_eq!(target.uploads(), 0);
     }
-    // Out of a pipe, too, before anything is pushed.
+    // From a pipe, the damage is found before anything is pushed.
     let target = Registry::start();
     for args in [&["verify", "-"][..], &["import", "-", "--to", &format!("{}/m", target.host())]] {
         let mut command = gapferry();
@@ -234,7 +234,7 @@ fn a_changed_tool_is_named_and_blamed_on_no_image() {
         assert!(format!("{}{}", ran.stdout, ran.stderr).contains("tools/hello: wrong digest"), "{ran:#?}");
     }
     assert_eq!(target.uploads(), 0);
-    // A program that nobody declared is the last thing to be run.
+    // An undeclared program is the last thing anyone should run.
     fixture.packed("more", &[]);
     fs::copy(fixture.path("hello"), fixture.path("more/tools/setup.sh")).unwrap();
     let message = fixture.run(&["verify", "more"]).ended(3).stdout;
@@ -249,7 +249,7 @@ fn a_signature_covers_the_tools() {
     shell(fixture.directory.path(), make);
     fixture.packed("bundle", &["--sign-key", "a.pem"]);
     fixture.run(&["verify", "bundle", "--key", "a.pub"]).ended(0);
-    // Whoever changes a tool cannot make the sums say so.
+    // An attacker who changes a tool cannot change the signed sums.
     fixture.write("bundle/tools/hello", b"#!/bin/sh\nrm -rf /\n");
     let sum = "s=$(sha256sum bundle/tools/hello | cut -c1-64); sed -i \"s|^.* tools/hello$|$s  tools/hello|\" bundle/SHA256SUMS";
     shell(fixture.directory.path(), sum);
@@ -277,7 +277,7 @@ fn a_damaged_tool_blocks_no_image_repair_and_is_restored_from_the_same_file() {
         let repaired = fixture.run(&["repair", out, repair]).ended(3).stdout;
         assert!(repaired.contains("1 file repaired, 1 file not in"), "{repaired}");
         assert!(repaired.contains("tools/hello: wrong digest") && !repaired.contains("affects"), "{repaired}");
-        // Another file of that name would cross for nothing.
+        // Another file of that name would cross the gap in vain.
         fixture.run(&["verify", out, "--missing", "missing.json"]).ended(3);
         fs::create_dir_all(fixture.path("wrong")).unwrap();
         fixture.write("wrong/hello", b"of another version");
@@ -300,7 +300,7 @@ fn a_damaged_tool_blocks_no_image_repair_and_is_restored_from_the_same_file() {
 fn tools_are_stored_once_in_a_set_of_volumes_and_survive_join() {
     let fixture = Fixture::new();
     fixture.packed("bundle.tar", &[]);
-    // In these data.bin is cut, and so is a layer.
+    // In these volumes data.bin is cut, and so is a layer.
     for (at, size) in ["64KiB", "300kB", "1MB", "10MB"].into_iter().enumerate() {
         let name = format!("split{at}");
         fixture.run(&["split", "bundle.tar", "-o", &name, "--volume-size", size]).ended(0);
@@ -342,10 +342,10 @@ fn exported_volumes_contain_the_tools_and_import_in_any_order() {
     let to = format!("{}/m", target.host());
     let take = |volume: &&str| fixture.run(&["import", volume, "--state", "state", "--to", &to]).code;
     let codes: Vec<Option<i32>> = volumes.iter().rev().map(take).collect();
-    // Nothing is waited for once the images are there: what is left to come are tools.
+    // The import waits for nothing once the images are there: only tools are missing.
     assert!(codes.starts_with(&[Some(6)]) && codes.ends_with(&[Some(0)]), "{codes:?}");
     fixture.has_arrived(&target);
-    // Of a volume that is away nothing is said but that; a tool is no image.
+    // A missing volume causes only that one message; a tool is not an image.
     let message = fixture.run(&[&["verify"], &volumes[1..]].concat()).ended(3).stdout;
     assert!(message.contains("volume 1 of") && !message.contains("tools/"), "{message}");
     let holds =

@@ -1,5 +1,5 @@
-//! Directories of certificates, as sites lay them out for docker and podman, against real TLS listeners that ask for a
-//! certificate of ours.
+//! Certificate directories as sites lay them out for docker and podman, against real TLS listeners that ask for a
+//! client certificate.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -13,7 +13,7 @@ use crate::registry::tls::{Listener, Pair, reach};
 use crate::registry::{client, config};
 use crate::support::faulty::{Answer, Server};
 
-/// A private authority of a site.
+/// A site's private certificate authority.
 struct Authority {
     directory: PathBuf,
     name: &'static str,
@@ -30,7 +30,7 @@ impl Authority {
         self.directory.join(format!("{}-ca.pem", self.name))
     }
 
-    /// A certificate for 127.0.0.1, or for whoever shows it.
+    /// Issues a certificate for 127.0.0.1, or for a client.
     fn sign(&self, name: &str) -> Pair {
         let ca = |extension: &str| format!("{}-ca.{extension}", self.name);
         let (subject, file) = (format!("/CN={name}"), format!("{}-{name}", self.name));
@@ -44,7 +44,7 @@ impl Authority {
     }
 }
 
-/// With a new key `NAME.key`, written to `NAME.pem`.
+/// Runs openssl with a new key `NAME.key`; the certificate goes to `NAME.pem`.
 fn openssl(directory: &Path, arguments: &[&str], name: &str) {
     let (certificate, key) = (format!("{name}.pem"), format!("{name}.key"));
     let made = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-out", &certificate];
@@ -56,7 +56,7 @@ fn run(directory: &Path, arguments: &[&str]) {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// Places where a machine keeps certificates, strongest first.
+/// The directories where a machine keeps certificates, highest precedence first.
 struct Places(tempfile::TempDir);
 
 impl Places {
@@ -64,7 +64,7 @@ impl Places {
         Places(tempfile::tempdir().unwrap())
     }
 
-    /// The directory `host` in one of the places, made.
+    /// Creates the directory `host` in one of the places.
     fn of(&self, place: &str, host: &str) -> PathBuf {
         let directory = self.0.path().join(place).join(host);
         std::fs::create_dir_all(&directory).unwrap();
@@ -86,7 +86,7 @@ fn put_pair(directory: &Path, name: &str, pair: &Pair) {
     put(directory, &format!("{name}.key"), &pair.key);
 }
 
-/// A registry that only speaks to whom `clients` knows.
+/// A registry that accepts only clients certified by `clients`.
 fn listener(directory: &Path, server: &Pair, clients: &Authority) -> Listener {
     Listener::start(directory, server, Some(&clients.certificate()))
 }
@@ -198,10 +198,10 @@ async fn redirected_storage_is_trusted_by_the_given_directory_but_gets_no_client
     std::fs::create_dir(&named).unwrap();
     put(&named, "ca.crt", &site.certificate());
     put_pair(&named, "client", &site.sign("us"));
-    // Both speak to whoever names them; the second only to whoever shows a certificate.
+    // The listeners accept clients that trust them; the second also wants a client certificate.
     for (storage, reached) in [(&open, true), (&asking, false)] {
         let places = Places::new();
-        // That something is known of the storage's own host makes no difference.
+        // Having certificates for the storage's own host makes no difference.
         for known in [false, true] {
             let mut config = places.config();
             config.tls.cert_dir = Some(named.clone());

@@ -1,4 +1,5 @@
-//! A registry under load: few uploads at once into one project, and patience with what it denies right after taking it.
+//! A registry under load: few simultaneous uploads into one project, and patience when it denies content it just
+//! accepted.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
@@ -15,7 +16,7 @@ use crate::registry::memory_source::{self, MemorySource, image, noise, repositor
 use crate::registry::{client, config};
 use crate::support::faulty::{Answer, Fault, Seen, Server, Sessions, Stage, last_byte};
 
-/// Takes blobs, and shows each of them once; what else is asked goes to `other`, with how often it was asked before.
+/// Accepts blobs and serves each of them once; other requests go to `other`, with the number of earlier ones.
 async fn taking(other: impl Fn(&Seen, usize) -> Answer + Send + Sync + 'static) -> Server {
     let (asked, unread) = (AtomicUsize::new(0), Mutex::new(0));
     Server::registry(move |request, _| match request.method.as_str() {
@@ -33,7 +34,7 @@ async fn taking(other: impl Fn(&Seen, usize) -> Answer + Send + Sync + 'static) 
     .await
 }
 
-/// What is asked when six blobs go into one project at once.
+/// The requests of six simultaneous pushes into one project.
 async fn asked_by_six_pushes(server: &Server, registries: &Registries) -> Vec<String> {
     registries.limit_uploads_per_project(&server.address, 1);
     let memory = MemorySource::default();
@@ -56,7 +57,7 @@ async fn uploads_into_one_project_take_turns() {
     assert_eq!(asked, ["POST", "PUT"].repeat(6));
 }
 
-/// A project where one thing is done at a time, on a server where the first request that fits falls silent.
+/// A project limited to one operation at a time, on a server where the first matching request stalls.
 async fn project_with_one_that_stands(method: &str, part: &str, stage: Stage) -> (Arc<Server>, Registries) {
     let server = Arc::new(taking(|_, _| Answer::new(201)).await);
     server.when(method, part).fault(Fault::Stall(stage));
@@ -145,7 +146,7 @@ async fn uploads_take_turns_even_if_registries_conf_covers_part_of_the_registry(
 
 #[tokio::test]
 async fn projects_do_not_wait_for_each_other() {
-    // Each POST is answered when the other project's has come, too.
+    // Each POST is answered only once the other project's POST has arrived.
     let (arrived, changed) = (Mutex::new(0), Condvar::new());
     let server = Server::registry(move |request, _| {
         if request.method == "POST" {
@@ -190,7 +191,7 @@ async fn a_manifest_refused_for_a_just_uploaded_blob_is_retried() {
         let repo = repository(&server.address, "a/b");
         let registries = client(config());
         let manifest = image(&blob, &[], None);
-        // What this run has not brought there is simply missing.
+        // Content that this run did not push is simply missing.
         let error = registries.put_manifest(&tag(&repo, "v1"), &manifest).await.unwrap_err();
         assert!(matches!(error.kind(), Kind::Refused | Kind::NotFound), "{error:?}");
         memory_source::push(&registries, &repo, &memory, &[&blob]).await.unwrap();
@@ -229,10 +230,10 @@ async fn just_uploaded_content_reported_missing_is_looked_up_again() {
     assert_eq!(server.count("HEAD", "/v2/a/b/blobs/"), 1, "absent is absent");
     memory_source::push(&registries, &repo, &memory, &[&blob]).await.unwrap();
     assert!(registries.has_blob(&repo, &blob).await.unwrap());
-    // Each time by HEAD and by GET.
+    // Each lookup uses HEAD and GET.
     assert_eq!(server.count("HEAD", "/v2/a/b/blobs/"), 3);
     registries.put_manifest(&tag(&repo, "v1"), &image(&blob, &[], None)).await.unwrap();
-    // Five tries, then it is believed.
+    // After five tries, the answer is believed.
     assert_eq!(Sink::resolve(&registries, &tag(&repo, "v1")).await.unwrap(), Lookup::Absent);
     assert_eq!(server.count("HEAD", "/v2/a/b/manifests/v1"), 5);
 }
@@ -287,7 +288,7 @@ async fn an_upload_uses_the_session_opened_by_a_failed_mount() {
     }
 }
 
-/// Left open, it would lie in the registry's storage for days.
+/// Left open, the session would stay in the registry's storage for days.
 #[tokio::test]
 async fn an_unused_upload_session_is_cancelled_at_the_end() {
     let server = Sessions::start();

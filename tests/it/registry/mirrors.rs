@@ -1,5 +1,5 @@
-//! Mirrors as `registries.conf` sets them before a registry: who is asked in which order, what becomes of one that is down,
-//! lacks the image, breaks off or lies, and that nobody gets credentials that are not his.
+//! Mirrors configured in `registries.conf`: the order of requests, mirrors that are down, lack the image, break off or
+//! serve wrong content, and that no server gets another's credentials.
 
 use std::sync::Arc;
 
@@ -17,14 +17,14 @@ use crate::support::faulty::{Answer, Fault, Proxy, Seen, Server, Stage};
 use crate::support::images::{self, Image};
 use crate::support::registry::{Options, Registry};
 
-/// What references name; where it is, only the routes know.
+/// The name in references; only the routes know its location.
 const NAME: &str = "registry.example";
 
 fn routes(text: &str) -> Routes {
     Routes::parse(&[("registries.conf".into(), text.into())]).unwrap()
 }
 
-/// `NAME` at `location` behind these mirrors, each with what is said of it beside its location.
+/// `NAME` at `location` behind these mirrors, each with its further settings.
 fn table(location: &str, mirrors: &[(&str, &str)]) -> String {
     let mirror = |(host, more): &(&str, &str)| format!("[[registry.mirror]]\nlocation = '{host}'\n{more}\n");
     let mirrors: String = mirrors.iter().map(mirror).collect();
@@ -54,12 +54,12 @@ fn digest(image: &Image) -> Digest {
     image.digest().parse().unwrap()
 }
 
-/// How much was read there; what pushing asked is not counted.
+/// The number of manifests and blobs read there; requests of pushes do not count.
 fn reads(registry: &Registry) -> usize {
     registry.requests().iter().filter(|asked| asked.method == "GET" && asked.path.contains("/team/")).count()
 }
 
-/// Everything of the image, proven; gives the digests of its blobs.
+/// Pulls and verifies the whole image; returns the digests of its blobs.
 async fn pull(registries: &Registries, reference: &Reference) -> Result<Vec<String>> {
     let manifest = registries.manifest(reference, Need::Required).await?.expect("it is there");
     let mut blobs = Vec::new();
@@ -79,7 +79,7 @@ fn warnings(recorder: &Recorder) -> Vec<String> {
     recorder.events().into_iter().filter_map(warning).collect()
 }
 
-/// `(where, manifests, blobs)`
+/// `(location, manifests, blobs)`
 fn served(registries: &Registries) -> Vec<(String, u64, u64)> {
     let message = |served: Served| (served.from.to_string(), served.manifests, served.blobs);
     registries.served().into_iter().map(message).collect()
@@ -174,7 +174,7 @@ async fn mirror_content_is_verified_and_a_wrong_digest_is_skipped() {
     let (registries, _) = through(primary.host(), &[(&lying.address, "")]);
     let error = pull(&registries, &tag(&named(), "1.0")).await.unwrap_err();
     assert_eq!(error.kind(), Kind::Damaged);
-    // Who has read it all and says that it was wrong gets it elsewhere.
+    // A reader that reports wrong bytes after the end gets the blob elsewhere.
     let (registries, recorder) = through(primary.host(), &[(&lying.address, "")]);
     let small = Cached::new(&registries, None);
     for blob in small.manifest(&tag(&named(), "1.0"), Need::Required).await.unwrap().unwrap().children() {
@@ -183,7 +183,7 @@ async fn mirror_content_is_verified_and_a_wrong_digest_is_skipped() {
     let message = warnings(&recorder);
     let named = |text: &&String| text.contains(&lying.address) && text.contains("wrong digest");
     assert_eq!(message.iter().filter(named).count(), image.blobs.len(), "{message:?}");
-    // What was thrown away is nobody's merit.
+    // Discarded bytes count for no server.
     let (place, own) = (format!("{}/team/app", lying.address), format!("{}/team/app", primary.host()));
     let mut message = served(&registries);
     message.sort_by_key(|(from, ..)| *from == own);
@@ -210,7 +210,7 @@ async fn a_mirror_that_alters_every_blob_is_dropped_without_doubling_traffic() {
     assert_eq!(warnings(&recorder).iter().filter(left_out).count(), 1, "{:?}", warnings(&recorder));
 }
 
-/// Otherwise one bad moment of the registry costs what its mirror does not have right.
+/// Otherwise one brief failure of the registry loses content that its mirror serves wrongly.
 #[tokio::test]
 async fn after_a_mirror_the_registry_may_serve_wrong_bytes_once_too() {
     let image = app();
@@ -233,8 +233,9 @@ async fn after_a_mirror_the_registry_may_serve_wrong_bytes_once_too() {
     }
 }
 
-/// A blob of 900,000 bytes at three registries behind lines of their own: at the first mirror, the second one and the
-/// registry itself. The first gives two thirds of it once and is down then. Who lies alters a byte of that part, too.
+/// A blob of 900,000 bytes at three registries, each behind its own proxy: the first mirror, the second one and the
+/// registry itself. The first serves two thirds of it once and then goes down. The `lying` one also alters a byte of
+/// its part.
 async fn broken_off_and_finished(lying: usize) -> ([String; 3], Registries, Arc<Recorder>) {
     let (content, memory, registries) = (noise(900_000), MemorySource::default(), [(); 3].map(|()| Registry::start()));
     let blob = memory.add(content.clone());
@@ -254,7 +255,7 @@ async fn broken_off_and_finished(lying: usize) -> ([String; 3], Registries, Arc<
     (places, reader, recorder)
 }
 
-/// Who gave how many bytes that were of use.
+/// The number of useful bytes from each server.
 fn merits(registries: &Registries) -> Vec<(String, u64)> {
     let served = registries.served().into_iter().filter(|served| served.bytes > 0);
     served.map(|served| (served.from.registry().to_owned(), served.bytes)).collect()
@@ -319,7 +320,7 @@ async fn a_registrys_credentials_are_never_sent_to_its_mirror() {
     );
     let repo = repository(primary.host(), "team/app");
     let mut given = Store::anonymous();
-    // A command's --creds count for all its registries, and so does a reference that names the mirror itself.
+    // A command's --creds apply to all its registries, including a mirror that a reference names directly.
     for registry in [primary.host(), &mirror.address] {
         given.set(registry, Credentials::basic("me", "secret"));
     }
@@ -420,7 +421,7 @@ async fn a_mirror_with_an_untrusted_certificate_needs_insecure() {
     let (lax, _) = through(primary.host(), &[(mirror.host(), "insecure = true")]);
     pull(&lax, &tag(&named(), "1.0")).await.unwrap();
     assert!(from(&lax).starts_with(mirror.host()));
-    // What the command line says counts more than the file.
+    // The command line overrides the file.
     let tls = TlsConfig { verify: Some(true), ..TlsConfig::default() };
     let text = table(primary.host(), &[(mirror.host(), "insecure = true")]);
     let (message, _) = watched(Config { tls, routes: routes(&text), ..config() });

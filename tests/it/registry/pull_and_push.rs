@@ -1,4 +1,4 @@
-//! A real registry: what goes in comes out.
+//! Pulls and pushes at a real registry.
 
 use futures_util::StreamExt;
 use gapferry::base::error::Kind;
@@ -52,7 +52,7 @@ async fn a_blob_streams_from_registry_to_registry() {
     let memory = MemorySource::default();
     let blob = memory.add(noise(2_000_000));
     memory_source::push(&registries, &there, &memory, &[&blob]).await.unwrap();
-    // Also within one registry, where upload and download share what the host allows.
+    // Also within one registry, where upload and download share the host's connection limit.
     for target in [&here, &repository(from.host(), "c")] {
         let origin = gapferry::content::Origin { source: &registries, repository: &there };
         registries.put_blob(target, &blob, &origin).await.unwrap();
@@ -70,7 +70,7 @@ async fn a_blob_is_mounted_or_uploaded() {
     memory_source::push(&registries, &first, &memory, &[&here]).await.unwrap();
     assert!(registries.mount(&second, &here, &first).await.unwrap());
     assert!(registries.has_blob(&second, &here).await.unwrap());
-    // The registry opens an upload session instead, which the upload uses.
+    // Instead of mounting, the registry opens an upload session, which the upload uses.
     assert!(!registries.mount(&second, &nowhere, &first).await.unwrap());
     memory_source::push(&registries, &second, &memory, &[&nowhere]).await.unwrap();
     assert!(registries.has_blob(&second, &nowhere).await.unwrap());
@@ -166,7 +166,7 @@ async fn referrers_are_kept_under_the_fallback_tag_of_a_registry_without_the_api
     pushed.sort();
     assert_eq!(found, pushed);
     assert!(listed.iter().all(|d| d.artifact_type() == Some("application/vnd.test.signature")));
-    // For everybody else the list has the manifests' annotations, too.
+    // For other clients, the list contains the manifests' annotations too.
     let list = server.manifest("a", gapferry::oci::Tag::referrers(&subject.digest()).as_str()).json();
     assert!(list["manifests"].as_array().unwrap().iter().all(|entry| entry["annotations"]["of"] == "test"), "{list}");
 }

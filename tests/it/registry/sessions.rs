@@ -1,4 +1,4 @@
-//! Large uploads that break: they go on where the registry keeps what it has got, and start again where it does not.
+//! Interrupted large uploads resume where the registry keeps partial content, and restart where it does not.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -42,7 +42,7 @@ async fn a_large_blob_is_one_patch_and_an_empty_put_and_a_small_one_a_single_put
     let asked: Vec<_> = server.asked().into_iter().map(|(method, length)| format!("{method} {length}")).collect();
     assert_eq!(asked, ["POST 0", "PATCH 2000000", "PUT 0", "GET 0"]);
     let seen = server.seen();
-    // Harbor counts the size of an upload by what its requests announce.
+    // Harbor counts an upload's size by the announced lengths of its requests.
     assert_eq!(seen[1].header("content-length"), "2000000");
     assert_eq!(seen[1].header("content-range"), "", "a stream from the start");
     assert_eq!(seen[2].header("content-length"), "0");
@@ -63,7 +63,7 @@ async fn a_broken_upload_resumes_where_the_registry_got_to() {
     assert_eq!(server.seen()[3].header("content-range"), "700000-1999999");
 }
 
-/// The refusal is about the time, not about PATCH: what the registry has is not sent again, and later uploads go in pieces too.
+/// The refusal is temporary and not about PATCH: received content is not sent again, and later uploads still use PATCH.
 #[tokio::test]
 async fn an_upload_interrupted_by_read_only_mode_resumes_in_its_session() {
     let (patches, began) = (AtomicUsize::new(0), AtomicUsize::new(0));
@@ -101,7 +101,7 @@ async fn breaks_with_enough_progress_between_them_use_up_no_tries() {
     let blob = push(&server, noise(7_000_000), impatient.clone()).await.unwrap();
     assert!(server.blob(&blob.digest).unwrap() == noise(7_000_000));
     assert_eq!(server.count("POST", "/v2/a/b/blobs/uploads/"), 1);
-    // A registry that takes next to nothing each time is given up.
+    // A registry that accepts almost nothing each time is given up.
     let server = Sessions::start();
     server.when("PATCH", "").always().fault(Fault::Reset(Stage::RequestBody(1000)));
     let error = push(&server, noise(SIZE), impatient).await.unwrap_err();
@@ -118,7 +118,7 @@ async fn a_token_that_expires_anywhere_in_an_upload_does_not_restart_it() {
     server.when("PUT", "").fault(Fault::ExpireTokens);
     let blob = push(&server, noise(SIZE), large()).await.unwrap();
     assert!(server.blob(&blob.digest).unwrap() == noise(SIZE));
-    // Each is made again with the new token; nothing that the registry has taken is sent again.
+    // Each request is repeated with the new token; content the registry has is not sent again.
     assert_eq!(methods(&server), ["POST", "PATCH", "PATCH", "GET", "GET", "PATCH", "PUT", "PUT", "GET"]);
     assert_eq!(server.asked().iter().filter(|(_, length)| *length == 1_300_000).count(), 1);
 }
@@ -140,11 +140,11 @@ async fn a_lost_answer_to_the_closing_request_does_not_lose_the_upload() {
 #[tokio::test]
 async fn after_416_the_registry_is_asked_for_its_offset() {
     let server = Sessions::start();
-    // The registry has all, and says it is not where the request is.
+    // The registry has everything and rejects the offset of the request.
     server.when("PUT", "").fault(Fault::Status(416));
     push(&server, noise(SIZE), large()).await.unwrap();
     assert_eq!(methods(&server), ["POST", "PATCH", "PUT", "GET", "PUT", "GET"]);
-    // Nothing came of it: a new upload costs as much as going on.
+    // The registry received nothing, so a new upload costs no more than resuming.
     let server = Sessions::start();
     server.when("PATCH", "").fault(Fault::Status(416));
     push(&server, noise(SIZE), large()).await.unwrap();
@@ -210,7 +210,7 @@ async fn a_blob_that_arrived_with_a_wrong_digest_is_sent_only_once_more() {
     }
 }
 
-/// A registry behind a gateway that lets no request through whose body is longer than `limit`, and what it has.
+/// A registry behind a gateway that refuses request bodies longer than `limit`, and the content it received.
 async fn behind_a_gateway(limit: usize) -> (Server, Arc<Mutex<Vec<u8>>>) {
     let stored = Arc::new(Mutex::new(Vec::new()));
     let store = stored.clone();
@@ -257,7 +257,7 @@ async fn a_gateway_with_a_body_limit_gets_small_enough_chunks() {
     assert!(server.seen().len() < 10);
 }
 
-/// What takes an upload, but for a PATCH that is answered so.
+/// A registry that accepts uploads, but answers PATCH like this.
 async fn refusing_patch(status: u16, body: &'static str) -> Server {
     Server::registry(move |request, _| match request.method.as_str() {
         "HEAD" | "GET" => last_byte(request).unwrap_or(Answer::new(404)),
@@ -269,7 +269,8 @@ async fn refusing_patch(status: u16, body: &'static str) -> Server {
     .await
 }
 
-/// A registry that denies in its own words denies the blob, whichever way it comes; a gateway that takes no PATCH has none.
+/// A registry's denial in its own words is about the blob, however it is sent; a gateway that refuses PATCH has no such
+/// words.
 #[tokio::test]
 async fn a_denial_in_a_registrys_own_words_is_final() {
     const QUOTA: &str = r#"{"errors":[{"code":"DENIED","message":"adding 19.1 MiB of storage resource, which when updated to current usage of 386.0 KiB will exceed the configured upper limit of 2.9 MiB."}]}"#;
@@ -399,7 +400,7 @@ async fn a_registry_that_refuses_patch_gets_the_blob_in_one_request() {
     }
 }
 
-/// ECR after a break: it takes what is sent and goes on naming the Range that it had before.
+/// ECR after a break: it accepts content but keeps reporting the earlier Range.
 #[tokio::test]
 async fn an_upload_whose_range_stays_stale_is_sent_again_in_one_request() {
     const HAD: usize = 700_000;
@@ -445,7 +446,7 @@ async fn harbor_counts_a_large_blob_once_against_the_quota() {
     let registries = client(Config { credentials, ..large() });
     memory_source::push(&registries, &repository(&address, "base/app"), &memory, &[&blob]).await.unwrap();
     assert!(harbor.has_blob("base/app", &blob.digest));
-    // A closing request that brings bytes after a PATCH would be one.
+    // Content in the closing request after a PATCH would be a violation.
     assert_eq!(harbor.violations(), Vec::<String>::new());
     assert!(harbor.pushes().iter().any(|push| push.method == "PATCH"));
 }

@@ -1,5 +1,5 @@
-//! What a registry took is what it stores: the last byte of an upload is read. An upload that was answered with success fails only
-//! on evidence.
+//! Verifies that a registry stored what it accepted, by reading the last byte of an upload. An upload that was answered
+//! with success fails only on evidence.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use crate::registry::memory_source::{self, MemorySource, noise, repository};
 use crate::registry::{client, config, watched};
 use crate::support::faulty::{Answer, Fault, Seen, Server, Sessions, Stage, ranged};
 
-/// The requests for single bytes of blobs.
+/// The single-byte reads of blobs.
 fn reads(seen: &[Seen]) -> Vec<String> {
     seen.iter().filter(|request| request.byte().is_some()).map(|request| request.target.clone()).collect()
 }
@@ -36,7 +36,7 @@ async fn the_last_byte_of_each_digest_is_read_once_after_its_first_upload() {
     assert_eq!(asked, [&["POST", "PUT", "GET"][..], &["POST", "PUT"].repeat(5)].concat());
 }
 
-/// A registry that takes every upload and has other content, `answer`, when it is read.
+/// A registry that accepts every upload and returns other content, `answer`, when read.
 async fn keeping(answer: impl Fn(&Seen) -> Answer + Send + Sync + 'static) -> Server {
     Server::registry(move |request, _| match request.method.as_str() {
         "POST" => Answer::new(202).with("Location", "/u"),
@@ -49,7 +49,7 @@ async fn keeping(answer: impl Fn(&Seen) -> Answer + Send + Sync + 'static) -> Se
 #[tokio::test]
 async fn a_registry_that_stored_another_file_is_reported_in_every_repository() {
     let servers = [
-        // An empty file, a shorter one, a longer one, one without an end behind a right length, and none.
+        // An empty file, a shorter one, a longer one, one of the announced length that ends early, and none.
         keeping(|_| Answer::new(416)).await,
         keeping(|_| Answer::new(200).body("cut")).await,
         keeping(|request| ranged(request, &noise(2000))).await,
@@ -67,7 +67,8 @@ async fn a_registry_that_stored_another_file_is_reported_in_every_repository() {
     }
 }
 
-/// A registry that can be pushed to and not read from here: firewalls, policies and storage out of reach fail no push.
+/// A registry may accept pushes and not be readable from here: firewalls, policies and unreachable storage fail no
+/// push.
 #[tokio::test]
 async fn a_refused_or_failed_check_read_proves_nothing_and_is_the_last() {
     // Nothing listens there.
@@ -116,7 +117,7 @@ async fn a_blob_unreadable_before_its_upload_must_be_readable_after_it() {
     assert_eq!(error.reason(), Some(&Reason::DamagedTarget), "{error:?}");
 }
 
-/// A slow storage would make one upload wait for the next, however many may run at once.
+/// Slow storage would make one upload wait for the next, however many may run at once.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slow_check_read_delays_no_upload() {
     let server = Arc::new(Sessions::start());

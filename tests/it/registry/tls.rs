@@ -1,4 +1,4 @@
-//! Real TLS listeners, with certificates as sites have them.
+//! Real TLS listeners with certificates as sites use them.
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -23,7 +23,7 @@ fn unverified() -> Config {
     Config { tls: TlsConfig { verify: Some(false), ..TlsConfig::default() }, ..config() }
 }
 
-/// Whether the registry can be spoken to at all.
+/// Checks that the registry can be reached.
 pub async fn reach(host: &str, config: Config) -> Result<()> {
     client(config)
         .manifest(&tag(&repository(host, "a"), "v1"), Need::Required)
@@ -141,7 +141,7 @@ async fn a_file_without_certificates_is_refused_before_any_request() {
 
 #[tokio::test]
 async fn plain_http_to_another_machine_needs_an_option() {
-    // Stands for another machine: a name that is not this machine's, reached through a proxy that is.
+    // Simulates another machine: a name that is not local, reached through a local proxy.
     let answer = |request: &Seen, _| match request.target.ends_with("/v2/") {
         true => Answer::new(200),
         false => Answer::new(404),
@@ -169,7 +169,7 @@ async fn plain_http_works_without_a_certificate_store() {
     run_in_environment("registry::tls::without_certificate_store", &[hosts, store].concat()).await;
 }
 
-/// Run by the test above, on a machine that trusts nobody.
+/// Run by the test above in an environment without trusted certificates.
 #[tokio::test]
 #[ignore = "the other half of plain_http_works_without_a_certificate_store"]
 async fn without_certificate_store() {
@@ -182,7 +182,8 @@ async fn without_certificate_store() {
 async fn a_push_stays_on_tls_if_the_registry_behind_it_answers_with_http_locations() {
     let directory = tempfile::tempdir().unwrap();
     let own = self_signed(directory.path(), "own", "IP:127.0.0.1");
-    // What a proxy before it does not tell it: its Locations begin with http:// and have another port.
+    // Simulates a registry that does not know about the TLS proxy before it: its Locations start with http:// and have
+    // another port.
     let server = Listener::saying(directory.path(), &own, None, "  host: http://127.0.0.1\n");
     let registries = client(trusting(&[&own.certificate]));
     let (memory, repo) = (MemorySource::default(), repository(&server.host, "a"));
@@ -205,7 +206,7 @@ async fn no_cookie_is_ever_sent_back() {
     assert!(server.seen().iter().all(|request| request.header("cookie").is_empty()), "{:?}", server.seen());
 }
 
-/// Runs an ignored test of this file in a process of its own: an environment cannot be changed under other tests.
+/// Runs an ignored test of this file in its own process, because other tests share this process's environment.
 async fn run_in_environment(test: &str, variables: &[(&str, &str)]) {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--ignored", "--exact", test, "--test-threads=1"]);
@@ -233,7 +234,7 @@ impl Pair {
     }
 }
 
-/// As `openssl req -x509` makes them: self-signed and, by its default, an authority.
+/// As `openssl req -x509` makes them: self-signed and, by default, a certificate authority.
 fn self_signed(directory: &Path, name: &str, subject_alternative: &str) -> Pair {
     let (certificate, key) = (directory.join(format!("{name}.pem")), directory.join(format!("{name}.key")));
     let extension = format!("subjectAltName={subject_alternative}");
@@ -250,7 +251,7 @@ fn self_signed(directory: &Path, name: &str, subject_alternative: &str) -> Pair 
     Pair { certificate, key }
 }
 
-/// `docker-registry` with a certificate of ours.
+/// `docker-registry` with a given certificate.
 pub struct Listener {
     process: Child,
     pub host: String,
@@ -261,7 +262,7 @@ impl Listener {
         Listener::saying(directory, pair, client_authority, "")
     }
 
-    /// With more of its `http` section.
+    /// Adds lines to its `http` section.
     fn saying(directory: &Path, pair: &Pair, client_authority: Option<&Path>, more: &str) -> Listener {
         let clients = client_authority.map(|path| format!(", clientcas: [{}]", path.display())).unwrap_or_default();
         let config = format!(
@@ -286,7 +287,7 @@ impl Listener {
             .find_map(|line| line.split_once("listening on ").map(|(_, rest)| rest.to_owned()))
             .map(|rest| rest.chars().take_while(|c| !matches!(c, '"' | ',')).collect())
             .expect("docker-registry listens");
-        // What it says later is read and dropped, or it would be stopped by a full pipe.
+        // Later output is read and dropped, because a full pipe would block the process.
         std::thread::spawn(move || lines.for_each(drop));
         Listener { process, host }
     }

@@ -38,7 +38,7 @@ fn serve_prints_its_address_and_exits_cleanly_on_a_signal() {
     support::gapferry().arg("serve").arg(&tar).arg("--writable").assert().code(2);
 }
 
-/// A core dump has all secrets in it. Of a process that is not dumpable, the files below /proc are root's.
+/// A core dump contains all secrets. The /proc files of a process that is not dumpable belong to root.
 fn leaves_no_core_dump(id: u32) {
     use std::os::unix::fs::MetadataExt;
     let limits = std::fs::read_to_string(format!("/proc/{id}/limits")).unwrap();

@@ -1,4 +1,4 @@
-//! Deletion, as distribution-spec 1.1 has it: what is deleted is unknown from then on, and what others need stays.
+//! Deletion as in distribution-spec 1.1: deleted content is unknown from then on, and content that others need stays.
 
 use super::code;
 use crate::support::embedded::Embedded;
@@ -24,7 +24,7 @@ fn an_index_its_manifests_and_their_blobs_can_be_deleted_in_turn() {
         for blob in &child.blobs {
             let path = format!("/v2/a/blobs/{}", sha256(blob));
             let answer = server.request("DELETE", &path).send();
-            // Children may share one.
+            // Children may share a blob.
             assert!([202, 404].contains(&answer.status), "{}", answer.text());
             server.get(&path).expect(404);
         }

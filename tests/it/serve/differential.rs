@@ -1,5 +1,5 @@
-//! The same requests to a real `docker-registry` (distribution 2.8) and to `serve --writable`: repositories whose paths overlap with
-//! each other and with the words of the API, and everything a client may ask of them.
+//! The same requests to a real `docker-registry` (distribution 2.8) and to `serve --writable`: repositories whose paths
+//! overlap with each other and with the words of the API, and every kind of client request.
 //!
 //! Where the two differ on purpose, the row says both statuses and why.
 
@@ -13,14 +13,15 @@ const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const NO_JSON: &str = "distribution answers paths it does not know by plain text; the spec's codes say more";
 const ANYWHERE: &str = "a layout does not know which repository a blob belongs to, and nobody is kept from anything";
 
-/// One request, and what is to come of it.
+/// One request and the expected answers.
 struct Row {
     method: &'static str,
-    /// `$D`, `$B`, `$Z`, `$X`: the digest of the manifest of a/b, of its layer, of nothing, of `x`; `$U`: an upload just begun in a/b.
+    /// Placeholders: `$D`, `$B`, `$Z`, `$X` are the digests of the manifest of a/b, of its layer, of no content, of
+    /// `x`; `$U` is an upload just started in a/b.
     path: &'static str,
     headers: Vec<(&'static str, &'static str)>,
     body: &'static str,
-    /// The status at docker-registry and at ours, and why they differ.
+    /// The statuses of docker-registry and of gapferry, and why they differ.
     differs: Option<(u16, u16, &'static str)>,
 }
 
@@ -40,7 +41,7 @@ impl Row {
         self
     }
 
-    /// `manifest`: that of a/b.
+    /// `manifest` means the manifest of a/b.
     fn body(self, body: &'static str) -> Row {
         let media_type = if body == "manifest" { MANIFEST } else { "application/octet-stream" };
         Row { body, ..self }.with("Content-Type", media_type)
@@ -64,7 +65,7 @@ fn reading() -> Vec<Row> {
         same("GET /v2/none/x/tags/list"),
         same("GET /v2/a/tags/list"),
         same("DELETE /v2/a/b/tags/list"),
-        // Repositories that are called like parts of the API.
+        // Repositories named like parts of the API.
         same("GET /v2/a/b/manifests/tags/list"),
         same("GET /v2/a/b/blobs/tags/list"),
         same("GET /v2/a/b/blobs/uploads/tags/list"),
@@ -164,7 +165,7 @@ fn writing() -> Vec<Row> {
         same("DELETE /v2/a/b/manifests/$D"),
         same("GET /v2/a/b/manifests/$D"),
         same("GET /v2/a/b/manifests/1"),
-        // Its neighbours are not concerned.
+        // Neighbouring repositories are not affected.
         same("GET /v2/a/b/c/manifests/1"),
         same("GET /v2/a/b/manifests/manifests/1"),
     ]
@@ -203,17 +204,17 @@ fn ask(registry: &impl Host, row: &Row, image: &Image) -> Answer {
     request.send()
 }
 
-/// What of an answer is the same for every registry.
+/// The parts of an answer that are the same at every registry.
 fn gist(row: &Row, answer: &Answer) -> Vec<(&'static str, String)> {
     let header = |name: &str| answer.header(name).unwrap_or_default().to_owned();
     let mut gist = vec![("status", answer.status.to_string())];
     if answer.status != 304 {
-        // RFC 9110 15.4.5 wants it there as well; distribution leaves it out.
+        // RFC 9110 15.4.5 requires it there as well; distribution omits it.
         gist.push(("etag", header("etag")));
     }
     for name in ["docker-content-digest", "content-range", "docker-distribution-api-version", "allow"] {
         let value = header(name);
-        // HEAD of lists is refused by distribution, and by RFC 9110 it is not.
+        // distribution refuses HEAD of lists; RFC 9110 does not allow that.
         gist.push((name, if value == "GET" { "GET, HEAD".to_owned() } else { value }));
     }
     gist.push(("range", if answer.status == 416 { String::new() } else { header("range") }));
@@ -228,7 +229,7 @@ fn gist(row: &Row, answer: &Answer) -> Vec<(&'static str, String)> {
         gist.push(("content-type", media_type.split(';').next().unwrap_or_default().to_owned()));
         let list = media_type.starts_with("application/json");
         gist.push(("body", if list && row.method != "HEAD" { answer.json().to_string() } else { answer.text() }));
-        // axum gives a HEAD of what has no content a length of 0.
+        // axum gives a HEAD of empty content a length of 0.
         if !list && answer.status != 204 {
             gist.push(("content-length", header("content-length")));
         }

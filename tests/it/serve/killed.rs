@@ -1,4 +1,4 @@
-//! A server that is killed, or that another one reads beside: what was answered is there.
+//! A server that is killed, or read by another one at the same time: acknowledged content is there.
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -62,7 +62,7 @@ fn every_acknowledged_push_survives_a_kill() {
     };
     check(&Embedded::serve(work.path()));
     assert!(work.path().join("index.journal").exists(), "reading changes nothing");
-    // The next server makes one index of both, before it takes anything.
+    // The next server merges both into one index before it accepts anything.
     let server = Embedded::writable(work.path());
     check(&server);
     assert!(!work.path().join("index.journal").exists());
@@ -80,7 +80,7 @@ fn a_stopped_server_leaves_one_complete_index() {
     let server = Embedded::writable(work.path());
     image.named("team/app", "new").push(&server);
     assert!(!indexed(work.path()).contains("team/app:new\""));
-    // Another server reads beside it.
+    // Another server reads the same directory.
     Embedded::serve(work.path()).get("/v2/team/app/manifests/new").expect(200);
     drop(server);
     assert!(indexed(work.path()).contains("team/app:new\""));

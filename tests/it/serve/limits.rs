@@ -1,4 +1,4 @@
-//! What one client may take of the server, so that others are served.
+//! Limits on a single client, so that others are served.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -19,7 +19,7 @@ fn an_abandoned_upload_is_dropped_even_if_no_other_starts() {
     let server = Embedded::limited(work.path(), Limits { upload_idle: SOON, ..Limits::default() });
     let begun = server.request("POST", "/v2/a/blobs/uploads/").send().expect(202);
     let place = begun.header("location").unwrap();
-    // Asking is not sending.
+    // Status requests do not count as sending.
     while server.get(place).status != 404 {
         std::thread::yield_now();
     }
@@ -81,7 +81,7 @@ fn idle_connections_give_way_to_an_active_one() {
     let silent: Vec<TcpStream> = (0..40).map(|_| TcpStream::connect(server.host()).unwrap()).collect();
     server.get("/v2/").expect(200);
     drop(silent);
-    // So do those that have been answered and stay open.
+    // Connections that were answered and stay open give way too.
     let answered: Vec<TcpStream> = (0..4).map(|_| asked(&server)).collect();
     server.get("/v2/").expect(200);
     drop(answered);
@@ -95,7 +95,7 @@ fn a_body_that_trickles_is_cut_off() {
     let head = "POST /v2/a/blobs/uploads/ HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n";
     client.write_all(head.as_bytes()).unwrap();
     client.write_all(b"a few bytes").unwrap();
-    // It ends, by an answer or a reset, though the client sends nothing more.
+    // The connection ends with an answer or a reset, although the client sends nothing more.
     let _ = client.read_to_end(&mut Vec::new());
     server.get("/v2/").expect(200);
 }

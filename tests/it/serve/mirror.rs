@@ -47,7 +47,7 @@ fn a_request_for_one_registry_never_gets_the_image_of_another() {
             }
         }
     }
-    // What has a digest cannot be mistaken.
+    // Content named by digest cannot be mistaken.
     server.get(&format!("/v2/org/same/manifests/{}?ns=other.example", quay.digest())).expect(200);
     server.get(&format!("/v2/org/same/blobs/{}?ns=other.example", sha256(&quay.blobs[0]))).expect(200);
     for invalid in ["ns=", "ns=a/b", "ns=..", "ns=a%20b"] {

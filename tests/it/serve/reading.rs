@@ -1,4 +1,4 @@
-//! What a layout holds is read: images, lists, referrers, ranges.
+//! Reading the contents of a layout: images, lists, referrers, ranges.
 
 use gapferry::base::progress::Event;
 use serde_json::json;
@@ -218,7 +218,7 @@ fn a_damaged_manifest_is_not_served() {
     assert!(matches!(&server.events()[..], [Event::Warning(text)] if text.contains("wrong digest")));
 }
 
-/// A list without a signature that is damaged would look like one of an unsigned image. Other images keep their signatures.
+/// A list that omits a damaged signature would make the image look unsigned. Other images keep their signatures.
 #[test]
 fn an_unreadable_referrer_fails_only_its_subjects_list() {
     let work = tempdir();
@@ -240,16 +240,16 @@ fn an_unreadable_referrer_fails_only_its_subjects_list() {
             assert_eq!(whole.json()["manifests"].as_array().unwrap().len(), 1);
             assert_eq!(whole.header("warning"), None);
         }
-        // The operator reads it once.
+        // The operator gets one warning.
         assert!(matches!(&server.events()[..], [Event::Warning(text)] if text.contains("wrong digest")));
     }
     let server = Embedded::writable(work.path());
     let list = |image: &Image| server.get(&format!("/v2/team/app/referrers/{}", image.digest()));
     list(&image).expect(500);
-    // What was repaired is listed without a restart.
+    // A repaired referrer is listed without a restart.
     std::fs::write(path(&bad), &bad.manifest).unwrap();
     assert_eq!(list(&image).expect(200).json()["manifests"].as_array().unwrap().len(), 2);
-    // So it is with one that was there when the server began.
+    // The same for a referrer that was present when the server started.
     std::fs::remove_file(path(&good)).unwrap();
     for _ in 0..3 {
         let refused = list(&image).expect(500).text();
@@ -262,7 +262,7 @@ fn an_unreadable_referrer_fails_only_its_subjects_list() {
     assert_eq!(list(&image).expect(200).json()["manifests"].as_array().unwrap().len(), 1);
 }
 
-/// Layouts of other programs do not say in their index what a manifest refers to.
+/// The index of other programs' layouts does not record a manifest's subject.
 #[test]
 fn a_manifest_with_an_unknown_subject_causes_a_warning() {
     let work = tempdir();
@@ -273,7 +273,7 @@ fn a_manifest_with_an_unknown_subject_causes_a_warning() {
     let path = work.path().join("blobs/sha256").join(referrer.digest().trim_start_matches("sha256:"));
     let list = |server: &Embedded, image: &Image| server.get(&format!("/v2/team/app/referrers/{}", image.digest()));
     let is_warned = |answer: &Answer| answer.header("warning").is_some_and(|text| text.contains(&referrer.digest()));
-    // What is left of it still names its subject.
+    // The rest of the damaged manifest still names its subject.
     let damaged = String::from_utf8(referrer.manifest.clone()).unwrap().replace("\"size\"", "\"sizE\"");
     std::fs::write(&path, damaged).unwrap();
     let server = Embedded::serve(work.path());
@@ -318,7 +318,7 @@ fn referrers_of_an_untagged_subject_are_found_in_their_own_repository() {
     assert_eq!(image.digest(), other.digest());
     assert_eq!((count(&server, "team/app"), count(&server, "team/other")), (1, 0));
     drop(server);
-    // Programs that load layouts make an image of whatever has a name: so it has none.
+    // Programs that load layouts create an image for every name, so the referrer has none.
     let index = std::fs::read_to_string(work.path().join("index.json")).unwrap();
     assert!(!index.contains(&format!("team/app@{}", signature.digest())), "{index}");
     let server = Embedded::serve(work.path());

@@ -1,4 +1,4 @@
-//! Requests that are not for this server, or not from its users: browsers, clients of other registries, refused writes.
+//! Requests not meant for this server or not from its users: browsers, clients of other registries, refused writes.
 
 use gapferry::oci::media_type;
 
@@ -7,7 +7,7 @@ use crate::support::embedded::Embedded;
 use crate::support::images::{self, Image};
 use crate::support::{gapferry, sha256, tempdir};
 
-/// A bundle of two images with one path at two registries, as a directory.
+/// A bundle directory of two images that have the same path at two registries.
 fn bundle(directory: &std::path::Path) -> (std::path::PathBuf, [Image; 2]) {
     let names = ["quay.io/org/same", "ghcr.io/org/same"];
     let images = names.map(|name| images::oci(name, "1", &[name]));
@@ -93,7 +93,7 @@ fn a_mirror_serves_only_images_of_the_requested_registry() {
         assert_eq!(digest(&format!("/v2/{host}/org/same/manifests/1?ns={host}")), own(host));
     }
     assert_ne!(own("quay.io"), own("ghcr.io"));
-    // With 404 containerd goes on to the next mirror.
+    // On 404, containerd tries the next mirror.
     for path in [
         "/v2/org/only/manifests/1?ns=ghcr.io",
         "/v2/org/only/manifests/1?ns=docker.io",
@@ -102,7 +102,7 @@ fn a_mirror_serves_only_images_of_the_requested_registry() {
         server.get(path).expect(404);
     }
     server.get("/v2/org/only/tags/list?ns=quay.io").expect(200);
-    // Content is the same everywhere.
+    // Content named by digest is the same everywhere.
     server.get(&format!("/v2/org/same/manifests/{}?ns=docker.io", own("quay.io"))).expect(200);
 }
 
@@ -143,7 +143,7 @@ fn a_deletion_keeps_content_of_other_repositories() {
     server.get(&format!("/v2/team/one/manifests/{digest}")).expect(200);
 }
 
-/// What an index has no name for belongs to every repository, so no repository's deletion may break it.
+/// Content without a name in the index belongs to every repository, so no repository's deletion may break it.
 #[test]
 fn an_unnamed_image_keeps_its_content_after_any_repositorys_deletion() {
     let work = tempdir();
@@ -172,7 +172,7 @@ fn a_quota_limits_how_much_clients_can_store() {
     let refused = post(&[2; 600]).expect(403);
     assert_eq!(code(&refused), "DENIED");
     assert!(refused.text().contains("quota"), "{}", refused.text());
-    // The same again is nothing new, and what was removed makes room.
+    // Repeated content takes no space, and deletion frees space.
     post(&[1; 300]).expect(201);
     server.request("DELETE", &format!("/v2/a/blobs/{}", sha256(&[1; 600]))).send().expect(202);
     post(&[2; 600]).expect(201);
@@ -181,7 +181,7 @@ fn a_quota_limits_how_much_clients_can_store() {
     let begun = server.request("POST", "/v2/a/blobs/uploads/").send().expect(202);
     let patch = || server.request("PATCH", begun.header("location").unwrap());
     patch().body(&[3; 200][..]).send().expect(403);
-    // What came and is not kept takes no room.
+    // Content that was received and not kept takes no space.
     server.request("DELETE", &format!("/v2/a/blobs/{}", sha256(&[2; 600]))).send().expect(202);
     for _ in 0..3 {
         patch().header("Content-Range", "0-9").body(&[3; 500][..]).send().expect(400);

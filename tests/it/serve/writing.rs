@@ -1,4 +1,4 @@
-//! Pushes and deletions: a layout stays whole, whatever breaks off.
+//! Pushes and deletions: a layout stays consistent, whatever is interrupted.
 
 use gapferry::base::progress::Event;
 use gapferry::oci::Digest;
@@ -76,7 +76,7 @@ fn bytes_received_before_a_broken_connection_are_kept() {
     let mut connection = std::net::TcpStream::connect(server.host()).unwrap();
     write!(connection, "PATCH {place} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\nfirst").unwrap();
     connection.shutdown(std::net::Shutdown::Write).unwrap();
-    // Until the server has closed its side, too: then it is done with this request.
+    // Waits until the server has closed its side and finished with this request.
     let _ = connection.read_to_end(&mut Vec::new());
     assert_eq!(server.get(&place).expect(204).header("range"), Some("0-4"));
     let rest = format!("{place}?digest={}", sha256(b"firstlater"));

@@ -1,4 +1,4 @@
-//! Keys as openssl makes them, and what openssl says of a signature.
+//! Keys made by openssl, and openssl's view of a signature.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -21,7 +21,7 @@ pub struct Key {
     pub kind: Kind,
 }
 
-/// Runs openssl to a good end; gives what it printed.
+/// Runs openssl successfully; returns its output.
 #[track_caller]
 pub fn openssl(directory: &Path, args: &[&str]) -> Vec<u8> {
     let output = Command::new("openssl").current_dir(directory).args(args).output().expect("running openssl");
@@ -43,13 +43,13 @@ impl Key {
         Key { private: directory.join(private), public: directory.join(public), kind }
     }
 
-    /// What `openssl` calls the sha256 of the key.
+    /// The sha256 of the key, according to `openssl`.
     pub fn fingerprint(&self) -> String {
         let der = openssl(Path::new("/"), &["pkey", "-pubin", "-in", text(&self.public), "-outform", "DER"]);
         crate::support::sha256(&der)
     }
 
-    /// As a person does it who has no gapferry: in the directory of the two files.
+    /// Verifies as a user without gapferry would: in the directory of the two files.
     #[track_caller]
     pub fn is_verified_by_openssl(&self, directory: &Path) {
         let public = text(&self.public);
@@ -71,7 +71,7 @@ impl Key {
         openssl(directory, args);
     }
 
-    /// Signs `SHA256SUMS` of a directory by openssl.
+    /// Signs the `SHA256SUMS` of a directory with openssl.
     #[track_caller]
     pub fn signs_by_openssl(&self, directory: &Path) {
         let private = text(&self.private);
@@ -89,7 +89,7 @@ pub fn text(path: &Path) -> &str {
     path.to_str().expect("a path that is text")
 }
 
-/// A registry with one image, and a place to work in.
+/// A registry with one image, and a working directory.
 pub struct Fixture {
     pub registry: Registry,
     pub directory: tempfile::TempDir,
@@ -114,7 +114,7 @@ impl Fixture {
     pub fn export(&self, out: &str, more: &[&str]) -> Ran {
         let reference = format!("{}/team/app:1", self.registry.host());
         let mut command = gapferry();
-        // Two exports differ in nothing else than what they are told.
+        // Two exports differ only in their arguments.
         command.env("SOURCE_DATE_EPOCH", "1700000000").current_dir(self.path());
         Ran::of(command.args(["export", &reference, "-o", out]).args(more))
     }
@@ -124,7 +124,7 @@ impl Fixture {
         self.path().join(out)
     }
 
-    /// Runs any command here.
+    /// Runs any command in the working directory.
     pub fn run(&self, args: &[&str]) -> Ran {
         Ran::of(gapferry().current_dir(self.path()).args(args))
     }
@@ -134,7 +134,7 @@ impl Fixture {
     }
 }
 
-/// Copies the only signature of a bundle, a directory, until it can have no other.
+/// Copies a directory's only signature until no more signatures fit.
 pub fn take_all_signatures(bundle: &Path) {
     for number in 1..16 {
         let copy = bundle.join(format!("SHA256SUMS.{number:016x}.sig"));
@@ -142,7 +142,7 @@ pub fn take_all_signatures(bundle: &Path) {
     }
 }
 
-/// The two forms as a directory, which is what openssl and sha256sum look into.
+/// A bundle of either form as a directory, for openssl and sha256sum.
 pub fn unpacked(bundle: &Path) -> tempfile::TempDir {
     let directory = tempdir();
     let from = if bundle.is_dir() { format!("{}/.", text(bundle)) } else { text(bundle).to_owned() };

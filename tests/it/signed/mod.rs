@@ -1,4 +1,4 @@
-//! Who made it: bundles that are signed, and those that are refused because they are not by whom they should be.
+//! Signed bundles, and bundles refused because the required signature is missing or wrong.
 
 pub mod keys;
 mod refused;

@@ -1,4 +1,4 @@
-//! Bundles that are refused, each in its own words and before any blob is looked at.
+//! Refused bundles, each with its own message and before any blob is read.
 
 use std::path::{Path, PathBuf};
 
@@ -12,12 +12,12 @@ fn blob(bundle: &Path) -> PathBuf {
     entries.map(|entry| entry.unwrap().path()).min().unwrap()
 }
 
-/// What verify and import say, which is the same.
+/// Checks that verify and import refuse the bundle with the same words.
 #[track_caller]
 fn is_refused(fixture: &Fixture, bundle: &Path, key: &Key, words: &[&str]) {
     let refused = fixture.verify(bundle, key).ended(3).reported(words);
     assert!(refused.stdout.is_empty(), "{refused:#?}");
-    // Nobody listens on port 9.
+    // Nothing listens on port 9.
     let args = ["import", text(bundle), "--to", "127.0.0.1:9", "--key", text(&key.public)];
     fixture.run(&args).ended(3).reported(words).reported(&["nothing was pushed"]);
 }
@@ -49,7 +49,7 @@ fn a_bundle_altered_after_signing_is_refused_before_any_blob_is_read() {
     let fixture = Fixture::new();
     let key = fixture.key("ours", Kind::P256);
     let bundle = fixture.signed("bundle", &key);
-    // Reading it would wait for ever.
+    // Reading the pipe would block forever.
     let blob = blob(&bundle);
     std::fs::remove_file(&blob).unwrap();
     rustix::fs::mknodat(rustix::fs::CWD, &blob, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
@@ -69,11 +69,11 @@ fn a_bundle_altered_after_signing_is_refused_before_any_blob_is_read() {
         is_refused(&fixture, &bundle, &key, &[&format!("no {file}")]);
         std::fs::write(&path, whole).unwrap();
     }
-    // The signature is good, so what is wrong is said as it always is.
+    // The signature is valid, so the damage is reported as usual.
     fixture.verify(&bundle, &key).ended(3);
 }
 
-/// Runs a command where the user's configuration says `text`.
+/// Runs a command with `text` as the user's configuration.
 fn with_config(fixture: &Fixture, text: &str, args: &[&str]) -> Ran {
     let home = fixture.path().join("config");
     std::fs::create_dir_all(home.join("gapferry")).unwrap();
@@ -101,11 +101,11 @@ fn require_signature_in_the_configuration_refuses_other_bundles_without_options(
     }
     let writable = ["serve", text(&bundle), "--listen", "127.0.0.1:0", "--writable"];
     with_config(&fixture, demand, &writable).ended(2).reported(&["demands a signature", "--writable"]);
-    // Known keys that nobody demands: a bad signature counts, none does not.
+    // Known keys without a requirement: a bad signature counts, a missing one does not.
     let known = "keys = [\"../../ours.pub\"]";
     verify(known, &["theirs.tar"]).ended(3).reported(&["does not fit the key"]);
     verify(known, &["unsigned"]).ended(0).reported(&["is not signed"]);
-    // What cannot be understood might be a demand.
+    // An unintelligible setting might be a requirement.
     verify("require-signature = true", &["ours"]).ended(2).reported(&["neither `keys` in it nor --key names a key"]);
     verify("\nrequire-signatures = true", &["ours"])
         .ended(2)
@@ -113,7 +113,7 @@ fn require_signature_in_the_configuration_refuses_other_bundles_without_options(
     verify("keys = [\"nowhere.pub\"]", &["ours"]).ended(2).reported(&["nowhere.pub"]);
 }
 
-/// A set could be made, or a bundle repaired, that no command of the site takes.
+/// Otherwise the user could make a set, or repair a bundle, that every command at the site refuses.
 #[test]
 fn configured_keys_apply_to_split_and_repair() {
     let fixture = Fixture::new();
@@ -128,12 +128,12 @@ fn configured_keys_apply_to_split_and_repair() {
     split("require-signature = true\nkeys = [\"../../ours.pub\"]", &[]).ended(3).reported(&["does not fit the key"]);
     split(known, &[]).ended(3).reported(&["does not fit the key", "nothing was written"]);
     split(known, &["--key", text(&theirs.public)]).ended(0).reported(&["signed by"]);
-    // The copy has no signature, which is no reason to believe the bundle's.
+    // The copy has no signature, which is no reason to trust the bundle's.
     let repair = with_config(&fixture, known, &["repair", "theirs", "unsigned"]).ended(3);
     repair.reported(&["does not fit the key"]);
 }
 
-/// "OK" would be said of a bundle that the next command refuses.
+/// Otherwise the command would print "OK" for a bundle that the next command refuses.
 #[test]
 fn a_repair_without_the_required_signature_fails() {
     let fixture = Fixture::new();
@@ -147,13 +147,13 @@ fn a_repair_without_the_required_signature_fails() {
     let report: serde_json::Value = serde_json::from_str(&report.stdout).unwrap();
     assert_eq!((&report["ok"], &report["problems"][0]["code"]), (&false.into(), &"unsigned".into()));
     run(&["verify", "unsigned.tar"]).ended(3);
-    // A directory has a place.
+    // In a directory, the signature can be added.
     fixture.export("unsigned", &[]).ended(0);
     run(&["repair", "unsigned", "signed.tar"]).ended(0);
     run(&["verify", "unsigned"]).ended(0);
 }
 
-/// One bad block in the last entry, which no reader needs, must not cost the whole tar.
+/// One bad block in the last entry, which no reader needs, must not make the whole tar unusable.
 #[test]
 fn a_tar_with_a_lost_header_of_its_last_signature_can_be_repaired() {
     let fixture = Fixture::new();
@@ -173,7 +173,7 @@ fn a_tar_with_a_lost_header_of_its_last_signature_can_be_repaired() {
     assert!(std::fs::read(&bundle).unwrap() == whole, "all of it was there");
     damaged(header..header + 1024).ended(0);
     assert!(std::fs::read(&bundle).unwrap() == whole, "the copy has it");
-    // Of a copy that is not signed with this key's signature of chunks.b3, the tar is whole without it.
+    // From a copy without this key's signature of chunks.b3, the tar is complete without that signature.
     std::fs::remove_file(fixture.path().join("copy/chunks.b3.sig")).unwrap();
     damaged(header..header + 1024).ended(0);
     assert_eq!(std::fs::read(&bundle).unwrap().len(), whole.len() - 1024);

@@ -1,4 +1,4 @@
-//! Signatures that are written, and that others verify; and the other way round.
+//! Signatures written by gapferry and verified by others, and the reverse.
 
 use std::path::Path;
 use std::process::Command;
@@ -61,7 +61,7 @@ fn a_signature_of_any_length_moves_no_other_byte_of_a_tar() {
     let (one, other) = (bytes(&fixture.signed("one.tar", &short)), bytes(&fixture.signed("other.tar", &long)));
     assert_eq!(one.len(), other.len());
     let header = 512 * (0..one.len() / 512).find(|at| one[at * 512..].starts_with(b"SHA256SUMS.sig\0")).unwrap();
-    // That of chunks.b3 stands at the very end.
+    // The signature of chunks.b3 is at the very end.
     let end = one.len() - 2 * 1024;
     assert!(one[end..].starts_with(b"chunks.b3.sig\0"));
     assert!(one[..header] == other[..header] && one[header + 1024..end] == other[header + 1024..end]);
@@ -70,14 +70,15 @@ fn a_signature_of_any_length_moves_no_other_byte_of_a_tar() {
     assert_eq!(bytes(&fixture.path().join("plain.tar")).len() + 2 * 1024, one.len());
 }
 
-/// What proves the blobs for the holder of the public key.
+/// How the blobs are verified for the holder of the public key.
 fn proof(fixture: &Fixture, bundle: &str, key: &Key) -> String {
     let verified = fixture.run(&["verify", bundle, "--key", text(&key.public), "--json"]).ended(0);
     let report: serde_json::Value = serde_json::from_str(&verified.stdout).unwrap();
     report["proof"].as_str().unwrap().to_owned()
 }
 
-/// Without a signature of `chunks.b3` whoever demands one waits for all digests, as the user of `--sign-key` was not told.
+/// Without a signature of `chunks.b3`, a reader that requires one must compute all digests, and the user of
+/// `--sign-key` would not know.
 #[test]
 fn an_unchanged_export_adds_a_missing_signature_of_chunks_b3() {
     let fixture = Fixture::new();
@@ -93,7 +94,7 @@ fn an_unchanged_export_adds_a_missing_signature_of_chunks_b3() {
     }
 }
 
-/// The bundle would be carried over, and refused there.
+/// The bundle would cross the gap and be refused there.
 #[test]
 fn a_failed_signature_is_not_reported_as_signed() {
     let fixture = Fixture::new();
@@ -121,16 +122,16 @@ fn an_unchanged_export_adds_a_missing_signature_and_keeps_its_identity() {
             assert_eq!(proof(&fixture, out, key), "blake3-signed");
         }
         first.is_verified_by_openssl(unpacked(&bundle).path());
-        // The second one has not taken the place of the first.
+        // The second signature has not replaced the first.
         fixture.verify(&bundle, &first).ended(0);
-        // Without a key nothing is taken away.
+        // An export without a key removes no signature.
         let again = fixture.export(out, &[]).ended(0).reported(&["unchanged"]);
         assert!(!again.stderr.contains("was signed"), "{}", again.stderr);
         fixture.verify(&bundle, &second).ended(0);
     }
 }
 
-/// The medium would be carried over, and refused there.
+/// The medium would cross the gap and be refused there.
 #[test]
 fn replacing_a_signed_bundle_with_an_unsigned_one_is_reported() {
     let fixture = Fixture::new();
@@ -165,7 +166,7 @@ fn leftovers_of_a_killed_sign_do_not_block_signing_a_directory() {
     fixture.verify(&bundle, &key).ended(0);
 }
 
-/// Killed while it wrote a signature into a tar, an earlier version left bytes of two.
+/// An earlier version, killed while it replaced a signature in a tar, left bytes of both.
 #[test]
 fn remains_of_a_signature_do_not_block_signing_a_tar() {
     let fixture = Fixture::new();
@@ -181,7 +182,7 @@ fn remains_of_a_signature_do_not_block_signing_a_tar() {
     fixture.verify(&bundle, &key).ended(0);
 }
 
-/// A volume holds files that are no part of the bundle. To remove them is no way to sign it.
+/// A volume has files that are not part of the bundle; removing them is not the way to sign it.
 #[test]
 fn signing_a_volume_is_refused_with_the_way_to_sign_its_bundle() {
     let fixture = Fixture::new();
@@ -192,7 +193,7 @@ fn signing_a_volume_is_refused_with_the_way_to_sign_its_bundle() {
     fixture.export("bundle.001.tar", &[]).ended(2).reported(&["a volume of a bundle is there"]);
 }
 
-/// A bundle may be renamed on its way. What it is called says nothing of its form.
+/// A bundle may be renamed in transit. Its name says nothing about its form.
 #[test]
 fn a_tar_can_be_signed_under_any_file_name() {
     let fixture = Fixture::new();
@@ -230,7 +231,7 @@ fn a_bundle_can_be_signed_on_another_machine_than_it_was_exported_on() {
         let signatures: Vec<&String> = names.iter().filter(|name| name.ends_with(".sig")).collect();
         assert_eq!(signatures.len(), 2, "each key has one: {signatures:?}");
         assert_eq!(fixture.run(&["fingerprint", out]).ended(0).stdout, identity);
-        // It stands at the beginning, as if it had been exported so.
+        // The signature is at the beginning, as if the bundle had been exported with it.
         let names = Command::new("tar").args(["-tf", text(&bundle)]).output().unwrap().stdout;
         let sixth = String::from_utf8_lossy(&names).lines().nth(5).map(str::to_owned);
         assert!(bundle.is_dir() || sixth.as_deref() == Some("SHA256SUMS.sig"), "{sixth:?}");
@@ -345,7 +346,8 @@ fn a_bundle_migrated_from_storage_can_be_signed() {
     }
 }
 
-/// BLAKE3 is as good as a signature of it: what a forger wrote does not count where a key is demanded.
+/// With its signature, BLAKE3 is as good as the digests: without it, a forger's values do not count where a key is
+/// required.
 #[test]
 fn with_a_required_key_chunks_b3_counts_only_if_signed_by_an_accepted_key() {
     let fixture = Fixture::new();
@@ -367,7 +369,7 @@ fn with_a_required_key_chunks_b3_counts_only_if_signed_by_an_accepted_key() {
         assert_eq!((proof(&theirs).0.as_str(), proof(&ours)), ("blake3-signed", unsigned.clone()));
         sign(&ours, &["--full"]);
         assert_eq!(proof(&ours).0, "blake3-signed");
-        // With --full nobody signs what is not there.
+        // `--full` does not create a missing signature.
         let bundle = fixture.path().join(out);
         if bundle.is_dir() {
             let blob = std::fs::read_dir(bundle.join("blobs/sha256")).unwrap().next().unwrap().unwrap().path();
@@ -388,7 +390,7 @@ fn invalid_or_too_many_signatures_are_a_problem() {
     let verify = || fixture.run(&["verify", "bundle"]);
     std::fs::write(bundle.join("SHA256SUMS.0123456789abcdef.sig"), "no signature").unwrap();
     assert!(verify().ended(3).stdout.contains("SHA256SUMS.0123456789abcdef.sig: malformed"));
-    // One by a key that nobody here has is none.
+    // A signature by an unknown key is not a problem.
     std::fs::write(bundle.join("SHA256SUMS.0123456789abcdef.sig"), [7; 64]).unwrap();
     verify().ended(0);
     fixture.verify(&bundle, &key).ended(0);
@@ -401,7 +403,7 @@ fn invalid_or_too_many_signatures_are_a_problem() {
     assert!(verify().ended(3).stdout.contains("SHA256SUMS.ABCDEF0123456789.sig: not declared"));
 }
 
-/// A pipeline that signs has to know what it has signed, without reading text.
+/// A signing pipeline must know what it signed without parsing text.
 #[test]
 fn sign_prints_identity_and_fingerprint_as_json() {
     let directory = tempdir();

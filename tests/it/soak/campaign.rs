@@ -1,4 +1,4 @@
-//! Many rounds on several lanes, and what they add up to.
+//! Many rounds on several lanes, and their totals.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,33 +10,33 @@ use crate::soak::round;
 use crate::soak::test_site::TestSite;
 use crate::support::faulty::Dice;
 
-/// What is to be done.
+/// The parameters of a campaign.
 #[derive(Clone, Copy, Debug)]
 pub struct Campaign {
     pub seed: u64,
-    /// The number of the first round; with `rounds: 1` that round is played again.
+    /// The number of the first round; with `rounds: 1`, only that round is played.
     pub first: u64,
     pub rounds: u64,
-    /// No round begins later than that.
+    /// No round starts after this time.
     pub at_most: Duration,
-    /// Rounds at the same time.
+    /// The number of rounds that run at the same time.
     pub lanes: usize,
 }
 
-/// What has happened so far.
+/// The counts so far.
 #[derive(Default)]
 pub struct Tally {
     pub rounds: u64,
-    /// How often the program was run, by how it ended.
+    /// The number of program runs, by their outcome.
     pub ends: BTreeMap<String, u64>,
-    /// What went wrong on the lines.
+    /// The injected faults.
     pub faults: BTreeMap<String, u64>,
-    /// How often whole images were looked for while they were made.
+    /// The number of checks for complete images while they were being made.
     pub looks: u64,
 }
 
 impl Campaign {
-    /// As `scripts/soak` tells it.
+    /// The parameters set by `scripts/soak`.
     pub fn from_environment() -> Campaign {
         let number = |name: &str| {
             let text = std::env::var(format!("GAPFERRY_SOAK_{name}")).ok()?;

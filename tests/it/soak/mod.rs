@@ -1,5 +1,5 @@
-//! Bad days at random: whole exports and imports on lines where anything may go wrong, the program killed at any moment and
-//! started again, until the images are at the target or something is wrong. Everything follows from a seed.
+//! Random faults: whole exports and imports over faulty connections, with the program killed at any moment and
+//! restarted, until the images are at the target or something is wrong. Everything follows from a seed.
 //!
 //! `scripts/soak` runs as many rounds as wanted; a few are part of the tests.
 

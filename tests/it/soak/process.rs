@@ -1,4 +1,4 @@
-//! One run of the program, which may not be let come to its end.
+//! One run of the program, which may be killed before its end.
 
 use std::io::Read;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -11,18 +11,18 @@ use crate::soak::test_site::EPOCH;
 use crate::support::faulty::{Dice, Proxy, Traffic};
 use crate::support::gapferry_process_of;
 
-/// How exactly the moment of a kill is met.
+/// The precision of a kill.
 const TICK: Duration = Duration::from_millis(2);
-/// Between two looks at what is to be seen from outside, in ticks.
+/// Ticks between two checks from outside.
 const LOOK: u32 = 5;
-/// Longer than any run may take, and than any takes to stop.
+/// Longer than any run may take, including the time to stop.
 const FOREVER: Duration = Duration::from_secs(120);
 
 /// When the program is stopped, and how.
 #[derive(Clone, Copy, Debug)]
 pub struct Kill {
     signal: Signal,
-    /// After so many requests, or so many bytes, from its start.
+    /// After this many requests or bytes from its start.
     requests: usize,
     bytes: usize,
 }
@@ -44,14 +44,14 @@ impl Kill {
 #[derive(Debug)]
 pub struct End {
     pub status: ExitStatus,
-    /// What it was sent.
+    /// The signal that was sent.
     pub signal: Option<Signal>,
-    /// What it said.
+    /// Its messages.
     pub message: String,
 }
 
-/// Runs the program on a way where things go wrong. One that waits for a silent registry is killed: its user has no
-/// patience left. `watch` looks at what is to be seen from outside meanwhile.
+/// Runs the program over a faulty connection. A run that waits for a silent registry is killed, like a user who loses
+/// patience. `watch` checks the visible state meanwhile.
 pub fn run(
     arguments: &[String],
     proxy: &Proxy,
@@ -104,13 +104,14 @@ pub fn run(
 /// The program of this build, or the one that `GAPFERRY` names.
 pub fn program() -> Command {
     let given = std::env::var_os("GAPFERRY").filter(|path| !path.is_empty());
-    // A campaign in the background of a script ignores SIGINT, and so would the program until it listens.
+    // A background campaign of a script ignores SIGINT, and the program would inherit that until it installs its
+    // handlers.
     let mut command = gapferry_process_of("env".as_ref());
     command.arg("--default-signal=INT").arg(given.as_deref().unwrap_or(env!("CARGO_BIN_EXE_gapferry").as_ref()));
     command
 }
 
-/// What it says, once it has said all.
+/// Its messages, available once it has printed them all.
 fn listen(child: &mut Child) -> Receiver<String> {
     let (sender, receiver) = channel();
     let mut stderr = child.stderr.take().expect("a pipe");

@@ -12,25 +12,25 @@ use crate::support::faulty::{Dice, Proxy, Schedule};
 use crate::support::registry::Registry;
 use crate::support::tempdir;
 
-/// In so many runs anything may happen.
+/// In this many runs, any fault may happen.
 const SEVERE: usize = 4;
-/// In so many there are faults and kills at all.
+/// In this many runs there are faults and kills at all.
 const DISTURBED: usize = 6;
-/// Then it must be done.
+/// After this many runs the job must be done.
 const MOST: usize = 8;
 
 struct Round<'a> {
     site: &'a TestSite,
     dice: Dice,
     tally: Tally,
-    /// What happened so far, for whoever has to find out why something is wrong.
+    /// The events so far, for the analysis of a failure.
     story: String,
 }
 
-/// Plays it to its end.
+/// Plays the round to its end.
 ///
 /// # Errors
-/// What was seen that must never be.
+/// A description of the forbidden state that was seen.
 pub fn play(site: &TestSite, number: u64, dice: Dice) -> Result<Tally, String> {
     let directory = tempdir();
     let mut round = Round { site, dice, tally: Tally { rounds: 1, ..Tally::default() }, story: String::new() };
@@ -51,7 +51,7 @@ impl Round<'_> {
         match self.dice.one_in(2) {
             true => arguments.extend(["--locked".into(), self.site.lock.display().to_string()]),
             false => {
-                // Without it a bundle may say that it does not know what is attached to an image.
+                // Without it, a bundle may record that attached artifacts are unknown.
                 arguments.push("--require-referrers".into());
                 arguments.extend(self.site.references.iter().cloned());
             }
@@ -105,7 +105,7 @@ impl Round<'_> {
         Ok(())
     }
 
-    /// Runs the program again and again, on better and better days; the last ones are good.
+    /// Runs the program repeatedly with fewer and fewer faults; the last runs have none.
     fn until_done(
         &mut self,
         proxy: &Proxy,
@@ -146,7 +146,7 @@ impl Round<'_> {
         (attempt < DISTURBED).then_some(schedule)
     }
 
-    /// A run ends as it was told to, or with one of the exit codes for what went wrong, and says with what.
+    /// Checks that a run ended by its signal, or with an exit code for an injected fault and a message that names it.
     fn check_end(&mut self, command: &str, end: &End, proxy: &str) -> Result<(), String> {
         let sent = end.signal.map(|signal| match signal {
             Signal::KILL => "SIGKILL",
@@ -158,7 +158,7 @@ impl Round<'_> {
             (Some(code @ (1 | 3 | 4 | 5)), _) if end.message.contains(proxy) => format!("exit code {code}"),
             (Some(130), _) if end.signal == Some(Signal::INT) => "exit code 130 after SIGINT".to_owned(),
             (Some(143), _) if end.signal == Some(Signal::TERM) => "exit code 143 after SIGTERM".to_owned(),
-            // Sent before it listened.
+            // The signal arrived before the handlers were installed.
             (None, Some(signal)) if end.signal.is_some_and(|sent| sent.as_raw() == signal) => {
                 sent.unwrap_or("?").to_owned()
             }

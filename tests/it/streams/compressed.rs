@@ -1,4 +1,4 @@
-//! `-o OUT.tar.zst`: smaller, and still read by offset.
+//! `-o OUT.tar.zst`: a smaller bundle that can still be read by offset.
 
 use std::process::Command;
 
@@ -8,7 +8,7 @@ use crate::support::{images, skopeo};
 
 const WHOLE: usize = usize::MAX;
 
-/// The fixture, and a chart that is mostly text, as well.
+/// The fixture with an additional chart, which is mostly text.
 fn exported() -> (Fixture, Vec<u8>) {
     let fixture = Fixture::new();
     fixture.run(&["export", "--locked", "images.lock", "-o", "images.tar.zst", "--json"]).ended(0);
@@ -20,7 +20,7 @@ fn exported() -> (Fixture, Vec<u8>) {
 fn every_command_that_reads_a_bundle_reads_a_compressed_one() {
     let (fixture, packed) = exported();
     let plain = std::fs::read(fixture.streamed("saved.tar", &[])).unwrap();
-    // Whoever has only zstd gets the same tar.
+    // Decompressing with zstd gives the same tar.
     let unpacked = Command::new("zstd").args(["-dcq", text(&fixture.path("images.tar.zst"))]).output().unwrap().stdout;
     assert!(unpacked == plain && packed.len() < plain.len());
     for full in [&[][..], &["--full"]] {
@@ -42,7 +42,7 @@ fn every_command_that_reads_a_bundle_reads_a_compressed_one() {
         let tag = image.tag.as_deref().unwrap();
         assert_eq!(target.digest(&format!("mirror/{}", image.repository), tag), Some(image.digest()));
     }
-    // Out of a pipe as well.
+    // From a pipe as well.
     fixture.piped(&["verify", "-"], &packed, 10_000).ended(0);
     fixture.piped(&["import", "-", "--plain-http", "--to", &to], &packed, WHOLE).ended(0).reported(&["4 present"]);
 }
@@ -100,7 +100,7 @@ fn a_repeated_export_keeps_it_and_an_interrupted_one_leaves_no_false_bundle() {
     fixture.run(&again).ended(0);
     assert!(std::fs::read(fixture.path("images.tar.zst")).unwrap() == packed);
     assert!(!fixture.path("images.tar.zst.partial").exists());
-    // What is there is not overwritten.
+    // An existing file is not overwritten.
     std::fs::write(fixture.path("other.tar.zst"), "something else").unwrap();
     fixture.run(&["export", "--locked", "images.lock", "-o", "other.tar.zst"]).ended(2).reported(&["not overwritten"]);
     assert_eq!(std::fs::read(fixture.path("other.tar.zst")).unwrap(), b"something else");
@@ -115,11 +115,11 @@ fn impossible_operations_on_a_compressed_bundle_are_refused_with_a_remedy() {
     fixture.run(&["export", "--locked", "images.lock", "-o", "plain.tar"]).ended(0);
     fixture.run(&["repair", "images.tar.zst", "plain.tar"]);
     assert!(std::fs::read(fixture.path("images.tar.zst")).unwrap() == packed);
-    // With a key it is written anew, signed.
+    // With a key, the bundle is rewritten with a signature.
     let signed = ["export", "--locked", "images.lock", "-o", "images.tar.zst", "--sign-key", "key.pem"];
     fixture.run(&signed).ended(0).reported(&["written", "signed by"]);
     fixture.run(&signed).ended(0).reported(&["unchanged", "signed by"]);
-    // A compressed tar without the table is none that can be read by offset, but passes through a pipe.
+    // A compressed tar without the seek table cannot be read by offset, but can be read from a pipe.
     std::fs::write(fixture.path("other.tar.zst"), images::zstd(&std::fs::read(fixture.path("plain.tar")).unwrap()))
         .unwrap();
     fixture.run(&["verify", "other.tar.zst"]).ended(2).reported(&["compressed with zstd"]);
@@ -145,7 +145,7 @@ fn a_broken_compressed_pipe_is_reported_like_any_other() {
     assert!(message.contains("cannot be decompressed"), "{message}");
     std::fs::write(fixture.path("cut.tar.zst"), &packed[..packed.len() / 2]).unwrap();
     fixture.run(&["verify", "cut.tar.zst"]).ended(2).reported(&["if an export wrote it, it is cut short"]);
-    // A frame that is no frame any more, before anything was read.
+    // A destroyed frame header before any data.
     let mut bytes = packed.clone();
     bytes[9] ^= 0x77;
     std::fs::write(fixture.path("bad.tar.zst"), &bytes).unwrap();

@@ -19,7 +19,7 @@ fn to(target: &Registry) -> String {
     format!("{}/mirror", target.host())
 }
 
-/// How many images the target has under their tags, each with its digest.
+/// The number of images at the target under their tags, each with its digest.
 #[track_caller]
 fn tagged(fixture: &Fixture, target: &Registry) -> usize {
     let found = fixture.images.iter().filter_map(|image| {
@@ -43,7 +43,7 @@ fn images_travel_from_registry_to_registry_through_a_pipe() {
     let receipt: serde_json::Value =
         serde_json::from_slice(&std::fs::read(fixture.path("receipt.json")).unwrap()).unwrap();
     assert!(receipt["confirmed"].as_array().unwrap().len() > 10, "{receipt}");
-    // What is there is read, and not sent again; nor is it from a tar that was not streamed.
+    // Existing content is checked and not sent again, neither from this stream nor from an ordinary tar.
     let uploads = target.uploads();
     fixture.run(&["export", "--locked", "images.lock", "-o", "plain.tar"]).ended(0);
     let plain = std::fs::read(fixture.path("plain.tar")).unwrap();
@@ -81,7 +81,7 @@ fn a_broken_pipe_loses_only_the_rest_and_a_rerun_brings_it() {
     assert!(seen.iter().any(|there| (1..4).contains(there)), "{seen:?}");
 }
 
-/// Of five thousand images nobody could read why.
+/// Among five thousand identical messages, nobody could find the reason.
 #[test]
 fn images_that_fail_for_one_reason_are_reported_once() {
     let (fixture, target) = (Fixture::new(), Registry::start());
@@ -114,11 +114,11 @@ fn hundreds_of_waiting_small_blobs_need_no_file_each() {
 fn a_wrong_byte_fails_only_the_images_that_contain_it() {
     let (fixture, target) = (Fixture::new(), Registry::start());
     let mut bytes = std::fs::read(fixture.streamed("whole.tar", &[])).unwrap();
-    // Of the second image alone.
+    // A blob of the second image only.
     let digest = gapferry::oci::Digest::sha256(&fixture.images[1].blobs[2]);
     let header = 512 * (0..).find(|at| bytes[at * 512..].starts_with(digest.blob_path().as_bytes())).unwrap();
     bytes[header + 600] ^= 1;
-    // As of a file: sent again, it would be damaged again.
+    // As from a file: the same bytes would be damaged again.
     fixture.piped(&import(&to(&target), &[]), &bytes, WHOLE).ended(3).reported(&["wrong digest", &digest.to_string()]);
     assert_eq!(tagged(&fixture, &target), 3);
 }
@@ -169,7 +169,7 @@ fn a_killed_import_from_a_pipe_resumes() {
     let mut child = fixture.process(&import(&to, &[])).stdin(Stdio::piped()).spawn().unwrap();
     let mut stdin = child.stdin.take().unwrap();
     stdin.write_all(&whole[..whole.len() - 100_000]).unwrap();
-    // The pipe stays open: it waits for more, with most blobs pushed.
+    // The pipe stays open: the import waits for more, with most blobs pushed.
     while target.uploads() < 3 {
         std::thread::yield_now();
     }
@@ -186,7 +186,7 @@ fn an_increment_from_a_pipe_reports_missing_content_before_the_first_push() {
     let to = to(&target);
     let base = std::fs::read(fixture.streamed("base.tar", &[])).unwrap();
     fixture.piped(&import(&to, &["--receipt", "receipt.json"]), &base, WHOLE).ended(0);
-    // The next version: the same large layer, and a small one.
+    // The next version has the same large layer and a new small one.
     let next = images::oci("team/one", "2", &[&images::noise(1, 5_000_000), "another small one"]);
     next.push(&fixture.registry);
     let name = format!("{}/{}", fixture.registry.host(), next.name());

@@ -1,4 +1,4 @@
-//! Bundles in one pass: out of standard output, and in from a pipe.
+//! Bundles in one pass: to standard output, and from a pipe.
 
 mod compressed;
 mod fixture;

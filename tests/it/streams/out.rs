@@ -21,7 +21,7 @@ fn a_saved_stream_is_an_ordinary_bundle_and_reproducible() {
     let files = tempdir();
     assert!(Command::new("tar").args(["-xf", text(&saved), "-C", text(files.path())]).status().unwrap().success());
     assert!(Command::new("sha256sum").args(["-c", "SHA256SUMS"]).current_dir(files.path()).status().unwrap().success());
-    // Byte for byte the tar that was not streamed.
+    // Equal, byte for byte, to the tar that was not streamed.
     fixture.run(&["export", "--locked", "images.lock", "-o", "plain.tar"]).ended(0);
     assert!(std::fs::read(fixture.path("plain.tar")).unwrap() == std::fs::read(&saved).unwrap());
 

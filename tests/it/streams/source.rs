@@ -1,4 +1,4 @@
-//! Streams out of sources that a registry is no good for: other digests, wrong bytes.
+//! Streams from sources that a registry cannot simulate: other digests, wrong bytes.
 
 use std::collections::HashMap;
 use std::io::{self, Read};
@@ -15,7 +15,7 @@ use gapferry::verify::{Depth, Report, check};
 use crate::bundle::fixture::{Builder, noise, two_images};
 use crate::support::tempdir;
 
-/// Keeps what it gets.
+/// Keeps what is written to it.
 #[derive(Clone, Default)]
 struct Kept(Arc<Mutex<Vec<u8>>>);
 
@@ -91,7 +91,7 @@ fn the_stream_does_not_depend_on_how_many_blobs_are_fetched_ahead() {
 
 #[test]
 fn a_failing_source_leaves_a_stream_that_reads_as_cut_short() {
-    // Small ones are fetched as a whole before, large ones are on their way already.
+    // Small blobs are fetched in full beforehand; large ones are already in flight.
     for length in [70_000, 40_000_000] {
         let builder = Builder::new().image("registry.test/a:1", &[noise(1, 50), noise(2, length), noise(3, 50)]);
         let blob = builder.layer(1).clone();
@@ -102,7 +102,7 @@ fn a_failing_source_leaves_a_stream_that_reads_as_cut_short() {
         let cut = |report: Report| {
             report.problems.iter().any(|p| p.found.as_deref().is_some_and(|found| found.contains("cut short")))
         };
-        // It may have broken before anything went out; then there is no tar.
+        // The source may have failed before any output; then there is no tar.
         assert!(report(&bytes).map_or(bytes.len() < 512, cut), "{} bytes", bytes.len());
     }
 }
@@ -143,7 +143,7 @@ fn a_read_error_is_not_reported_as_the_end_of_the_pipe() {
     assert!(problems.iter().any(|problem| problem.contains("has ended after")), "{problems:?}");
 }
 
-/// A blob that is left out would shift all that follows: the tar would look whole and hold files under wrong names.
+/// Skipping a blob would shift all following files: the tar would look intact with files under wrong names.
 #[test]
 fn a_blob_without_a_known_source_fails_the_stream_before_any_output() {
     let builder = two_images();

@@ -19,7 +19,7 @@ fn a_bundle_from_a_pipe_is_verified_like_a_file() {
         assert!(text.starts_with("OK: standard input: 4 images"), "{text}");
         assert_eq!(identity(&text), identity(&file));
     }
-    // The one after the other, without a file; and a tar that was not streamed.
+    // Export piped into verify, without a file; and a tar that was not streamed.
     let mut export = fixture.streaming(&[]).stderr(Stdio::inherit()).spawn().unwrap();
     let verify = fixture.process(&["verify", "-"]).stdin(export.stdout.take().unwrap()).output().unwrap();
     assert!(export.wait().unwrap().success());
@@ -27,19 +27,19 @@ fn a_bundle_from_a_pipe_is_verified_like_a_file() {
     fixture.run(&["export", "--locked", "images.lock", "-o", "plain.tar"]).ended(0);
     let plain = std::fs::read(fixture.path("plain.tar")).unwrap();
     fixture.piped(&["verify", "-"], &plain, WHOLE).ended(0);
-    // A pipe that has a name.
+    // A named pipe.
     assert!(Command::new("mkfifo").arg(fixture.path("pipe")).status().unwrap().success());
     let verify = fixture.process(&["verify", "pipe"]).spawn().unwrap();
     std::fs::write(fixture.path("pipe"), &plain).unwrap();
     assert!(ended(verify.wait_with_output().unwrap()).ended(0).stdout.contains("OK: pipe"));
 }
 
-/// What `verify --json` says, wherever the bytes were.
+/// The report of `verify --json`, without the place of the bytes.
 fn report_of(text: &str, name: &str) -> Value {
     let mut json: Value = serde_json::from_str(&text.replace(name, "IT")).unwrap();
     json["files"] = Value::Null;
     json["bytes"] = Value::Null;
-    // What has passed cannot be repaired.
+    // A consumed stream cannot be repaired.
     for key in ["hint", "hintCode"] {
         json.as_object_mut().unwrap().remove(key);
     }
@@ -83,7 +83,7 @@ fn problems_in_a_pipe_are_named_as_in_a_file() {
         let pipe = fixture.piped(&["verify", "-", "--json"], &bytes, 100_000);
         assert_eq!(pipe.code, file.code, "{what}: {pipe:#?}");
         assert_ne!(file.code, Some(0), "{what}");
-        // What stands behind it is found in a file alone.
+        // Only in a file can verify find the data after it.
         if file.code == Some(3) && !file.stdout.is_empty() && what != FIRST_HEADER {
             assert_eq!(report_of(&pipe.stdout, "standard input"), report_of(&file.stdout, "bad.tar"), "{what}");
         }
@@ -113,7 +113,7 @@ fn a_stream_without_a_trusted_signature_is_refused_before_its_first_blob() {
     let unsigned = std::fs::read(fixture.streamed("plain.tar", &[])).unwrap();
     let text = fixture.piped(&["verify", "-", "--key", "key.pub"], &signed, WHOLE).ended(0).stdout;
     assert!(text.contains("signed by"), "{text}");
-    // The blobs never came: that they are missing is not what is said.
+    // The blobs never arrived; the message must not be that they are missing.
     let first = |bytes: &[u8]| 512 * (1 + (0..).find(|at| bytes[at * 512..].starts_with(b"blobs/")).unwrap());
     for (bytes, key, why) in [(&signed, "other.pub", "does not fit"), (&unsigned, "key.pub", "not signed")] {
         let refused = fixture.piped(&["verify", "-", "--key", key], &bytes[..first(bytes)], WHOLE).ended(3);
@@ -149,7 +149,7 @@ fn a_wrong_byte_is_located_in_a_pipe_as_in_a_file() {
     assert_eq!(problems[0]["ranges"], serde_json::json!([{ "first": 2_097_152, "last": 4_101_191 }]));
     let found = problems[0]["found"].as_str().unwrap();
     assert!(found.starts_with("sha256:") && found.contains("bytes 2097152-4101191 of"), "{found}");
-    // Nothing but these is fetched again.
+    // Only these are fetched again.
     let missing = std::fs::read(fixture.path("pipe.json")).unwrap();
     assert_eq!(missing, std::fs::read(fixture.path("file.json")).unwrap());
     let missing: Value = serde_json::from_slice(&missing).unwrap();

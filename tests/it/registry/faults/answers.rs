@@ -1,4 +1,4 @@
-//! Manifests, tags and referrers that are not what they should be.
+//! Wrong answers to requests for manifests, tags and referrers.
 
 use std::time::Duration;
 
@@ -45,13 +45,13 @@ async fn a_manifest_is_limited_in_size_and_must_match_its_digest() {
     assert!(error.chain().contains(&Digest::sha256(INDEX.as_bytes()).to_string()), "{error:?}");
 }
 
-/// A gateway that compresses what its origin sends would change every digest.
+/// A gateway that compresses its origin's answers would change every digest.
 #[tokio::test]
 async fn content_is_requested_uncompressed_and_a_compressed_answer_is_reported() {
     let server = Server::registry(|request, _| {
         assert_eq!(request.header("accept-encoding"), "identity");
         match request.target.ends_with("/text") {
-            // Only called so.
+            // Labelled as gzip without being compressed.
             true => manifest().with("Content-Encoding", "gzip"),
             false => manifest().with("Content-Encoding", "gzip").body([0x1f, 0x8b, 8, 0, 0xff]),
         }
@@ -62,7 +62,7 @@ async fn content_is_requested_uncompressed_and_a_compressed_answer_is_reported()
     assert!(error.kind() == Kind::Network && error.chain().contains("Content-Encoding: \"gzip\""), "{error:?}");
 }
 
-/// A cache that remembers “not there” makes what was just pushed look lost.
+/// A cache that remembers “not there” makes a just pushed manifest look lost.
 #[tokio::test]
 async fn requests_to_a_target_bypass_caches_and_requests_to_a_source_do_not() {
     let server = Server::registry(|request, _| match request.method.as_str() {
@@ -109,7 +109,7 @@ async fn a_registry_without_head_is_asked_by_get_even_with_one_request_at_a_time
         let registries = client(Config { per_host: 1, ..config() });
         let reference = tag(&repo(&server), "v1");
         let asked = Source::resolve(&registries, &reference, Need::Required);
-        // Were the place of the first request still taken, the second would wait for ever.
+        // If the first request still occupied its slot, the second would wait forever.
         let found = tokio::time::timeout(Duration::from_secs(60), asked).await.expect("an answer").unwrap().unwrap();
         assert_eq!(found.digest, Digest::sha256(INDEX.as_bytes()));
     }
@@ -152,7 +152,7 @@ async fn a_web_page_in_answer_to_a_push_does_not_count_as_stored() {
     let page = |r: &Seen| Answer::new(200).with("Content-Type", "text/html").body(format!("<h1>Hi {}</h1>", r.method));
     let memory = MemorySource::default();
     let pushed = image(&memory.add("{}"), &[], None);
-    // Whoever asks for what was stored gets a page too, or hears that it is not there.
+    // A lookup of the pushed manifest gets the page too, or 404.
     for status in [200, 404] {
         let server = Server::registry(move |request, _| match request.method.as_str() {
             "PUT" => page(request),
@@ -164,7 +164,7 @@ async fn a_web_page_in_answer_to_a_push_does_not_count_as_stored() {
         assert!(matches!(error.kind(), Kind::Network | Kind::Damaged), "{error:?}");
         assert!(error.chain().contains(&format!("{}:v1", repo(&server))), "{error:?}");
     }
-    // A registry that says 200 and has it is believed.
+    // A registry that answers 200 and has the manifest is trusted.
     let (bytes, digest) = (pushed.bytes().unwrap(), pushed.digest().to_string());
     let server = Server::registry(move |request, _| match request.method.as_str() {
         "PUT" => Answer::new(200),

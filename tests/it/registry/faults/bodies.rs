@@ -1,4 +1,4 @@
-//! Blobs whose bytes come late, wrong, twice or not at all.
+//! Blobs whose bytes arrive late, wrong, twice or not at all.
 
 use std::time::Duration;
 
@@ -42,7 +42,7 @@ async fn bytes_repeated_by_a_server_that_ignores_range_are_skipped() {
     let server = server.await;
     let blob = MemorySource::default().add(content.clone());
     assert!(read(&client(config()), &repo(&server), &blob).await.unwrap() == content);
-    // Asked for a later start, it begins at 0 and says so.
+    // Asked for a later offset, the server starts at 0 and says so.
     let body = client(config()).blob(&repo(&server), &blob, 1000).await.unwrap();
     assert_eq!(body.offset, 0);
     let pieces: Vec<_> = body.stream.map(|piece| piece.unwrap()).collect().await;
@@ -65,7 +65,7 @@ async fn a_wrong_range_is_detected_and_never_spliced_in() {
         let pieces: Vec<_> = body.stream.map(|piece| piece.unwrap()).collect().await;
         assert!(pieces.concat() == content, "{wrong}");
     }
-    // Another total is another blob.
+    // A different total size means a different blob.
     let served = content.clone();
     let server = Server::registry(move |_, _| {
         Answer::new(206).with("Content-Range", "bytes 5000-9999/20000").body(&served[5000..])
@@ -100,7 +100,7 @@ async fn a_length_that_contradicts_the_descriptor_is_refused_before_the_first_by
     }
 }
 
-/// Whoever is sent to the login of a proxy must not be told that the registry's storage is damaged.
+/// A user behind a proxy's login page must not read that the registry's storage is damaged.
 #[tokio::test]
 async fn a_web_page_or_content_coding_instead_of_a_blob_is_not_called_damage() {
     let page = Answer::new(200).with("Content-Type", "text/html; charset=utf-8").body("<h1>Please log in</h1>");
@@ -117,7 +117,7 @@ async fn a_web_page_or_content_coding_instead_of_a_blob_is_not_called_damage() {
     }
 }
 
-/// The same where only the end of the body shows that it is not the blob.
+/// The same if only the end of the body shows that it is not the blob.
 #[tokio::test]
 async fn a_web_page_or_content_coding_of_unknown_length_is_not_called_damage() {
     let answer = |body: &str| {

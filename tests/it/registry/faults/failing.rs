@@ -1,4 +1,4 @@
-//! What always fails at a registry that answers the rest: a blob, an image, a whole kind of request.
+//! Lasting failures at a registry that answers everything else: a blob, an image, a whole kind of request.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use crate::support::faulty::{Answer, Fault, Host, Seen, Server, Sessions, Stage,
 
 #[tokio::test]
 async fn images_that_always_fail_neither_delay_nor_fail_the_others() {
-    // Where a gateway answers for several and nothing succeeds, it is the registry behind it that is down.
+    // If a gateway answers for several repositories and nothing succeeds, the registry behind it is down.
     for (status, bad) in [(503, 1), (500, 3)] {
         let server = Server::registry(move |request, _| match request.target.contains("bad") {
             true => Answer::new(status),
@@ -37,7 +37,7 @@ async fn images_that_always_fail_neither_delay_nor_fail_the_others() {
     }
 }
 
-/// Reads these blobs one after the other, each from a repository of its own, until one error ends it for all.
+/// Reads these blobs in turn, each from its own repository, until one error ends the run for all.
 async fn read_each(server: &Host, blobs: &[Descriptor], config: Config) -> Vec<gapferry::base::error::Error> {
     let (registries, _) = watched(config);
     let mut errors = Vec::new();
@@ -57,7 +57,7 @@ async fn read_each(server: &Host, blobs: &[Descriptor], config: Config) -> Vec<g
     errors
 }
 
-/// Blobs of which every answer breaks off at this place, and nothing comes after it.
+/// Serves blobs whose every answer breaks off at this offset, after which nothing is sent.
 fn broken_at(at: usize) -> impl Fn(&Seen, usize) -> Answer + Send + Sync + 'static {
     move |request, _| match request.target.contains("/blobs/") {
         true => {
@@ -75,7 +75,7 @@ fn without_content() -> impl Fn(&Seen, usize) -> Answer + Send + Sync + 'static 
     }
 }
 
-/// Each blob would cost all its tries, while manifests begin the retry budget anew.
+/// Without a limit, each blob would use up all its tries, while successful manifests reset the retry budget.
 #[tokio::test]
 async fn a_registry_that_serves_no_blob_is_given_up_within_the_budget() {
     let servers = [
@@ -92,7 +92,7 @@ async fn a_registry_that_serves_no_blob_is_given_up_within_the_budget() {
     }
 }
 
-/// The last byte of a blob that comes with all the others, because the registry ignores Range, is content that it gives.
+/// If the registry ignores Range, the last byte of a blob arrives with all the others and counts as served content.
 #[tokio::test]
 async fn a_registry_that_ignores_ranges_but_serves_some_blobs_is_not_given_up() {
     let memory = MemorySource::default();
@@ -111,7 +111,7 @@ async fn a_registry_that_ignores_ranges_but_serves_some_blobs_is_not_given_up() 
     }
 }
 
-/// The same for what is short: each manifest would cost all its tries.
+/// The same for short content: each manifest would use up all its tries.
 #[tokio::test]
 async fn a_registry_whose_manifests_all_break_off_is_given_up_within_the_budget() {
     let server = Server::registry(|_, _| manifest().but(Fault::Truncate(1))).await;
@@ -119,11 +119,11 @@ async fn a_registry_whose_manifests_all_break_off_is_given_up_within_the_budget(
     assert!(is_given_up(&registries, &server).await, "every manifest costs all its tries");
 }
 
-/// What comes in pieces comes, however often it breaks off, and begins the budget anew.
+/// A blob that arrives in pieces makes progress, however often it breaks off, and resets the budget.
 #[tokio::test]
 async fn a_blob_that_makes_progress_between_breaks_is_read_to_its_end() {
     let content = noise(100_000);
-    // Of the smaller pieces it takes three to renew the tries.
+    // Of the smaller pieces, three are needed to renew the tries.
     for piece in [4000, 1500] {
         let served = content.clone();
         let server = Server::registry(move |request, _| ranged(request, &served).but(Fault::Truncate(piece))).await;
@@ -133,7 +133,7 @@ async fn a_blob_that_makes_progress_between_breaks_is_read_to_its_end() {
     }
 }
 
-/// A quarter of an hour for each try, while everything else is answered.
+/// Each try would last a quarter of an hour, while everything else is answered.
 #[tokio::test]
 async fn an_upload_that_is_never_answered_ends_within_the_budget() {
     let (server, memory) = (Sessions::start(), MemorySource::default());
@@ -157,7 +157,7 @@ async fn an_upload_that_is_never_answered_ends_within_the_budget() {
     assert_eq!(tries, 2, "one each time");
 }
 
-/// A hundred images that share a layer would each wait for all its tries.
+/// Otherwise a hundred images that share a layer would each wait for all its tries.
 #[tokio::test]
 async fn a_blob_that_always_fails_uses_one_set_of_tries_across_repositories() {
     let server = Server::registry(without_content()).await;
@@ -195,7 +195,7 @@ async fn an_upload_that_always_fails_uses_one_set_of_tries_across_repositories()
 
 #[tokio::test]
 async fn a_kind_of_request_that_always_fails_does_not_stop_the_others() {
-    // A gateway does not know the referrers API.
+    // The gateway does not support the referrers API.
     let server = Server::registry(|request, _| match &request.target {
         target if target.contains("/referrers/") => Answer::new(503),
         target if target.contains("/manifests/sha256-") => Answer::new(404),

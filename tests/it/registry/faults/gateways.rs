@@ -13,7 +13,7 @@ use crate::registry::memory_source::{repository, tag};
 use crate::registry::{client, config, watched};
 use crate::support::faulty::{Answer, Seen, Server};
 
-/// 401 with these challenges; `HERE` stands for the server's address.
+/// 401 with these challenges; `HERE` is replaced by the server's address.
 fn challenged(request: &Seen, challenges: &[&str]) -> Answer {
     let here = request.header("host");
     challenges
@@ -97,7 +97,7 @@ async fn a_registry_behind_a_redirecting_host_gets_no_credentials() {
     assert!(real.seen().iter().all(|request| !request.target.contains("account=")));
 }
 
-/// A gateway with two registries behind one host: each has a token server, which refuses what it does not know.
+/// A gateway with two registries behind one host: each has its own token server, which refuses scopes it does not know.
 #[tokio::test]
 async fn repositories_of_one_host_may_have_their_own_token_servers() {
     let server = Server::start(|request, _| {
@@ -123,7 +123,7 @@ async fn repositories_of_one_host_may_have_their_own_token_servers() {
     }
     let tokens = (server.count("GET", "/token/a"), server.count("GET", "/token/b"));
     assert!(tokens.0 <= 4 && tokens.1 <= 4, "tokens are kept, and refusals are remembered: {tokens:?}");
-    // A repository that no token server serves is refused, in the words of the one it names.
+    // A repository that no token server serves is refused in the words of the token server it names.
     let error = registries.manifest(&tag(&repository(&server.address, "c/x"), "v1"), Need::Required).await.unwrap_err();
     assert!(error.kind() == Kind::Unauthorized && error.chain().contains("403"), "{error:?}");
 }
@@ -194,7 +194,7 @@ async fn a_gateway_that_routes_only_repository_paths_can_be_used() {
         let warned = |event: &Event| matches!(event, Event::Warning(text) if text.contains(&status.to_string()));
         assert_eq!(events.events().iter().filter(|event| warned(event)).count(), 1, "{status}");
     }
-    // Whoever wants TLS says so with 400, too: then other paths do not work either.
+    // A server that requires TLS also answers 400; then other paths fail too.
     for message in
         ["Client sent an HTTP request to an HTTPS server.", "You're speaking plain HTTP to an SSL-enabled server"]
     {

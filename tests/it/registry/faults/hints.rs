@@ -1,4 +1,5 @@
-//! HEAD is a hint and a denial may mean “absent”: the verdict does not depend on which request a registry or gateway likes.
+//! HEAD is a hint, and a denial may mean “absent”: the result must not depend on which requests a registry or gateway
+//! supports.
 
 use gapferry::base::error::Kind;
 use gapferry::base::progress::Event;
@@ -67,7 +68,7 @@ async fn a_broken_or_nonsensical_head_answer_does_not_hide_a_manifest() {
     }
 }
 
-/// A cache in front of the registry may keep the headers of another answer. The bytes prove themselves.
+/// A cache in front of the registry may return the headers of another answer. The bytes are verified by their digest.
 #[tokio::test]
 async fn the_requested_digest_overrides_the_one_in_a_header() {
     let stale = || manifest().with("Docker-Content-Digest", Digest::sha256(b"of another answer").to_string());
@@ -101,7 +102,7 @@ async fn a_signed_url_valid_only_for_get_hides_no_manifest_or_blob() {
     assert!(!client(config()).has_blob(&repo(&server), &blob(7)).await.unwrap());
 }
 
-/// Without the registry that HEAD shows, a rerun would send everything again.
+/// Otherwise a rerun at such a registry would send everything again.
 #[tokio::test]
 async fn a_blob_that_get_finds_exists_whatever_head_says() {
     let heads: [fn() -> Answer; 4] = [
@@ -134,7 +135,7 @@ async fn a_blob_that_get_finds_exists_whatever_head_says() {
     );
 }
 
-/// A cache in front of the registry keeps what HEAD said before the push.
+/// A cache in front of the registry keeps the HEAD answer from before the push.
 #[tokio::test]
 async fn a_pushed_manifest_is_read_back_by_get_if_head_disagrees() {
     let stale: [fn() -> Answer; 2] = [
@@ -190,10 +191,11 @@ fn many(server: &Server) -> Vec<Reference> {
     (0..10).map(|number| tag(&repo(server), &format!("v{number}"))).collect()
 }
 
-/// Otherwise `--on-existing fail` would overwrite, and the isolated side's signatures would be lost.
+/// Otherwise `--on-existing fail` would overwrite tags, and the isolated side's signatures would be lost.
 #[tokio::test]
 async fn a_targets_head_404_is_trusted_once_head_has_found_something() {
-    // (whether HEAD finds what is there, GETs for ten tags of which the first is there and for ten in a second run over them)
+    // (whether HEAD finds existing tags, GETs for ten tags of which the first exists, and for ten in a second run over
+    // them)
     for (head_finds, gets) in [(true, 0), (false, 10)] {
         let server =
             Server::registry(move |request, _| match (request.method.as_str(), request.target.ends_with("/v0")) {
@@ -210,7 +212,7 @@ async fn a_targets_head_404_is_trusted_once_head_has_found_something() {
         assert_eq!(server.count("HEAD", "/v2/a/b/manifests/"), 10);
         assert_eq!(server.count("GET", "/v2/a/b/manifests/"), gets, "HEAD finds what is there: {head_finds}");
     }
-    // That GET does not find what is not there says nothing of a HEAD that finds nothing.
+    // A GET that finds nothing does not confirm a HEAD that finds nothing.
     let server = Server::registry(|request, _| match (request.method.as_str(), request.target.ends_with("/v9")) {
         ("GET", true) => manifest(),
         _ => Answer::new(404),
@@ -223,7 +225,7 @@ async fn a_targets_head_404_is_trusted_once_head_has_found_something() {
     }
 }
 
-/// A registry that denies what it does not have, and answers `uploads` to who wants to push.
+/// A registry that denies missing content, and answers `uploads` to an upload request.
 async fn denying(status: u16, uploads: u16) -> Server {
     Server::registry(move |request: &Seen, _| match request.method.as_str() {
         "POST" => Answer::new(uploads).with("Location", "/v2/a/b/blobs/uploads/1"),
@@ -275,7 +277,7 @@ async fn content_a_target_denies_counts_as_absent_where_it_accepts_uploads() {
         let warnings: Vec<Event> = events.events().into_iter().filter(|e| matches!(e, Event::Warning(_))).collect();
         assert_eq!(warnings.len(), 1, "{warnings:?}");
 
-        // Whoever must not replace a tag has to know whether it is there.
+        // A client that must not replace a tag has to know whether the tag exists.
         let registries = client(config());
         registries.take_denials(Denials::Errors);
         assert!(Sink::resolve(&registries, &many(&server)[0]).await.is_err(), "{status}");
@@ -284,7 +286,7 @@ async fn content_a_target_denies_counts_as_absent_where_it_accepts_uploads() {
         let error = Sink::resolve(&client(config()), &many(&server)[0]).await.unwrap_err();
         assert!(matches!(error.kind(), Kind::Unauthorized | Kind::Refused | Kind::Network), "{error:?}");
 
-        // Whoever only looks begins no upload either.
+        // A read-only check starts no upload.
         let server = denying(status, 202).await;
         let registries = client(config());
         registries.take_denials(Denials::Absent);

@@ -1,4 +1,4 @@
-//! Every fault on the way to a real registry, in every place where it can be: what arrives is right, or the error is clear.
+//! Every fault at every place on the way to a real registry: the result is correct, or the error is clear.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::support::registry::Registry;
 
 const BLOB: usize = 300_000;
 
-/// An image at a real registry, and the way there.
+/// An image at a real registry, behind a proxy that injects faults.
 struct TestSite {
     registry: Registry,
     proxy: Proxy,
@@ -42,7 +42,7 @@ impl TestSite {
         to.put_manifest(&tag(repository, "v1"), &self.image).await.map(drop)
     }
 
-    /// Everything, proven.
+    /// Pulls and verifies everything.
     async fn pull(&self, from: &Registries, repository: &Repository) -> Result<(), Error> {
         let found = from.manifest(&tag(repository, "v1"), Need::Required).await?.expect("the image");
         assert_eq!(found.digest(), self.image.digest());
@@ -53,13 +53,13 @@ impl TestSite {
     }
 }
 
-/// Stalls are noticed soon; on a busy machine more is taken for one, which costs only tries.
+/// Stalls are detected soon. On a busy machine other delays count as stalls too, which costs only tries.
 fn patience() -> Config {
     let soon = Duration::from_secs(1);
     Config { stall_timeout: soon, commit_timeout: soon, retries: 9, ..config() }
 }
 
-/// `None`: it ends well; else the kind of failure.
+/// `None` means success; otherwise the kind of the error.
 type Row = (Fault, Option<Kind>);
 
 fn anywhere() -> Vec<Row> {
@@ -93,7 +93,7 @@ fn reading() -> Vec<Row> {
     rows
 }
 
-/// While the bytes of a blob go out.
+/// Faults while the bytes of a blob are sent.
 fn sending() -> Vec<Row> {
     let mut rows = anywhere();
     for at in [0, 1, 100_000, BLOB - 1] {
@@ -105,7 +105,7 @@ fn sending() -> Vec<Row> {
     rows
 }
 
-/// What a registry says of an upload that it does not want as it is.
+/// Refusals of an upload in its present form.
 fn refusing() -> [Row; 5] {
     [
         (Fault::Cancelled, None),
@@ -148,7 +148,7 @@ async fn a_download_whose_range_is_ignored_after_a_break_is_correct() {
 async fn under_any_fault_a_pulled_manifest_is_correct_or_an_error_says_why() {
     let site = TestSite::new().await;
     for (fault, expected) in reading() {
-        // "Not there" is an answer, and told by whoever needs the image.
+        // "Not there" is an answer; the caller that needs the image reports it.
         if fault == Fault::Status(404) {
             continue;
         }
@@ -183,7 +183,7 @@ async fn under_any_fault_a_large_upload_stores_the_blob_or_an_error_says_why() {
     let large = Config { large_blob: BLOB as u64, ..patience() };
     let digest = site.blobs[1].digest.to_string();
     let closed = digest.replace(':', "%3A");
-    // A refusal of PATCH says nothing of the one PUT that follows it, unless it is for the size.
+    // A refusal of PATCH does not apply to the single PUT after it, unless it is about the size.
     let passes = |fault: &Fault| matches!(fault, Fault::Status(403 | 412));
     let expected = |(fault, kind): Row| if passes(&fault) { (fault, None) } else { (fault, kind) };
     let sending = sending.into_iter().map(|row| ("PATCH", "/blobs/uploads/", expected(row)));
@@ -223,7 +223,7 @@ async fn under_any_fault_a_pushed_manifest_is_stored_or_an_error_says_why() {
     }
 }
 
-/// Pushes into a fresh repository; what the client believes is compared with what the registry says itself.
+/// Pushes into a fresh repository and compares the client's result with the registry's own answer.
 async fn pushed(site: &TestSite, n: usize, fault: &Fault, expected: Option<Kind>, says: &str) {
     pushed_with(patience(), site, n, fault, expected, says).await;
 }

@@ -1,4 +1,4 @@
-//! A registry that stops answering in the middle of a run: everything waits for it together, and gives up together.
+//! A registry that stops answering in the middle of a run: all requests wait for it together and give up together.
 
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
@@ -23,10 +23,10 @@ pub(super) fn lines(events: &Recorder, wanted: &str) -> usize {
     message.count()
 }
 
-/// A budget that is soon used up, and long enough for two rounds of waiting on a busy machine.
+/// A budget that is short, but long enough for two rounds of waiting on a busy machine.
 const ENDS_SOON: Duration = Duration::from_secs(1);
 
-/// Every one of these requests failed because the server at `place` was given up.
+/// Checks that each of these requests failed because the server at `place` was given up.
 fn all_stopped<T: std::fmt::Debug>(answers: &[gapferry::base::error::Result<T>], place: &str, why: &str) {
     for answer in answers {
         let error = answer.as_ref().unwrap_err();
@@ -39,7 +39,7 @@ fn all_stopped<T: std::fmt::Debug>(answers: &[gapferry::base::error::Result<T>],
 
 #[tokio::test]
 async fn a_registry_that_stays_down_is_given_up_once_for_all_requests() {
-    // It answers a ping and once more; then a gateway answers for it, or it has lost its storage.
+    // It answers a ping and one more request; then a gateway answers for it, or it has lost its storage.
     for status in [502, 500] {
         let server = Server::start(move |_, before| if before < 2 { manifest() } else { Answer::new(status) }).await;
         let retry_budget = Some(ENDS_SOON);
@@ -53,7 +53,7 @@ async fn a_registry_that_stays_down_is_given_up_once_for_all_requests() {
         all_stopped(&answers, &server.address, &status.to_string());
         assert_eq!(lines(&events, "does not answer"), 1);
         assert!(ask("later".into()).await.unwrap_err().stopped().is_some());
-        // Requests of before may still be on their way to it.
+        // Earlier requests may still be in flight.
         assert!(!server.seen().iter().any(|seen| seen.target.contains("later")), "nothing more is asked");
     }
 }
@@ -86,7 +86,7 @@ async fn a_starting_registry_is_waited_for_longer_than_one_requests_tries() {
     assert_eq!((lines(&events, "does not answer"), lines(&events, "answers again")), (1, 1));
 }
 
-/// A registry that lets nobody in without a token from the server at `tokens`.
+/// A registry that requires tokens from the server at `tokens`.
 async fn with_tokens_from(tokens: &Server) -> Server {
     let realm = format!(r#"Bearer realm="http://{}/token",service="r""#, tokens.address);
     Server::start(move |request, _| match request.header("authorization") {
@@ -124,7 +124,7 @@ async fn a_token_server_that_is_down_is_given_up_once_for_all_requests() {
     }
 }
 
-/// As many layers, and what a storage server answers that has them.
+/// This many layers, and the answers of a storage server that has them.
 fn layers(count: usize) -> (Vec<Descriptor>, impl Fn(&Seen) -> Answer + Send + Sync + 'static) {
     let content = |nth: usize| format!("layer {nth}");
     let memory = MemorySource::default();
@@ -140,7 +140,7 @@ fn layers(count: usize) -> (Vec<Descriptor>, impl Fn(&Seen) -> Answer + Send + S
     (layers, answer)
 }
 
-/// A registry that leads to `storage` for blobs.
+/// A registry that redirects blobs to `storage`.
 async fn with_blobs_at(storage: &Server) -> Server {
     let to = storage.address.clone();
     Server::registry(move |request, _| match request.target.contains("/blobs/") {
@@ -209,7 +209,7 @@ async fn a_host_needed_only_for_referrers_is_not_waited_for() {
 
 #[tokio::test]
 async fn a_registry_that_recovers_within_the_budget_uses_up_no_requests_tries() {
-    // More failures than each request has tries.
+    // More failures than one request has tries.
     let server = Server::start(|_, before| match before {
         2..60 => Answer::new(502),
         _ => manifest(),
@@ -254,7 +254,7 @@ async fn a_retry_after_beyond_the_budget_is_one_outage() {
     assert!(server.seen().len() < 20, "what was on its way");
 }
 
-/// Pushes so many blobs at once.
+/// Pushes this many blobs at once.
 async fn push_blobs(
     to: &Host,
     count: usize,
@@ -272,7 +272,7 @@ async fn push_blobs(
     (join_all((0..count).map(push)).await, events)
 }
 
-/// Storing an upload may take a quarter of an hour: too long to wait for a registry that is frozen.
+/// Storing an upload may take a quarter of an hour, which is too long to wait for a frozen registry.
 #[tokio::test]
 async fn a_registry_that_freezes_while_it_completes_uploads_is_given_up_within_the_budget() {
     let server = Sessions::start();
@@ -297,7 +297,7 @@ async fn a_registry_that_is_slow_to_complete_an_upload_but_alive_is_waited_for()
         "POST" => Answer::new(202).with("Location", "/v2/team/app0/blobs/uploads/1"),
         "PUT" => {
             let (count, change) = &*changed;
-            // Signs of life are asked for: longer than the stall limit.
+            // The client pings the registry: the wait is longer than the stall limit.
             drop(change.wait_while(count.lock().unwrap(), |count| *count < 5).unwrap());
             Answer::new(201)
         }
@@ -315,7 +315,7 @@ async fn a_registry_that_is_slow_to_complete_an_upload_but_alive_is_waited_for()
     assert!(answers[0].is_ok() && events.events().is_empty(), "{answers:?} {:?}", events.events());
 }
 
-/// A budget of seconds would cost the minute in which a single request gives up waiting.
+/// A budget of seconds must not grow to the minute in which a single request gives up.
 #[tokio::test]
 async fn a_registry_that_is_frozen_from_the_start_is_given_up_within_the_budget() {
     let server = Server::start(|_, _| manifest()).await;
@@ -326,7 +326,7 @@ async fn a_registry_that_is_frozen_from_the_start_is_given_up_within_the_budget(
     all_stopped(&[answer], &server.address, "has not answered");
 }
 
-/// Reading a manifest may take long, too; or the registry is gone.
+/// A slow manifest may mean a slow registry, or one that is gone.
 #[tokio::test]
 async fn a_registry_is_pinged_while_any_request_waits() {
     let pings = Arc::new((Mutex::new(0), Condvar::new()));
@@ -350,7 +350,7 @@ async fn a_registry_is_pinged_while_any_request_waits() {
     assert!(registries.manifest(&tag(&repo(&server), "v1"), Need::Required).await.unwrap().is_some());
 }
 
-/// Each look-up would wait for the stall limit, a minute, and then be answered by GET.
+/// Otherwise each lookup would wait a minute for the stall limit before GET answers it.
 #[tokio::test]
 async fn a_registry_that_never_answers_head_is_tried_once() {
     let (layers, answer) = layers(5);
@@ -374,7 +374,7 @@ async fn a_registry_that_never_answers_head_is_tried_once() {
     assert_eq!((heads("/manifests/"), heads("/blobs/")), (1, 0));
 }
 
-/// Harbor with a database that takes no change: each blob would cost all its tries, for hours.
+/// Harbor with a read-only database: otherwise each blob would use up all its tries, for hours.
 #[tokio::test]
 async fn a_registry_that_opens_uploads_and_completes_none_is_given_up() {
     let server = Sessions::start();

@@ -1,4 +1,4 @@
-//! Redirects: to storage elsewhere, and round in circles.
+//! Redirects, to storage elsewhere and in circles.
 
 use gapferry::base::error::Kind;
 use gapferry::content::{Account, Api, ApiRequest, Need, Sink, Source};
@@ -50,7 +50,7 @@ async fn endless_redirects_are_given_up() {
     }
 }
 
-/// A registry whose token server, itself, answers a POST with this status and Location.
+/// A registry with a token server of its own that answers POST with this status and Location.
 async fn token_server_redirecting(status: u16, location: String) -> Server {
     Server::start(move |request, _| match (request.method.as_str(), &request.target[..]) {
         ("POST", "/token") => Answer::new(status).with("Location", location.clone()),
@@ -135,7 +135,7 @@ async fn a_manifest_push_follows_a_redirect_to_tls_on_its_host_and_no_other() {
 
 #[tokio::test]
 async fn a_storage_servers_rate_limit_does_not_block_the_registry() {
-    // Were it the registry's, it would be given up: an hour is more than is waited for.
+    // If the limit applied to the registry, the registry would be given up: the wait is longer than the allowed hour.
     let storage = Server::start(|_, _| Answer::new(429).with("Retry-After", "86400")).await;
     let location = format!("http://{}/bucket", storage.address);
     let server = Server::registry(move |request, _| match request.target.contains("/blobs/") {

@@ -1,4 +1,4 @@
-//! What passes with patience, and what is told when it does not.
+//! Failures that pass with patience, and the errors for those that do not.
 
 use std::time::Duration;
 
@@ -88,7 +88,7 @@ async fn a_registry_can_be_reached_by_its_ipv6_address() {
 #[tokio::test]
 async fn retry_after_as_a_date_is_waited_out() {
     let server = Server::registry(|_, _| manifest()).await;
-    // Dates have whole seconds: what is left of this one is between one and two.
+    // Dates have whole seconds, so between one and two seconds remain.
     server.when("GET", "/manifests/").fault(Fault::TooMany(After::Date(Duration::from_secs(2))));
     let (registries, events) = watched(Config { retries: 0, ..config() });
     assert!(registries.manifest(&tag(&repo(&server), "v1"), Need::Required).await.unwrap().is_some());

@@ -13,7 +13,7 @@ use crate::registry::memory_source::{self, MemorySource, noise, read, tag};
 use crate::registry::{client, config};
 use crate::support::faulty::{Answer, Fault, Seen, Server, Tokens, ranged};
 
-/// Whether a request is the one that is answered badly.
+/// Whether a request is the one answered badly.
 type Place = fn(&Seen) -> bool;
 type MakeAnswer = fn() -> Answer;
 
@@ -180,7 +180,7 @@ async fn tokens_that_expire_between_any_two_requests_are_renewed() {
     let registries = client(with_credentials(&server));
     let memory = MemorySource::default();
     let blob = memory.add(content.clone());
-    // Each is asked with a token that has just expired, and again with one that has expired meanwhile.
+    // Each request is sent with a token that has just expired, and again with one that has expired since.
     let error = read(&registries, &repo(&server), &blob).await.unwrap_err();
     assert_eq!(error.kind(), Kind::Unauthorized);
 
@@ -199,7 +199,7 @@ async fn tokens_that_expire_between_any_two_requests_are_renewed() {
     assert_eq!(server.done().len(), 3);
 }
 
-/// A registry that lets anybody read, except that where `asks` it wants a token of `realm`.
+/// A registry with public content, except that requests matching `asks` need a token of `realm`.
 async fn asking(realm: &'static str, asks: fn(&Seen) -> bool) -> Server {
     Server::registry(move |request, _| {
         let challenge = || format!(r#"Bearer realm="{}",service="s""#, realm.replace("HERE", request.header("host")));
@@ -286,7 +286,7 @@ fn challenged(request: &Seen) -> Answer {
     Answer::new(401).with("WWW-Authenticate", realm)
 }
 
-/// A token server with a bad moment must not make the password look wrong.
+/// A brief failure of a token server must not make the password look wrong.
 #[tokio::test]
 async fn a_web_page_or_nothing_instead_of_a_token_is_retried_once() {
     for bad in ["<html><title>Sign in</title></html>", "", " \n"] {

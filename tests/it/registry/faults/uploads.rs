@@ -46,8 +46,8 @@ async fn a_refused_upload_is_reported_in_the_registrys_words_and_not_retried() {
     }
 }
 
-/// Two minutes of tries for each layer, and then the advice to ask again: only room helps. Of a server error that says so one more
-/// is made: another replica may have room.
+/// Otherwise each layer would be tried for two minutes, and the advice would be to retry: only space helps. A server
+/// error that mentions a full disk is retried once, because another replica may have space.
 #[tokio::test]
 async fn a_full_disk_at_the_registry_is_reported_soon() {
     // As distribution writes it, with the error of Go's `os`.
@@ -89,7 +89,7 @@ async fn a_full_disk_at_the_registry_is_reported_soon() {
     }
 }
 
-/// A storage of one project, or one of many, would close the whole registry.
+/// The storage of one project, or one of many, would otherwise close the whole registry.
 #[tokio::test]
 async fn a_full_disk_elsewhere_or_in_one_answer_does_not_end_all_uploads() {
     let full = || Answer::new(500).body("write /tmp/x: no space left on device");
@@ -152,7 +152,7 @@ async fn a_mount_without_an_answer_is_not_retried() {
     assert_eq!(server.count("POST", "/v2/a/b/blobs/uploads/?mount="), 1);
 }
 
-/// Whoever pulls from a registry that takes manifests unchecked would find the image without its layers.
+/// At a registry that accepts manifests unchecked, the image would lack its layers.
 #[tokio::test]
 async fn a_mount_that_does_not_link_the_blob_does_not_count() {
     for links in [false, true] {
@@ -171,7 +171,7 @@ async fn a_mount_that_does_not_link_the_blob_does_not_count() {
             let mounted = registries.mount(&repo(&server), &memory.add(content), &other).await.unwrap();
             assert_eq!(mounted, links, "{content}");
         }
-        // A registry that links is asked once for each repository; of one that does not, no more is asked.
+        // A registry that really links is checked once per repository; one that does not gets no further mounts.
         let (mounts, reads) =
             (server.count("POST", "/v2/a/b/blobs/uploads/?mount="), server.count("GET", "/v2/a/b/blobs/sha256"));
         assert_eq!((mounts, reads), if links { (5, 1) } else { (3, 3) });
@@ -187,7 +187,7 @@ async fn a_blob_of_another_size_at_the_target_counts_as_absent() {
     assert!(events.events().iter().any(|e| matches!(e, Event::Warning(text) if text.contains("5 bytes instead of 4"))));
 }
 
-/// Takes every upload, unless told otherwise.
+/// Accepts every upload, unless a rule says otherwise.
 async fn taking() -> Server {
     Server::start(|request, _| match request.method.as_str() {
         "POST" => Answer::new(202).with("Location", "/u"),
@@ -237,7 +237,7 @@ async fn a_registry_that_trickles_an_upload_is_given_up() {
     }
 }
 
-/// Some take content by PATCH alone, and some in the closing PUT alone (`sessions`).
+/// Some registries take content only by PATCH, and some only in the closing PUT (see `sessions`).
 #[tokio::test]
 async fn a_registry_that_takes_no_content_by_put_gets_it_by_patch() {
     let server = Server::registry(|request, _| match (request.method.as_str(), request.body.is_empty()) {
@@ -263,7 +263,7 @@ async fn a_registry_that_takes_no_content_by_put_gets_it_by_patch() {
     assert!(error.kind() == Kind::Refused && server.seen().len() < 10, "{error:?}");
 }
 
-/// Some gateways send content straight to the storage behind them, and some to another address of their own.
+/// Some gateways redirect content to the storage behind them, and some to another of their addresses.
 #[tokio::test]
 async fn a_redirected_upload_follows_without_credentials() {
     for (large_blob, method) in [(u64::MAX, "PUT"), (1, "PATCH")] {
@@ -276,7 +276,7 @@ async fn a_redirected_upload_follows_without_credentials() {
             "POST" => Answer::new(202).with("Location", "/u?state=1"),
             "GET" => last_byte(request).unwrap(),
             _ if request.method != method => Answer::new(201),
-            // Once to another path of its own, then elsewhere.
+            // Redirects once to another path of its own, then elsewhere.
             _ if !request.target.contains("moved") => Answer::new(308).with("Location", "/moved?state=2"),
             _ => Answer::new(307).with("Location", to.clone()),
         });
@@ -316,10 +316,10 @@ async fn an_upload_redirected_endlessly_or_refused_elsewhere_names_the_host() {
     }
 }
 
-/// Told as an outage of the registry, it would be looked for where nothing is wrong.
+/// Reported as an outage of the registry, the problem would be sought in the wrong place.
 #[tokio::test]
 async fn an_upload_redirect_to_an_unresolvable_name_is_reported_with_the_name() {
-    // Longer than a name may be: no name server is asked for its address.
+    // Longer than a DNS label may be, so no name server is queried.
     let unknown = "x".repeat(70);
     let location = format!("http://{unknown}:5000/u?state=topsecret");
     let server = Server::registry(move |request, _| match request.method.as_str() {

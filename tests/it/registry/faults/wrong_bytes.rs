@@ -1,4 +1,4 @@
-//! Answers that are not what was asked for. One of them is a passing fault; what comes again and again is what the registry has.
+//! Answers with wrong content. A single one is a passing failure; repeated ones show what the registry has.
 
 use gapferry::base::error::{Error, Kind, Result};
 use gapferry::content::{Cached, Need, Source};
@@ -13,7 +13,7 @@ use crate::support::sha256;
 
 const CONTENT: &[u8] = b"what was signed";
 
-/// Each is asked for once and twice more.
+/// One request and two retries.
 const TRIES: usize = 3;
 
 fn faults() -> [Fault; 4] {
@@ -28,7 +28,7 @@ async fn registry() -> Server {
     Server::registry(answer).await
 }
 
-/// How often the content itself was asked for.
+/// The number of requests for the content itself.
 fn asked(server: &Server) -> usize {
     let reads = |request: &&Seen| request.method == "GET" && request.target != "/v2/";
     server.seen().iter().filter(reads).count()
@@ -47,7 +47,7 @@ async fn read_manifest(from: &Registries, server: &Server, need: Need) -> Result
     from.manifest(&repo(server).with_digest(digest), need).await
 }
 
-/// A signature or an image is lost for a whole night if not.
+/// Otherwise a signature or an image is missing for a whole night.
 #[tokio::test]
 async fn one_or_two_wrong_answers_are_retried() {
     for times in [1, TRIES - 1] {
@@ -81,7 +81,7 @@ fn check_given_up(server: &Server, fault: &Fault, error: &Error) {
     assert_eq!(asked(server), TRIES, "{fault:?}");
 }
 
-/// A damaged blob of many gigabytes is not read for every try that --retries allows.
+/// A damaged blob of many gigabytes must not be read for every try that --retries allows.
 #[tokio::test]
 async fn wrong_content_is_requested_three_times_at_most() {
     for fault in faults() {
@@ -104,7 +104,7 @@ async fn without_retries_the_first_wrong_answer_is_final() {
     assert_eq!(asked(&server), 2);
 }
 
-/// What is proven is what the registry has, whatever it is: asking again would bring the same.
+/// The digest proves that the registry has this content; another request would return the same.
 #[tokio::test]
 async fn a_malformed_manifest_with_the_right_digest_is_requested_once() {
     const MALFORMED: &str = "{\"schemaVersion\":2";
