@@ -102,8 +102,7 @@ pub async fn push(
     Ok(())
 }
 
-/// The whole blob, proven.
-/// As a whole, by a reader that reports wrong bytes to the source, and asks again if it may.
+/// Reads the whole blob through a reader that reports wrong bytes to the source and retries if allowed.
 pub async fn read(from: &Registries, repository: &Repository, blob: &Descriptor) -> Result<Bytes> {
     Cached::new(from, None).small_blob(repository, blob, u64::MAX).await
 }

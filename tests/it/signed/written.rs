@@ -346,8 +346,7 @@ fn a_bundle_migrated_from_storage_can_be_signed() {
     }
 }
 
-/// With its signature, BLAKE3 is as good as the digests: without it, a forger's values do not count where a key is
-/// required.
+/// BLAKE3 values are only as trustworthy as their signature: a forger's values must not count where a key is required.
 #[test]
 fn with_a_required_key_chunks_b3_counts_only_if_signed_by_an_accepted_key() {
     let fixture = Fixture::new();

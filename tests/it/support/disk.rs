@@ -1,17 +1,17 @@
-//! A small file system of a test's own: full, read-only or gone when the test wants it.
+//! A small file system for one test: full, read-only or gone when the test wants it.
 
 use std::path::Path;
 use std::process::Command;
 
 use super::tempdir;
 
-/// A file system of its own, gone when dropped.
+/// A separate file system, unmounted when dropped.
 pub struct Disk {
     directory: tempfile::TempDir,
 }
 
 impl Disk {
-    /// `None` where mounting is not allowed; the test says so and ends.
+    /// `None` where mounting is not allowed; the test then reports that and ends.
     pub fn of(kibibytes: u64) -> Option<Disk> {
         let directory = tempdir();
         let options = format!("size={kibibytes}k");

@@ -1,4 +1,5 @@
-//! `gapferry export --volume-size`: written in place while blobs arrive, interrupted, continued, and one volume alone.
+//! `gapferry export --volume-size`: volumes written in place while blobs arrive, interrupted, resumed, and single
+//! volumes.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -18,7 +19,7 @@ use crate::support::registry::Registry;
 use crate::support::{gapferry, gapferry_process, sha256_file, tempdir};
 use crate::volumes::recover::forge;
 
-/// Cuts the largest layer, and no other.
+/// A size that cuts only the largest layer.
 const SIZE: &str = "1MB";
 
 struct Fixture {
@@ -39,7 +40,7 @@ impl Fixture {
         ];
         images.iter().for_each(|image| image.push(&source));
         let fixture = Fixture { directory: tempdir(), source, images };
-        // What is compared has to be of one time.
+        // Compared bundles need the same time.
         let lock = fixture.path("lock");
         let host = fixture.source.host();
         let names = fixture.images.iter().map(|image| format!("{host}/{}", image.name()));
@@ -62,7 +63,7 @@ impl Fixture {
     }
 }
 
-/// The volumes of this name, which are all there is of it.
+/// The volumes of this name; nothing else of that name may exist.
 fn volumes(out: &Path) -> Vec<PathBuf> {
     let (directory, stem) = (out.parent().unwrap(), out.file_stem().unwrap().to_str().unwrap());
     let entries = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
@@ -87,7 +88,7 @@ fn exported_volumes_equal_split_volumes_and_join_to_the_same_bytes() {
     let paths = volumes(&out);
     assert!(paths.len() > 2 && paths.iter().all(|path| path.metadata().unwrap().len() <= 1_000_000), "{paths:?}");
     Ran::of(gapferry().arg("verify").args(&paths)).ended(0);
-    // Whatever the form, it is the same bundle.
+    // Every form is the same bundle.
     let stream = fixture.path("stream.tar");
     let mut command = Command::new(env!("CARGO_BIN_EXE_gapferry"));
     command.args(["export", "--locked", fixture.path("lock").to_str().unwrap(), "-o", "-"]);
@@ -144,7 +145,7 @@ fn a_rerun_fetches_only_damaged_content() {
     assert_eq!(unchanged.filter(|unchanged| !unchanged).count(), 1, "only the damaged one is written: {report}");
     assert!((1..=2).contains(&(fixture.blob_gets() - fetched)), "only what is damaged");
     assert_eq!(sums(&volumes(&out)), first);
-    // Fewer images need fewer volumes; those of the former set do not stay behind.
+    // Fewer images need fewer volumes; extra volumes of the earlier set are removed.
     let lock = std::fs::read_to_string(fixture.path("lock")).unwrap();
     let mut smaller: serde_json::Value = serde_json::from_str(&lock).unwrap();
     smaller["images"].as_array_mut().unwrap().remove(0);
@@ -162,7 +163,7 @@ fn a_killed_export_of_volumes_resumes_and_a_second_run_is_refused() {
     let whole = fixture.path("whole.tar");
     fixture.export(&whole, &[]).ended(0);
     let expected = sums(&volumes(&whole));
-    // The last blob waits at the barrier until the others are there.
+    // The last blob waits at the barrier until the others have arrived.
     let barrier = Barrier::before(fixture.source.host(), "GET /v2/team/two/blobs/");
     let lock = std::fs::read_to_string(fixture.path("lock")).unwrap();
     let mirrors = fixture.path("registries.conf");
@@ -216,7 +217,7 @@ fn a_blob_spanning_several_volumes_resumes_where_it_stopped() {
     writer.finish().unwrap();
     let paths = volumes(&out);
     Ran::of(gapferry().args(["verify", "--full"]).args(&paths)).ended(0);
-    // One alone needs no blob of another, whatever its digest.
+    // A single volume needs no blob of another one, whatever its digest.
     let (first, alone) = (sha256_file(&paths[0]), create(Some(1)).unwrap());
     builder.fill(&alone).unwrap();
     alone.finish().unwrap();
@@ -235,12 +236,12 @@ fn a_kill_during_the_final_renames_loses_and_leaves_nothing() {
     writer.finish().unwrap();
     let paths = volumes(&out);
     let first = sums(&paths);
-    // As it was after the first of the names, which is that of the second volume.
+    // The state after the first rename, which is the second volume's.
     std::fs::write(&journal, kept).unwrap();
     for path in paths[..1].iter().chain(&paths[2..]) {
         std::fs::rename(path, format!("{}.partial", path.display())).unwrap();
     }
-    // A larger set was never finished either.
+    // Leftover of a larger set that was never finished.
     std::fs::write(directory.path().join("v.099.tar.partial"), "unfinished").unwrap();
     builder.source.take_asked();
     create().finish().unwrap();
@@ -273,7 +274,7 @@ fn writing_single_volumes_keeps_an_unfinished_set() {
     let writer = create(VolumeSelection::Only([2, 3].into()));
     builder.fill(&writer).unwrap();
     writer.finish().unwrap();
-    // And others are begun, but never finished.
+    // Other volumes are started but never finished.
     builder.fill(&create(VolumeSelection::Only([4, 5].into()))).unwrap();
     builder.source.take_asked();
     let writer = create(VolumeSelection::All);
@@ -285,7 +286,7 @@ fn writing_single_volumes_keeps_an_unfinished_set() {
     Ran::of(gapferry().args(["verify", "--full"]).args(volumes(&out))).ended(0);
 }
 
-/// Tar programs warn of a volume without an end, and `verify` calls it cut short.
+/// tar warns about a volume without an end mark, and `verify` calls it cut short.
 #[test]
 fn an_unfinished_set_of_another_volume_size_leaves_nothing_behind() {
     let (directory, builder) = (tempdir(), two_images());
@@ -300,7 +301,7 @@ fn an_unfinished_set_of_another_volume_size_leaves_nothing_behind() {
     let kept = std::fs::read(&journal).unwrap();
     drop(begin(1_500_000, VolumeSelection::Only([2].into())));
     assert!(!journal.exists(), "what it says of volume 2 is not true any more");
-    // As if it had been left there.
+    // Restores the journal as a leftover.
     std::fs::write(&journal, kept).unwrap();
     begin(1_000_000, VolumeSelection::All).finish().unwrap();
     Ran::of(gapferry().args(["verify", "--full"]).args(volumes(&out))).ended(0);
@@ -361,7 +362,7 @@ fn a_set_rewritten_with_another_key_has_its_signature_in_every_volume() {
     export(&one, "v.001.tar: written");
     export(&one, "v.001.tar: unchanged");
     export(&other, "v.001.tar: written");
-    // A copy that a third key has signed.
+    // A copy signed by a third key.
     let bundle = fixture.path("b.tar");
     Ran::of(gapferry().arg("join").args(volumes(&out)).arg("-o").arg(&bundle)).ended(0);
     Ran::of(gapferry().arg("export").arg("--locked").arg(fixture.path("lock")).arg("-o").arg(&bundle)).ended(0);
@@ -391,7 +392,7 @@ fn a_volume_rewritten_with_a_key_has_the_layout_of_the_others() {
     std::fs::remove_file(&paths[1]).unwrap();
     fixture.export(&out, &["--only-volume", "2", sign[0], sign[1]]).ended(0);
     assert_eq!(sums(&paths), first, "it repeats the signature of chunks.b3, as the others do");
-    // A volume of the same set by what it says, and laid out in another way.
+    // A volume that claims to belong to the set but has another layout.
     forge(&paths[0], |name, bytes| {
         if name == "volumes/001.json" {
             let mut json: serde_json::Value = serde_json::from_slice(bytes).unwrap();

@@ -1,4 +1,4 @@
-//! Recovery volumes that an attacker has made: no signature covers them, and `repair` must not write what they say.
+//! Recovery volumes made by an attacker: no signature covers them, and `repair` must not write what they claim.
 
 use std::fs;
 use std::io::Read;
@@ -27,7 +27,7 @@ struct Signed {
     directory: tempfile::TempDir,
     key: Key,
     identity: Digest,
-    /// A layer that is in one volume.
+    /// A layer contained in a single volume.
     blob: String,
     volumes: u32,
     recovery: u32,
@@ -39,7 +39,7 @@ impl Signed {
         let key = Key::new(directory.path(), "key", Kind::P256);
         let shared = noise(1, 20_000);
         let builder = Builder::new().image("registry.test/team/one:1", &[shared.clone(), noise(3, 25_000)]);
-        // The last layer is cut, and the last volume has room.
+        // The last layer is cut, and the last volume has free space.
         let builder = builder.image("registry.test/team/two:2.0", &[shared, noise(4, 12_000), noise(2, 70_000)]);
         let (bundle, set) = (directory.path().join("b.tar"), directory.path().join("set"));
         builder.write(&bundle).unwrap();
@@ -64,13 +64,13 @@ impl Signed {
         self.set().join(format!("v.{number:03}.tar"))
     }
 
-    /// The number of the first volume that has such a file.
+    /// The number of the first volume with such a file.
     fn holder(&self, is_it: impl Fn(&str) -> bool) -> u32 {
         let has = |number: &u32| entries(&self.volume(*number)).iter().any(|(path, _)| is_it(path));
         (1..=self.volumes).find(has).expect("a volume with such a file")
     }
 
-    /// Recovery volumes of these volumes, but with one of them changed, instead of the true ones.
+    /// Replaces the true recovery volumes by some computed with one volume changed.
     fn forge(&self, number: u32, identity: Digest, change: impl FnOnce(&mut Files)) {
         let aside = tempdir();
         for (name, bytes) in files_below(&self.set()).into_iter().filter(|(name, _)| !name.contains(".r")) {
@@ -102,7 +102,7 @@ impl Signed {
         Ran::of(&mut command)
     }
 
-    /// Neither with nor without the key anything is written.
+    /// Checks that nothing is written, with or without the key.
     #[track_caller]
     fn refuses(&self, what: &str, words: &[&str]) {
         let before = files_below(&self.set());
@@ -143,7 +143,7 @@ fn tar_of(files: &Files) -> Vec<u8> {
     builder.into_inner().unwrap()
 }
 
-/// What the volume says of itself fits what it holds again, as an attacker would do it.
+/// Makes the volume's metadata match its content again, as an attacker would.
 fn seal(files: &mut Files) {
     let position = |files: &Files, end: &str| {
         files.iter().position(|(path, _)| path.starts_with("volumes/") && path.ends_with(end)).unwrap()
@@ -173,7 +173,7 @@ fn seal(files: &mut Files) {
     sum(files);
 }
 
-/// Its sums alone.
+/// Updates only its sums.
 fn sum(files: &mut Files) {
     let own = files.iter().position(|(path, _)| path.ends_with(".sha256")).unwrap();
     let is_summed = |path: &str| !path.ends_with(".sha256") && !path.ends_with(".sig");
@@ -196,7 +196,7 @@ fn is_segment(path: &str) -> bool {
     path.starts_with("segments/")
 }
 
-/// A blob that the volume lists is one that is not in all of them.
+/// Whether the volume lists this blob; blobs in every volume are not listed.
 fn is_listed(files: &Files, path: &str) -> bool {
     let own = files.iter().find(|(path, _)| path.starts_with("volumes/") && path.ends_with(".json")).unwrap();
     let json: Value = serde_json::from_slice(&own.1).unwrap();
@@ -267,7 +267,7 @@ fn forged_recovery_volumes_cannot_replace_a_lost_volume() {
         set.refuses(what, &["forged or damaged", "nothing was changed", &format!("v.{number:03}.tar")]);
         whole.iter().for_each(|(name, bytes)| fs::write(set.set().join(name), bytes).unwrap());
     }
-    // With the true ones it is made.
+    // The true ones restore it.
     fs::remove_file(set.volume(2)).unwrap();
     set.repair(true).ended(0);
     assert!(files_below(&set.set()) == whole);
@@ -290,7 +290,7 @@ fn recovery_volumes_cannot_replace_an_intact_volume() {
             assert!(files_below(&set.set()) == forged, "volume {number}: {ran:?}");
             assert!(ran.stdout.contains(&format!("v.{number:03}.tar: ")), "it is said which is meant: {ran:?}");
         }
-        // Neither where another one is lost, which the rest of the parity gives.
+        // Not even if another volume is lost and the rest of the parity restores that one.
         let lost = number % set.volumes + 1;
         fs::remove_file(set.volume(lost)).unwrap();
         set.repair(true).ended(0);
@@ -314,7 +314,7 @@ fn a_damaged_volume_is_kept_if_only_a_different_one_could_replace_it() {
     set.refuses("damaged", &["forged or damaged", "nothing was changed"]);
 }
 
-/// What the volume lists, changed.
+/// Changes the volume's list.
 fn list(files: &mut Files, change: impl FnOnce(&mut Vec<Value>)) {
     let own = files.iter().position(|(path, _)| path.starts_with("volumes/") && path.ends_with(".json")).unwrap();
     let mut json: Value = serde_json::from_slice(&files[own].1).unwrap();
@@ -331,7 +331,8 @@ fn a_forged_copy_of_a_segment_never_leads_to_unverified_output() {
     let mut segment = None;
     list(&mut made, |files| segment = files.iter().find(|file| file["segment"].is_u64()).cloned());
     let (segment, stored) = (segment.unwrap(), made.iter().find(|(path, _)| is_segment(path)).cloned().unwrap());
-    // A volume that gives a whole blob for the right segment; the lost one is to have the blob, and other bytes in the segment.
+    // A volume that supplies a whole blob in place of the right segment; the forged parity gives the lost volume that
+    // blob and other bytes in the segment.
     let helper = set.holder(|path| path == set.blob);
     assert_ne!(helper, lost);
     let blob = (set.blob.clone(), noise(1, 20_000));
@@ -380,7 +381,7 @@ fn importing_single_volumes_recovers_from_a_forged_one() {
     seal(&mut files);
     fs::write(set.volume(forged), tar_of(&files)).unwrap();
     (1..=set.volumes).filter(|number| *number != last).for_each(|number| drop(go(number).ended(6)));
-    // Every piece is what its volume says, and only the layer is not what it should be.
+    // Every piece matches its volume's list; only the joined layer is wrong.
     go(last).ended(3).reported(&["bring", "again"]);
     fs::write(set.volume(forged), right).unwrap();
     holders[..holders.len() - 1].iter().for_each(|number| drop(go(*number).ended(6)));
@@ -393,14 +394,14 @@ fn recovery_volumes_of_another_bundle_write_nothing() {
     set.forge(2, Digest::sha256(b"another bundle"), |_| ());
     fs::remove_file(set.volume(2)).unwrap();
     set.refuses("another identity", &[]);
-    // Not even a recovery volume that says so, too.
+    // The same if a recovery volume confirms it.
     let set = Signed::new(2);
     set.forge(2, Digest::sha256(b"another bundle"), |_| ());
     fs::remove_file(set.set().join("v.r02.tar")).unwrap();
     set.refuses("another identity", &[]);
 }
 
-/// The sums of a volume are unsigned: a program beside the images would travel in a bundle that is called good.
+/// A volume's sums are unsigned: otherwise a program beside the images would travel in a bundle reported as good.
 #[test]
 fn a_file_declared_only_in_a_volumes_sums_is_refused() {
     let set = Signed::new(1);
@@ -440,7 +441,7 @@ fn a_file_declared_only_in_a_volumes_sums_is_refused() {
     Ran::of(gapferry().args(["verify", "--full"]).args(all())).ended(0);
 }
 
-/// Its own sums fit, but not the digest of the file that the segment is of.
+/// The volume's sums match, but not the digest of the segment's file.
 #[test]
 fn a_volume_with_a_wrong_segment_does_not_count_as_present() {
     let signed = Signed::new(1);

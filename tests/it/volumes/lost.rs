@@ -1,4 +1,4 @@
-//! What is not at hand of a set, and what that costs.
+//! Missing volumes of a set, and their consequences.
 
 use std::path::PathBuf;
 
@@ -29,12 +29,12 @@ fn each_missing_volume_is_reported_with_the_images_it_affects() {
         let text: Vec<_> = lost.iter().map(|at| costs(&report, *at).unwrap()).collect();
         assert_eq!(text, lost.iter().map(|at| alone[*at].clone()).collect::<Vec<_>>(), "{lost:?}");
     }
-    // One is missing, and of another nothing is left but its name.
+    // One volume is missing, and another is empty.
     std::fs::write(&set.volumes[3], "").unwrap();
     let report = checked(&set.volumes[1..]);
     let broken = report.problems.iter().find(|problem| problem.volume.is_some()).unwrap();
     assert_eq!((costs(&report, 0), &broken.images), (Some(alone[0].clone()), &alone[3]));
-    // A good copy beside it, and it costs nothing.
+    // With a good copy beside it, no image is affected.
     let copy = set.path("copy.tar");
     gapferry().arg("split").arg(&set.tar).arg("-o").arg(&copy).args(["--volume-size", SIZE]).assert().success();
     let report = checked(&[&set.volumes[..], &[set.path("copy.004.tar")]].concat());
@@ -97,11 +97,11 @@ fn recovery_volumes_can_be_verified_alone_and_missing_ones_are_reported() {
     assert!(ran.stdout.contains("OK: ") && ran.stdout.contains(note), "{}", ran.stdout);
     assert!(!verify(&[&volumes[..], &recovery].concat()).ended(0).stdout.contains("note: "));
     assert!(!verify(&volumes[..1]).ended(0).stdout.contains("note: "), "nobody asked for the others");
-    // With it, a lost volume is no loss; without, it is.
+    // With the recovery volume, a lost volume is not a loss; without it, it is.
     let ran = verify(&some[1..]).ended(3);
     assert!(ran.stdout.contains("`gapferry repair` reconstructs it"), "{}", ran.stdout);
     assert!(verify(&volumes[1..]).ended(3).stdout.contains("`export --only-volume` writes it again"));
-    // What is said of one holds for the bytes of one.
+    // Verifying one recovery volume checks its own bytes.
     let mut bytes = std::fs::read(&recovery[0]).unwrap();
     let at = bytes.len() - 5_000;
     bytes[at] ^= 1;

@@ -1,4 +1,4 @@
-//! Volumes as they are carried: in any order, one alone, some of them missing, damaged or of another set.
+//! Volumes as they arrive: in any order, alone, with some missing, damaged or from another set.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -26,7 +26,7 @@ fn bundle(seed: u64) -> Builder {
     builder.image("registry.test/team/two:2.0", &[shared, noise(seed + 3, 25_000), noise(seed + 4, 12_000)])
 }
 
-/// Four volumes, and the tar that was split.
+/// Four volumes, and the tar they were split from.
 pub(super) struct Set {
     directory: tempfile::TempDir,
     builder: Builder,
@@ -252,13 +252,13 @@ fn a_volume_of_another_set_is_reported_with_both_identities() {
         }
         assert!(ran.stdout.contains(&format!("volume {} of 4: missing", at + 1)), "{}", ran.stdout);
     }
-    // The same bundle in other pieces is of no use either.
+    // The same bundle in pieces of another size does not fit either.
     let out = set.path("w.tar");
     gapferry().arg("split").arg(&set.tar).arg("-o").arg(&out).args(["--volume-size", "70kB"]).assert().success();
     let mixed = [&set.volumes[..], &[set.path("w.001.tar")]].concat();
     assert!(verify(&mixed).ended(3).stdout.contains("split with another size"));
     import(&set.volumes, "127.0.0.1:1", &["--state", set.tar.to_str().unwrap()]).ended(2);
-    // What is no volume has no state, and leaves nothing behind.
+    // A file that is not a volume has no state, and leaves nothing behind.
     let state = set.path("new/deep/state");
     import(std::slice::from_ref(&set.tar), "127.0.0.1:1", &["--state", state.to_str().unwrap()])
         .ended(2)
@@ -308,7 +308,7 @@ fn a_state_belongs_to_one_bundle_and_target_and_a_corrupted_piece_is_requested_a
     let state = set.path("s.state");
     let go = |volumes: &[PathBuf], to: &str| import(volumes, to, &["--state", state.to_str().unwrap()]);
     let host = target.host();
-    // A piece of the large layer is in each of the first three, wherever the others are.
+    // The first three volumes each contain a piece of the large layer.
     let kept = || std::fs::read_dir(set.path("s.state.segments")).unwrap().map(|entry| entry.unwrap().path());
     go(&set.volumes[..1], host).ended(6);
     go(&set.volumes[1..2], &format!("{host}/elsewhere")).ended(2).reported(&["import into"]);

@@ -1,4 +1,4 @@
-//! What was lost on the way comes back from what arrived: there is no second chance where nothing can be asked for again.
+//! Lost volumes are restored from those that arrived: across a gap, nothing can be requested again.
 
 use std::fs;
 use std::os::unix::fs::FileExt;
@@ -18,7 +18,7 @@ use crate::support::{files_below, gapferry, gapferry_process, tempdir};
 
 const MIB: usize = 1 << 20;
 
-/// What a volume has besides a layer, at most.
+/// The maximum size of a volume's content besides a layer.
 const METADATA: usize = 20_000;
 
 /// The volumes of a bundle, each with one layer, and recovery volumes.
@@ -28,7 +28,7 @@ pub struct Fixture {
 }
 
 impl Fixture {
-    /// With layers of these sizes, of which no two fit into one volume.
+    /// A bundle with layers of these sizes, no two of which fit into one volume.
     pub fn new(sizes: &[usize], recovery: u32) -> Fixture {
         Fixture::of(0, sizes, recovery)
     }
@@ -52,7 +52,7 @@ impl Fixture {
         self.directory.path().join(name)
     }
 
-    /// Everything as it was.
+    /// Restores all files.
     fn restore(&self) {
         for (name, _) in files_below(self.directory.path()) {
             fs::remove_file(self.path(&name)).unwrap();
@@ -104,7 +104,7 @@ fn two_recovery_volumes_replace_any_two_lost_volumes() {
             fs::remove_file(fixture.path(one)).unwrap();
             fs::remove_file(fixture.path(other)).unwrap();
             if one.contains(".r01.") && other.contains(".r02.") {
-                // Nothing is left that could say what the volumes were; they themselves are all there.
+                // Nothing records the volumes any more, but they are all there.
                 fixture.repair(&[]).ended(3).reported(&["none of these files is a recovery volume"]);
             } else {
                 fixture.is_repaired();
@@ -137,7 +137,7 @@ fn an_intact_set_is_left_alone() {
     let ran = fixture.repair(&[]).ended(0);
     assert!(ran.stdout.contains("4 volumes are whole"), "{ran:?}");
     fixture.is_whole();
-    // Under each other's names they are all there, too.
+    // Swapped names do not matter either: all volumes are there.
     let (one, other, aside) = (fixture.path("images.001.tar"), fixture.path("images.002.tar"), fixture.path("aside"));
     fs::rename(&one, &aside).and_then(|()| fs::rename(&other, &one)).and_then(|()| fs::rename(&aside, &other)).unwrap();
     let before = files_below(fixture.directory.path());
@@ -205,7 +205,7 @@ fn volumes_of_another_set_are_named_but_not_used_or_overwritten() {
     assert!(ran.stdout.contains("of another set: ") && ran.stdout.contains("foreign.r01.tar"), "{ran:?}");
     fs::remove_file(&foreign).unwrap();
     fixture.is_whole();
-    // In the place of one that is lost.
+    // Under the name of a lost one.
     fs::copy(other.path("images.r01.tar"), fixture.path("images.r01.tar")).unwrap();
     let before = files_below(fixture.directory.path());
     fixture.repair(&[]).ended(3);
@@ -221,7 +221,7 @@ fn a_file_that_is_not_a_damaged_volume_of_the_set_is_not_overwritten() {
     assert!(files_below(fixture.directory.path()) == before);
 }
 
-/// The entries of a volume, changed and put together again, its sums too.
+/// Changes the entries of a volume and reassembles it with correct sums.
 pub fn forge(path: &Path, change: impl Fn(&str, &mut Vec<u8>)) {
     let mut archive = tar::Archive::new(fs::File::open(path).unwrap());
     let mut files = Vec::new();
@@ -295,7 +295,7 @@ fn a_forged_recovery_volume_changes_nothing() {
     assert!(files_below(fixture.directory.path()) == before);
 }
 
-/// What is found of a set that changes is true of none.
+/// Findings about a changing set are true of no set.
 #[test]
 fn a_set_being_written_by_another_run_is_not_recovered() {
     let fixture = Fixture::new(&[70_000, 50_001], 1);
@@ -319,7 +319,7 @@ fn content_fetched_by_an_unfinished_export_is_not_overwritten() {
     assert!(fixture.whole.contains(&files_below(out.path())[0]));
 }
 
-/// A few kilobytes could stand for gigabytes.
+/// A few kilobytes could expand to gigabytes.
 #[test]
 fn a_compressed_recovery_volume_is_not_read() {
     let fixture = Fixture::new(&[70_000, 50_001], 1);
@@ -414,7 +414,7 @@ fn a_split_bundle_with_recovery_imports_after_losing_that_many_volumes() {
         );
         let is_recovery = |path: &&PathBuf| path.file_name().unwrap().to_str().unwrap().starts_with("v.r");
         assert_eq!(paths.iter().filter(is_recovery).count(), recovery as usize);
-        // Any tar and sha256sum can read it.
+        // tar and sha256sum can read it.
         let unpacked = directory.path().join(format!("unpacked-{size}"));
         fs::create_dir(&unpacked).unwrap();
         let run = |program: &str, arguments: &[&str]| {
@@ -423,14 +423,14 @@ fn a_split_bundle_with_recovery_imports_after_losing_that_many_volumes() {
         };
         run("tar", &["xf", set.join("v.r01.tar").to_str().unwrap()]);
         run("sha256sum", &["-c", "volumes/r01.sha256"]);
-        // The first ones: these hold the metadata that all repeat.
+        // Removes the first ones, which hold the metadata that all repeat.
         paths.iter().take(recovery as usize).for_each(|path| fs::remove_file(path).unwrap());
         Ran::of(gapferry().arg("repair").args(tars(&set))).ended(0);
         assert!(files_below(&set) == whole, "{size}: not what it was");
         let joined = directory.path().join(format!("joined-{size}.tar"));
         Ran::of(gapferry().arg("join").args(&paths).arg("-o").arg(&joined)).ended(0);
         assert!(fs::read(joined).unwrap() == fs::read(directory.path().join("b.tar")).unwrap());
-        // Nothing is made twice that is there.
+        // Existing volumes are not rewritten.
         let ran = split(directory.path(), size, recovery).ended(0);
         assert!(!ran.stderr.contains(": written"), "{ran:?}");
         fs::remove_file(set.join("v.r01.tar")).unwrap();
@@ -470,7 +470,7 @@ fn an_export_writes_recovery_volumes_and_keeps_them_when_unchanged() {
     assert!(whole.len() >= 5 && whole.iter().all(|(_, bytes)| bytes.len() <= 1_000_000));
     let taken: usize = whole.iter().map(|(_, bytes)| bytes.len()).sum();
     assert!(planned["bytesNeeded"].as_u64().unwrap() >= taken as u64, "room is made for these too: {planned}");
-    // A second later it has another time, but nothing new.
+    // A second later, the export has another time but nothing new.
     let ran = export(&[]);
     assert!(!ran.stderr.contains(": written"), "{ran:?}");
     for (lost, also) in [("v.001.tar", "v.003.tar"), ("v.002.tar", "v.r01.tar")] {

@@ -1,4 +1,4 @@
-//! A set without recovery volumes is repaired with what is fetched again, and is then what it was, byte for byte.
+//! A set without recovery volumes is repaired with fetched content, byte for byte.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -22,7 +22,7 @@ struct Fixture {
 }
 
 impl Fixture {
-    /// Volumes in the directory `set`, exported as such or `split` from a tar that is kept, and signed.
+    /// Signed volumes in the directory `set`, exported directly or `split` from a tar that is kept.
     fn new(split: bool) -> Fixture {
         let source = Registry::start();
         let (small, large) = (images::noise(1, 300_000), images::noise(2, 2_250_000));
@@ -71,7 +71,7 @@ impl Fixture {
         Ran::of(gapferry().current_dir(self.directory.path()).args(arguments).args(more))
     }
 
-    /// What the set lacks, fetched.
+    /// Fetches what the set lacks.
     fn fetch(&self) {
         self.go(&["verify", "--missing", "missing.json"], &self.volumes()).ended(3);
         self.go(&["export", "--repair", "missing.json", "--locked", "lock", "-o", "repair.tar"], &[]).ended(0);
@@ -130,7 +130,7 @@ fn a_repair_restores_a_set_with_any_damage_to_its_volumes() {
                 .for_each(|(name, bytes)| std::fs::write(fixture.path("set").join(name), bytes).unwrap());
             if split {
                 harm(&fixture);
-                // A bad copy of the bundle has what the volumes lack, too.
+                // A damaged copy of the bundle has what the volumes lack, too.
                 fixture.repair("b.tar", &[]).ended(0);
                 fixture.is_whole();
             }
@@ -141,7 +141,7 @@ fn a_repair_restores_a_set_with_any_damage_to_its_volumes() {
 #[test]
 fn content_missing_from_a_repair_is_named_and_other_volumes_are_repaired() {
     let fixture = Fixture::new(true);
-    // Of the last blob, and then of all.
+    // The first fetch covers only the last volume, the second one everything that is lost.
     std::fs::remove_file(fixture.volume(fixture.whole.len())).unwrap();
     fixture.fetch();
     std::fs::remove_file(fixture.volume(1)).unwrap();
@@ -167,10 +167,10 @@ fn a_set_on_read_only_media_is_repaired_elsewhere_and_nothing_is_overwritten() {
     let made = files_below(&fixture.path("out"));
     assert_eq!(made.iter().map(|(name, _)| &**name).collect::<Vec<_>>(), ["v.002.tar", "v.003.tar"]);
     assert!(made.iter().all(|file| fixture.whole.contains(file)));
-    // What was made there is not in the way of a second run.
+    // The earlier output does not block a second run.
     fixture.repair("repair.tar", &["-o", "out"]).ended(0);
     assert!(files_below(&fixture.path("out")) == made);
-    // In the place of a lost one is something that nobody named.
+    // A foreign file has the name of a lost volume.
     std::fs::write(fixture.volume(2), "my thesis").unwrap();
     let named: Vec<String> = fixture.volumes().into_iter().filter(|name| !name.contains("v.002")).collect();
     let all = [&named[..], &["repair.tar".to_owned()]].concat();
@@ -184,7 +184,7 @@ fn a_copy_with_an_unreadable_file_repairs_everything_else() {
     fixture.go(&["convert", "b.tar", "-o", "c.tar.zst"], &[]).ended(0);
     let copy = fixture.path("c.tar.zst");
     let mut bytes = std::fs::read(&copy).unwrap();
-    // The largest layer is in the middle: its frames cannot be unpacked any more.
+    // The largest layer is in the middle: its frames cannot be decompressed any more.
     let middle = bytes.len() / 2;
     bytes[middle - 150_000..middle + 150_000].fill(0);
     std::fs::write(&copy, bytes).unwrap();
@@ -208,7 +208,7 @@ fn a_repair_of_another_bundle_or_key_changes_nothing() {
     fixture.repair("other.tar", &[]).ended(2).reported(&["for another bundle"]);
     let key = other.path("key.pub");
     fixture.repair("repair.tar", &["--key", key.to_str().unwrap()]).ended(3).reported(&["is refused"]);
-    // Forged: the blob it brings is another.
+    // Forged: the repair contains another blob.
     flip(&fixture.path("repair.tar"), 100_000);
     fixture.repair("repair.tar", &[]).ended(3).reported(&["wrong digest"]);
     assert!(files_below(&fixture.path("set")) == before);
@@ -228,7 +228,7 @@ fn a_single_volume_is_repaired_with_only_what_it_lacks() {
     fixture.is_whole();
 }
 
-/// A list of what is bad that was made while another run writes is of a set that is no more when it is used.
+/// A damage list made while another run writes would be about a set that no longer exists when the list is used.
 #[test]
 fn a_set_being_written_by_another_run_is_not_verified() {
     let fixture = Fixture::new(true);

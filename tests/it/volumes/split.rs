@@ -1,4 +1,4 @@
-//! `gapferry split`: what is written, read by other programs; and what becomes of volumes that are there already.
+//! `gapferry split`: volumes read by other programs, and the handling of existing volumes.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::FileTypeExt;
@@ -16,7 +16,7 @@ fn run(program: &str, arguments: &[&str], directory: &Path) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// Two images, and a blob by sha512 whose path does not fit into a tar header.
+/// Two images, and a blob identified by its sha512 whose path does not fit into a tar header.
 fn bundle() -> Builder {
     two_images().sha512("registry.test/team/artifact:x", noise(9, 400_000))
 }
@@ -42,7 +42,7 @@ fn volumes_of_any_size_hold_every_byte_once_as_tar_and_sha256sum_see_it() {
     let (tar, folder) = (directory.path().join("b.tar"), directory.path().join("b"));
     bundle().write(&tar).unwrap();
     bundle().write(&folder).unwrap();
-    // What is derived is in no volume.
+    // Volumes contain no derived files.
     let whole = files_below(&folder).into_iter().filter(|(name, _)| name != "chunks.b3");
     let whole: BTreeMap<String, Vec<u8>> = whole.collect();
     for (size, least) in [("64KiB", 100), ("700kB", 9), ("2500000", 3), ("4MB", 2), ("1GB", 1)] {
@@ -96,7 +96,7 @@ fn intact_volumes_are_not_rewritten_and_damaged_or_lost_ones_are_restored() {
     let before: Vec<_> = times().collect();
     assert_eq!(go(&[]).stderr.matches("unchanged").count(), paths.len());
     assert_eq!(times().collect::<Vec<_>>(), before);
-    // Bits flip, one is lost, and a copy has no mark that it was proven.
+    // Bits flip, one volume is lost, and a copy has no verification mark.
     let flip = |at: usize, place: usize| {
         let mut bytes = std::fs::read(&paths[at]).unwrap();
         let place = place.min(bytes.len() - 2_000);
@@ -120,7 +120,7 @@ fn splitting_a_damaged_bundle_writes_no_damaged_volume() {
     let builder = bundle();
     builder.write(&tar).unwrap();
     let mut bytes = std::fs::read(&tar).unwrap();
-    // In the last layer but the sha512 one: large, so it is cut.
+    // In the last layer before the sha512 one: it is large, so it is cut.
     let layer = noise(2, 3_000_001);
     let at = bytes.windows(64).position(|window| window == &layer[2_000_000..2_000_064]).unwrap();
     bytes[at] ^= 1;
@@ -141,7 +141,7 @@ fn splitting_a_damaged_bundle_writes_no_damaged_volume() {
     }
 }
 
-/// One disc in the drive, and the others in the safe: it says where it is bad as a bundle does.
+/// With one disc in the drive and the others in the safe, verify still locates the damage, as in a bundle.
 #[test]
 fn verifying_a_single_volume_locates_the_wrong_bytes_of_its_blobs() {
     let directory = tempdir();

@@ -1,4 +1,4 @@
-//! Other files that have the name of a volume: another bundle, or the notes of an operator, would be lost for good.
+//! Foreign files under the name of a volume: another bundle or an operator's notes would be lost for good.
 
 use std::fs;
 
@@ -22,7 +22,7 @@ fn a_foreign_file_under_a_lost_volumes_name_is_not_overwritten() {
         Ran::of(&mut repair).ended(2).reported(&["images.002.tar", "is not overwritten"]);
         assert!(fs::read(&lost).unwrap() == foreign);
     }
-    // It is known by its name alone, and named: so it is meant.
+    // The file is recognizable only by its name, and the user named it explicitly.
     fs::write(&lost, "what a scratch has left").unwrap();
     fixture.is_repaired();
 }
