@@ -400,7 +400,7 @@ fn a_circular_dependency_is_found_however_it_is_written() {
     let far = [("r::a::x", "use crate::r::b::B;"), ("r::a::y", ""), ("r::b", "use super::c::C;"), ("r::c::z", "")];
     assert!(circles_in(&far).is_empty());
     let far = [far[0], far[2], ("r::c", "use super::a::y::Y;"), ("r::a", ""), ("r::a::y", "")];
-    assert_eq!(circles_in(&far), ["r: a b c"], "a module counts with all below it");
+    assert_eq!(circles_in(&far), ["r: a b c"], "a module includes everything below it");
 }
 
 #[test]
@@ -418,5 +418,5 @@ fn dependencies_without_a_circle_are_not_reported() {
     let family = [("r::a", "mod b; use b::B; pub struct A;"), ("r::a::b", "use super::A; pub struct B;")];
     assert!(circles_in(&family).is_empty(), "a module and those below it may name each other");
     let rooms = [("r", "use crate::s::S; pub struct R;"), ("s", "use crate::r::R; pub struct S;")];
-    assert!(circles_in(&rooms).is_empty(), "that is for their ranks to decide");
+    assert!(circles_in(&rooms).is_empty(), "dependencies between rooms follow their ranks");
 }

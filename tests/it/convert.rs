@@ -189,7 +189,7 @@ fn an_interrupted_conversion_resumes() {
         // The conversion stops at the damaged blob after copying all others.
         convert(std::slice::from_ref(&damaged), &out, arguments).ended(3);
         let begun: u64 = files_below(out.parent().unwrap()).iter().map(|(_, bytes)| bytes.len() as u64).sum();
-        assert!(begun > 2_000_000, "{to}: what was copied is kept");
+        assert!(begun > 2_000_000, "{to}: copied blobs are kept");
         convert(std::slice::from_ref(&tar), &out, arguments).ended(0);
         Ran::of(gapferry().arg("verify").args(written(&out))).ended(0);
         let names: Vec<String> = files_below(out.parent().unwrap()).into_iter().map(|(name, _)| name).collect();
@@ -199,7 +199,7 @@ fn an_interrupted_conversion_resumes() {
         std::fs::write(out.parent().unwrap().join(journal), "gapferry-journal 1 of this tar\nbegun\n").unwrap();
         convert(std::slice::from_ref(&tar), &out, arguments).ended(0).reported(&["unchanged"]);
         let left = out.parent().unwrap().join(journal).exists();
-        assert_eq!(left, to == "directory", "{to}: a run that finds the bundle finished removes what is left of it");
+        assert_eq!(left, to == "directory", "{to}: a run that finds the bundle finished removes the leftovers");
     }
 }
 
@@ -333,5 +333,5 @@ fn a_directory_with_more_blobs_than_the_open_file_limit_converts_and_resumes() {
     let kept = inode(&directory.path().join("c.partial").join(&blob));
     limited(&tar, &again);
     assert_eq!(files_below(&again), files_below(&from));
-    assert_eq!(inode(&again.join(blob)), kept, "what was there was proven, not copied again");
+    assert_eq!(inode(&again.join(blob)), kept, "existing blobs were verified, not copied again");
 }

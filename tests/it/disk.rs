@@ -263,7 +263,7 @@ fn an_existing_file_that_is_not_a_bundle_is_not_overwritten() {
         );
     }
     assert_eq!(files_below(root), before);
-    assert_eq!(registry.requests().len(), asked, "what can be known at once does not cost hours of reading first");
+    assert_eq!(registry.requests().len(), asked, "the problem is reported before hours of reading");
     assert_eq!(std::fs::read_link(root.join("dangling")).unwrap(), PathBuf::from("nowhere"));
     // An empty directory made for the bundle counts as free.
     std::fs::create_dir(root.join("empty")).unwrap();

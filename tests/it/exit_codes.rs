@@ -28,7 +28,7 @@ fn all_end_with(code: i32, rows: &[&[&str]], says: &[&str]) {
         assert_eq!(output.status.code(), Some(code), "{arguments:?}: {text}");
         assert!(!text.contains("panicked"), "{arguments:?}: {text}");
         for words in says {
-            assert!(text.contains(words), "{arguments:?} does not say {words:?}: {text}");
+            assert!(text.contains(words), "{arguments:?} does not print {words:?}: {text}");
         }
     }
 }
@@ -232,7 +232,10 @@ fn an_unwritable_receipt_or_lock_exits_2_after_the_images_outcomes() {
         assert_eq!(output.status.code(), Some(2), "{text}");
         let message = ["failed:", "1 image pushed, 1 failed", "error: writing /dev/full"].map(|words| text.find(words));
         assert!(message.iter().all(Option::is_some) && message.is_sorted(), "{text}");
-        assert!(std::fs::read_to_string(file).unwrap().contains("/good:1"), "one file does not cost the other");
+        assert!(
+            std::fs::read_to_string(file).unwrap().contains("/good:1"),
+            "one unwritable file does not prevent the other"
+        );
     }
 }
 
@@ -261,7 +264,7 @@ fn an_export_stopped_in_a_blob_exits_130_or_143_and_resumes() {
             let output = stop_at(&barrier, &arguments, signal);
             assert_eq!(output.status.code(), Some(code), "{}", both(&output));
             assert!(both(&output).contains("run the same command again"), "{}", both(&output));
-            assert!(!out.exists(), "a stopped export has published something");
+            assert!(!out.exists(), "a stopped export published a bundle");
             barrier.open();
             all_end_with(0, &[&arguments], &[]);
             all_end_with(0, &[&["verify", path(&out)]], &["OK"]);
@@ -297,7 +300,7 @@ const ENCODED: &str = "dXNlcjpodW50ZXIyc2VjcmV0";
 #[track_caller]
 fn assert_no_secret(text: &str) {
     for secret in [PASSWORD, ENCODED] {
-        assert!(!text.contains(secret), "the secret is told: {text}");
+        assert!(!text.contains(secret), "the secret is printed: {text}");
     }
 }
 

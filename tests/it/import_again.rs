@@ -37,7 +37,7 @@ fn a_stored_but_unlisted_referrer_is_listed_by_the_next_run() {
     let before = target.requests().len();
     again();
     let pushes = target.requests().split_off(before).into_iter().filter(|r| !matches!(&*r.method, "GET" | "HEAD"));
-    assert_eq!(pushes.count(), 0, "a third run finds everything");
+    assert_eq!(pushes.count(), 0, "a third run finds everything present");
 }
 
 #[test]
@@ -102,7 +102,7 @@ fn blobs_of_an_import_that_never_set_a_tag_are_not_sent_again() {
     let before = target.requests().len();
     gapferry().arg("import").arg(&bundle).args(["--to", target.host()]).assert().success();
     let uploads = target.requests().split_off(before).into_iter().filter(|r| r.path.contains("/blobs/uploads/"));
-    assert_eq!(uploads.count(), 0, "they were there");
+    assert_eq!(uploads.count(), 0, "the blobs were present");
     assert_eq!(target.digest("team/app", "1").as_deref(), Some(image.digest().as_str()));
 }
 

@@ -36,7 +36,7 @@ fn kill_when(arguments: &[&str], reached: impl Fn() -> bool) -> bool {
         if process.try_wait().unwrap().is_some() {
             return false;
         }
-        assert!(Instant::now() < deadline, "neither ended nor reached its middle");
+        assert!(Instant::now() < deadline, "the run neither ended nor reached the moment to kill it");
         if reached() {
             process.kill().unwrap();
             process.wait().unwrap();
@@ -189,7 +189,7 @@ fn leftovers_of_an_interrupted_run_are_verified_before_use() {
 fn assert_only(directory: &Path, allowed: &[&str]) {
     for entry in std::fs::read_dir(directory).unwrap() {
         let name = entry.unwrap().file_name().to_string_lossy().into_owned();
-        assert!(allowed.contains(&name.as_str()), "left behind: {name}");
+        assert!(allowed.contains(&name.as_str()), "leftover: {name}");
     }
 }
 
@@ -241,7 +241,7 @@ fn images_complete_when_an_import_was_killed_can_be_pulled() {
     let barrier = Barrier::before(target.host(), "POST /v2/team/two/blobs/uploads/");
     let arguments = ["import", bundle.to_str().unwrap(), "--to", barrier.host(), "--tls-verify=false", "-j", "2"];
     let whole = || target.digest("team/one", "1").as_deref() == Some(images[0].digest().as_str());
-    assert!(kill_when(&arguments, whole), "it ended without its second image");
+    assert!(kill_when(&arguments, whole), "the import ended without its second image");
     assert_eq!(target.digest("team/two", "1"), None);
 }
 

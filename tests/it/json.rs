@@ -67,10 +67,14 @@ fn an_import_that_refuses_a_bundle_lists_its_problems_with_codes() {
     let codes: Vec<&Value> = report["error"]["problems"].as_array().unwrap().iter().map(|one| &one["code"]).collect();
     assert!(codes.contains(&&json!("wrong-size")), "{report}");
     assert_eq!((&report["ok"], &report["error"]["code"]), (&json!(false), &json!("damaged")));
-    assert!(report["error"]["hint"].is_string(), "what a person may do: {report}");
+    assert!(report["error"]["hint"].is_string(), "the hint for a person: {report}");
     assert_eq!(report["error"]["hintCode"], "damaged-file", "{report}");
     let verified = run(&["verify", bundle, "--json"], 3);
-    assert_eq!((&verified["ok"], &verified["error"]), (&json!(false), &Value::Null), "it came to its result");
+    assert_eq!(
+        (&verified["ok"], &verified["error"]),
+        (&json!(false), &Value::Null),
+        "verify has a result, so there is no error"
+    );
     let found: Vec<&Value> = verified["problems"].as_array().unwrap().iter().map(|one| &one["code"]).collect();
     assert!(found.contains(&&json!("wrong-size")), "{verified}");
 }

@@ -74,7 +74,7 @@ fn an_import_returns_its_receipt_and_proof_as_values() {
     let events = Arc::new(Recorder::default());
     let environment = Environment::new(events.clone());
     let report = fixture.import(fixture.push(), &environment).unwrap();
-    let PushReport::Pushed(pushed) = &report.push else { panic!("it was no dry run") };
+    let PushReport::Pushed(pushed) = &report.push else { panic!("this was not a dry run") };
     assert_eq!(pushed.outcome, Outcome::Done);
     let image = &pushed.receipt.images[0];
     assert_eq!(image.outcome, ImageOutcome::Pushed);
@@ -108,11 +108,11 @@ fn an_export_returns_its_plan_and_result_as_values() {
     // The lock's time is part of the identity.
     let environment = Environment { clock: || jiff::Timestamp::UNIX_EPOCH, ..Environment::default() };
     let planned = wait(app::export(ExportRequest { dry_run: true, ..request() }, &environment)).unwrap();
-    let ExportReport::Planned(plan) = planned else { panic!("it was a dry run") };
+    let ExportReport::Planned(plan) = planned else { panic!("this was a dry run") };
     assert!(!output.exists() && plan.bytes_to_fetch > 0 && !plan.up_to_date);
     let report = wait(app::export(request(), &environment)).unwrap();
     assert_eq!(report.outcome(), Outcome::SomeImagesFailed);
-    let ExportReport::Written(written) = report else { panic!("it was no dry run") };
+    let ExportReport::Written(written) = report else { panic!("this was not a dry run") };
     assert_eq!((written.images, written.missing.len(), written.unchanged), (1, 1, false));
     assert_eq!((written.identity, written.bytes), (plan.identity, output.metadata().unwrap().len()));
 
@@ -120,7 +120,7 @@ fn an_export_returns_its_plan_and_result_as_values() {
     let request = VerifyRequest { bundle, trust: Trust::default(), missing: None };
     let verified = app::verify(request, &environment).unwrap();
     assert_eq!((verified.outcome, verified.found.identity), (Outcome::Done, Some(written.identity)));
-    assert_eq!(verified.found.missing, written.missing, "what it lacks is said wherever it is read");
+    assert_eq!(verified.found.missing, written.missing, "every reader reports what the bundle lacks");
 }
 
 /// A caller could not tell its user which file of the bundle is wrong, or part of a damaged bundle could arrive.
@@ -190,14 +190,14 @@ fn an_unchanged_bundle_is_read_back_after_it_is_signed() {
         let list = Allowlist::parse_sources(&[], &[("list".to_owned(), list)]).unwrap();
         let request = ExportRequest { sign_key, read_back: true, ..ExportRequest::new(list, bundle.clone()) };
         let report = wait(app::export(request, &Environment::new(events))).unwrap();
-        let ExportReport::Written(written) = report else { panic!("it was no dry run") };
+        let ExportReport::Written(written) = report else { panic!("this was not a dry run") };
         assert!(written.failure.is_none());
         written
     };
     assert!(export(Arc::new(Recorder::default()), None).signed_by.is_none());
     let key = Key::new(directory.path(), "key", Kind::Ed25519);
     let key = std::fs::read(&key.private).unwrap();
-    let key = PrivateKey::parse(&key, "key", &|| panic!("it has no passphrase")).unwrap();
+    let key = PrivateKey::parse(&key, "key", &|| panic!("the key has no passphrase")).unwrap();
     let events = Arc::new(ReadBack { bundle: bundle.clone(), was_signed: Mutex::default() });
     let written = export(events.clone(), Some(Arc::new(key)));
     assert!(written.unchanged && written.signed_by.is_some());
@@ -234,7 +234,7 @@ fn an_export_that_reads_back_wrong_does_not_keep_the_bundles_name() {
     let error = wait(app::export(request, &Environment::new(events))).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Damaged);
     assert!(!bundle.exists() && directory.path().join("b.partial").exists(), "{}", error.chain());
-    assert!(directory.path().join("lock").exists(), "what was resolved is not lost with it");
+    assert!(directory.path().join("lock").exists(), "the lock is not lost with the bundle");
 }
 
 /// A caller would have to run the program to log its user in, or the login would go to the wrong user's files: those of
@@ -257,7 +257,7 @@ fn a_login_is_stored_where_the_environment_says_until_the_logout() {
     };
     let refused = log_in(Credentials::basic("me", "q7-Zk-other")).expect_err("a refusal");
     assert!(refused.kind() == ErrorKind::Unauthorized && refused.find::<LoggingIn>().is_some(), "{refused:?}");
-    assert!(!file.exists(), "what is refused is not kept");
+    assert!(!file.exists(), "a refused login is not stored");
     let report = log_in(credentials).unwrap();
     let expected = CredentialOrigin::File { path: file.clone(), key: registry.host().to_owned() };
     assert_eq!((report.user.as_str(), &report.kept), ("me", &expected));

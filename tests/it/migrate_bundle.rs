@@ -101,7 +101,7 @@ fn every_image_of_a_linked_bundle_arrives_under_its_path_with_its_digest() {
     for image in tagged.into_iter().filter(|image| !image.is_referrers_list()) {
         for digest in image.blob_digests().iter().filter(|digest| blob(&out, digest).exists()) {
             let (there, here) = (fs::metadata(data(&registry, digest)).unwrap(), blob(&out, digest));
-            assert_eq!(there.ino(), fs::metadata(here).unwrap().ino(), "{digest} takes room of its own");
+            assert_eq!(there.ino(), fs::metadata(here).unwrap().ino(), "{digest} takes additional space");
         }
         assert_eq!(fs::metadata(blob(&out, &image.digest())).unwrap().nlink(), 1, "other programs rewrite manifests");
     }
@@ -206,7 +206,7 @@ fn a_damaged_blob_fails_only_its_images_and_is_reported_with_its_path() {
     assert!(state(&registry.storage()) == before);
     let mut left: Vec<_> = fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     left.sort();
-    assert_eq!(left, ["bundle", "bundle.tar"], "nothing unfinished is left");
+    assert_eq!(left, ["bundle", "bundle.tar"], "no unfinished bundle is left");
     // Without any intact image, no bundle is written.
     let output = migrate(&registry.storage(), &directory.path().join("none"), &["--include", "^ill"]);
     assert_eq!(output.status.code(), Some(1));

@@ -192,7 +192,7 @@ fn a_blob_at_the_hard_link_limit_is_copied_once_with_one_notice() {
     let shared = data(&registry.storage(), &layer(&images[0]));
     let full = (0..65_000).find_map(|name| fs::hard_link(&shared, names.path().join(name.to_string())).err());
     let Some(error) = full else {
-        eprintln!("skipped: this file system gives a file more names than a test should make");
+        eprintln!("skipped: this file system allows more hard links than a test should make");
         return;
     };
     assert_eq!(error.kind(), std::io::ErrorKind::TooManyLinks);
@@ -203,7 +203,10 @@ fn a_blob_at_the_hard_link_limit_is_copied_once_with_one_notice() {
     for image in &images {
         assert_eq!(skopeo::digest(&format!("dir:{}", directory.path().join(image.name()).display())), image.digest());
         let own = support::sha256(&image.blobs[1]).replace("sha256:", "");
-        assert!(fs::metadata(directory.path().join(image.name()).join(own)).unwrap().nlink() > 1, "others are links");
+        assert!(
+            fs::metadata(directory.path().join(image.name()).join(own)).unwrap().nlink() > 1,
+            "the other blobs are links"
+        );
     }
 }
 
@@ -297,7 +300,7 @@ fn only_images_matching_the_patterns_are_written() {
     migrated(&registry.storage(), directory.path(), &["--include", "^team/", "--exclude", "-rc$"]);
     assert_eq!(found(directory.path()), ["team/a:v1"]);
     let output = migrate(&registry.storage(), directory.path(), &["--include", "^nobody/"]);
-    assert_eq!(output.status.code(), Some(2), "nothing done must not look like success");
+    assert_eq!(output.status.code(), Some(2), "a run without results must not look like success");
 }
 
 /// Harbor 2.15 and later.
@@ -318,7 +321,7 @@ fn a_storage_without_tags_is_reported_and_gives_manifests_by_digest_on_request()
     let name = |image: &Image| format!("{}@{}", image.repository, image.digest());
     let mut names: Vec<String> = images.iter().map(name).collect();
     names.sort();
-    assert_eq!(found(directory.path()), names, "what an index points to is no image of its own");
+    assert_eq!(found(directory.path()), names, "a child of an index is not a separate image");
     for image in &images {
         let place = format!("dir:{}", directory.path().join(name(image)).display());
         assert_eq!(skopeo::digest(&place), image.digest());

@@ -150,7 +150,7 @@ fn an_index_missing_a_child_in_one_repository_is_still_read_in_the_other() {
         message.contains("affects a:1") && message.contains("wrong size") && message.contains("affects b:1"),
         "{message}"
     );
-    assert_eq!(digests(directory.path()), of([]), "an image with a layer cut short is no image");
+    assert_eq!(digests(directory.path()), of([]), "an image with a truncated layer is not written");
 }
 
 #[test]
@@ -174,7 +174,7 @@ fn a_distribution_3_storage_is_read_without_manifest_layer_links() {
 #[test]
 fn an_unreadable_file_is_reported_with_its_path_and_fails_only_its_image() {
     if !rustix::process::geteuid().is_root() {
-        eprintln!("skipped: only root can leave a file to another user");
+        eprintln!("skipped: only root can give a file to another user");
         return;
     }
     let registry = Registry::start();

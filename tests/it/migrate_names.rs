@@ -69,7 +69,7 @@ fn an_allowlist_selects_images_whatever_registry_it_names() {
     assert_eq!(wanted("nginx:1\nredis\n"), ["library/redis:1", "nginx:1"]);
     assert_eq!(wanted("team/app:1\n"), ["team/app:1"]);
     assert_eq!(wanted("registry.old:5000/team/app\n"), ["team/app:1", "team/app:2"]);
-    assert_eq!(wanted("quay.io/org/tool:1\n"), ["quay.io/org/tool:1"], "the name as it is written comes first");
+    assert_eq!(wanted("quay.io/org/tool:1\n"), ["quay.io/org/tool:1"], "the literal name takes precedence");
     assert_eq!(wanted(&format!("team/other@{}\n", images[4].digest())), ["team/other:v1.0"]);
     assert_eq!(wanted("images: [{ref: 'org/tool:1'}]\n"), ["org/tool:1"]);
     let skopeo = "registry.old:\n  images: {team/app: ['2']}\n  images-by-tag-regex: {team/other: '^v'}\n";
@@ -124,7 +124,7 @@ fn an_entry_missing_from_the_storage_is_reported_with_its_line() {
     for says in ["images.txt:2: missing: team/app:9", "images.txt:3: missing: nobody/has", "1 image pushed, 2 failed"] {
         assert!(message.contains(says), "{says}\n{message}");
     }
-    assert!(target.digest("new/app", "7").is_some(), "as= is its name there");
+    assert!(target.digest("new/app", "7").is_some(), "as= sets the name at the target");
     assert!(target.digest("team/left", "1").is_none());
     let to = directory.path().join("dir");
     let (code, message) = run(&registry.storage(), &["-f", list, "--to-dir", to.to_str().unwrap()]);
@@ -182,7 +182,11 @@ fn a_storage_without_tags_gets_them_from_a_file_or_harbors_answer() {
         assert_eq!(target.tags("team/unnamed"), Vec::<String>::new());
         assert!(message.contains("left behind: 1 manifest that no tag"), "{message}");
         let untagged = names(&registry.storage(), &["--tags-from", file, "--untagged"]);
-        assert_eq!(untagged.len(), expected.len() + 1, "what got a name has it, the rest has its digest: {untagged:?}");
+        assert_eq!(
+            untagged.len(),
+            expected.len() + 1,
+            "images with a given name have it, the others their digest: {untagged:?}"
+        );
     }
 }
 

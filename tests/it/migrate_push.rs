@@ -69,7 +69,7 @@ fn every_image_arrives_with_its_digest_and_a_second_run_transfers_nothing() {
     let pushes = || target.requests().iter().filter(|request| !["GET", "HEAD"].contains(&&*request.method)).count();
     let pushed = pushes();
     migrate(&source.storage(), &format!("{}/old", target.host()), &[]).ended(0).reported(&["0 images pushed"]);
-    assert_eq!(pushes(), pushed, "what is there is not pushed again");
+    assert_eq!(pushes(), pushed, "present content is not pushed again");
 }
 
 #[test]
@@ -119,7 +119,7 @@ fn missing_harbor_projects_are_created_on_request_or_stop_the_push() {
     let server = Harbor::start(Setup::default());
     let creds = ["--creds", "admin:Harbor12345"];
     migrate(&source.storage(), &server.registry(), &creds).ended(4).reported(&["team", "other"]);
-    assert_eq!(server.pushes().len(), 0, "it is known before the first push");
+    assert_eq!(server.pushes().len(), 0, "the problem is reported before the first push");
     migrate(&source.storage(), &server.registry(), &[&creds[..], &["--create-projects"]].concat()).ended(0);
     for image in &corpus {
         let there = server.tag(&image.repository, image.tag.as_deref().unwrap());
@@ -155,7 +155,7 @@ fn a_killed_push_sets_no_tag_too_early_and_a_rerun_finishes() {
         assert_eq!(target.digest(&image.repository, "1"), Some(image.digest()), "{}", image.name());
     }
     let all: Vec<&Image> = images.iter().collect();
-    assert_eq!(target.uploads(), distinct_blobs(&all).len(), "{uploads} were there and are not pushed again");
+    assert_eq!(target.uploads(), distinct_blobs(&all).len(), "{uploads} blobs were present and are not pushed again");
 }
 
 #[test]
@@ -267,7 +267,7 @@ fn receipt_plan_and_json_list_damaged_images_as_failed_with_reasons() {
     {
         assert!(says.iter().all(|says| reason.contains(says)), "{says:?} {reason}");
     }
-    assert_eq!(failed, *plan["failed"].as_array().unwrap(), "the plan knows it before");
+    assert_eq!(failed, *plan["failed"].as_array().unwrap(), "the plan shows it in advance");
 }
 
 #[test]

@@ -78,7 +78,7 @@ fn referrers_travel_with_their_image_and_a_second_run_pushes_nothing() {
         assert!(has(&target, image), "{}", image.name());
         assert_eq!(puts(&target, image), if image.tag.is_some() { 2 } else { 1 }, "{}", image.name());
     }
-    assert!(!has(&target, &signed.older), "nobody asked for what no tag leads to");
+    assert!(!has(&target, &signed.older), "untagged images were not requested");
     // The target has no referrers API, so this tag lists them.
     let list = target.manifest("team/app", &signed.app.digest().replace(':', "-")).json();
     assert_eq!(list["manifests"][0]["digest"], signed.referrers[0].digest());
@@ -168,10 +168,7 @@ fn an_image_with_a_damaged_signature_fails_alone_or_travels_without_it() {
     let hex = lost.replace("sha256:", "");
     let says = [&*format!("/{hex}/data: missing"), "affects team/app:v1", "--no-referrers", "1 image pushed, 1 failed"];
     push(&source, &target, &[]).ended(1).reported(&says);
-    assert!(
-        has(&target, &well) && !has(&target, &signed.app),
-        "an image does not arrive without its signature, unsaid"
-    );
+    assert!(has(&target, &well) && !has(&target, &signed.app), "an image never arrives silently without its signature");
     push(&source, &target, &["--strict"]).ended(3);
     let directory = tempdir();
     for (option, name) in [("--to-bundle", "bundle"), ("--to-storage", "storage")] {
@@ -216,7 +213,7 @@ fn a_tagged_signature_is_an_image_and_pushed_once() {
     }
     assert_eq!(target.digest("team/app", "sbom-1"), Some(tagged.digest()));
     assert_eq!(puts(&target, &tagged), 1);
-    assert!(signed.referrers.iter().all(|referrer| has(&target, referrer)), "what speaks of an SBOM goes with that");
+    assert!(signed.referrers.iter().all(|referrer| has(&target, referrer)), "a referrer of an SBOM travels with it");
     let directory = tempdir();
     let out = directory.path().join("bundle");
     storage::migrated(&source.storage(), "--to-bundle", &out, &[]);

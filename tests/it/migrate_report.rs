@@ -60,7 +60,7 @@ fn every_destination_reports_each_image_as_written_present_or_failed_with_reason
         assert_eq!(sums(&first), [2, 0, 2], "{way}");
         assert!(
             message.contains("failed: ") && message.contains("2 failed"),
-            "people are told as without it: {message}"
+            "the messages are the same as without --json: {message}"
         );
         let well = image(&first, "well:1");
         assert_eq!((&well["digest"], &well["tag"]), (&json!(corpus[2].digest()), &json!("1")));
@@ -82,7 +82,7 @@ fn every_destination_reports_each_image_as_written_present_or_failed_with_reason
         assert_eq!((&first["storage"], &first["output"]), (&json!(root), &json!(to)));
         assert!(first["seconds"].as_f64().unwrap() > 0.0);
         let (again, _) = report(&root, way, &to, 1);
-        assert_eq!(sums(&again), [0, 2, 2], "{way}: what is there is not written again");
+        assert_eq!(sums(&again), [0, 2, 2], "{way}: present images are not written again");
         assert_eq!(image(&again, "well:1")["state"], "present");
     }
 }
@@ -99,7 +99,7 @@ fn the_report_gives_linked_and_copied_bytes_and_the_bundles_identity() {
         let (linked, _) = report(&registry.storage(), way, &to, 0);
         assert_eq!((&linked["blobsLinked"], &linked["bytesCopied"]), (&json!(blobs), &json!(0)), "{way}");
         assert_eq!((&linked["problems"], &linked["counts"]), (&json!([]), &json!({})));
-        assert_eq!(linked["identity"].is_string(), way == "--to-bundle", "a key of bundles");
+        assert_eq!(linked["identity"].is_string(), way == "--to-bundle", "only bundles have an identity");
     }
     let to = directory.path().join("images.tar");
     let (written, _) = report(&registry.storage(), "--to-bundle", &to, 0);

@@ -72,7 +72,7 @@ fn a_rerun_resumes_and_rewrites_nothing() {
     let directory = tempdir();
     let to = directory.path().join("storage");
     migrated(&registry.storage(), &to, &["--include", "^a:1$"]);
-    assert!(!to.join("docker/registry/v2/repositories/a/b").exists(), "only what was chosen");
+    assert!(!to.join("docker/registry/v2/repositories/a/b").exists(), "only the selected images");
     migrated(&registry.storage(), &to, &[]);
     let whole = files_below(&to);
     // Leftovers of an interruption.

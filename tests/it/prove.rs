@@ -106,7 +106,7 @@ fn intact_images_are_proven_and_shared_content_is_read_once() {
     assert_eq!(
         (it.reads(shared, 200), it.reads(shared, 206)),
         (1, 3),
-        "once, and its last byte after its upload, after its mount, and in the other repository"
+        "once in full, and its last byte after the upload, after the mount, and in the other repository"
     );
     assert!(!it.receipt.with_file_name("receipt.json.proving").exists());
     assert_eq!(it.prove(&["--every-repository"]).code, Some(0));
@@ -155,7 +155,7 @@ fn a_moved_or_deleted_tag_is_reported_and_not_as_damage() {
     let proof = it.prove(&["--json"]);
     let verdicts: Vec<String> = proof.verdicts().into_iter().map(|(_, verdict)| verdict).collect();
     assert_eq!((proof.code, &*verdicts.join(" ")), (Some(1), "moved missing proven"), "{}", proof.stderr);
-    assert!(proof.stdout.contains(&newer.digest()), "it says what the tag means now: {}", proof.stdout);
+    assert!(proof.stdout.contains(&newer.digest()), "the report gives the tag's current digest: {}", proof.stdout);
 }
 
 #[test]
@@ -310,7 +310,7 @@ fn each_image_of_an_import_says_whether_it_was_read_back() {
         json["images"].as_array().unwrap().iter().map(|image| image["proven"].clone()).collect()
     };
     assert_eq!(proven(&["--prove"]), [true, true]);
-    assert_eq!(proven(&[]), [Value::Null, Value::Null], "nobody looked");
+    assert_eq!(proven(&[]), [Value::Null, Value::Null], "nothing was checked");
 }
 
 #[test]
@@ -330,7 +330,7 @@ fn a_receipt_is_proven_only_if_the_right_key_signed_it() {
     let mut text = std::fs::read_to_string(&it.receipt).unwrap();
     text.push('\n');
     std::fs::write(&it.receipt, text).unwrap();
-    assert_eq!(by(&ours).code, Some(3), "it was altered");
+    assert_eq!(by(&ours).code, Some(3), "the receipt was altered");
 }
 
 #[test]

@@ -243,7 +243,7 @@ fn list_and_check_report_each_damage_with_its_path_and_blame_only_its_image() {
     befall(&HIDDEN);
     expect(&HIDDEN, &["check"]);
     let (report, _) = report(&["check"], &registry.storage());
-    assert_eq!(wrong_with(&report, "rotten-twice:1.0").len(), 2, "each fault of an image is told: {report:#}");
+    assert_eq!(wrong_with(&report, "rotten-twice:1.0").len(), 2, "every problem of an image is reported: {report:#}");
 }
 
 #[test]

@@ -170,7 +170,7 @@ fn the_same_lock_and_tools_give_the_same_bytes_and_changed_tools_do_not() {
     assert_eq!(left, ["hello"]);
     fixture.export("directory", &[]).ended(0);
     assert!(!fixture.path("directory/tools").exists());
-    assert_eq!(fixture.source.count("GET", "/blobs/", 200) - gets, 5, "once, for the directory");
+    assert_eq!(fixture.source.count("GET", "/blobs/", 200) - gets, 5, "only once, for the directory");
     fixture.export("plain.tar", &[]).ended(0);
     assert!(bytes("plain.tar") == bytes("other.tar"));
 }

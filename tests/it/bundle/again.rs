@@ -67,7 +67,7 @@ fn a_touched_file_is_read_again_before_it_counts_as_unchanged() {
         let file = std::fs::File::options().write(true).open(file).unwrap();
         file.set_modified(SystemTime::UNIX_EPOCH).unwrap();
         assert_eq!(again(&builder, &out), (true, 1), "touched: {}", out.display());
-        assert_eq!(again(&builder, &out), (true, expected), "proven since: {}", out.display());
+        assert_eq!(again(&builder, &out), (true, expected), "verified in the meantime: {}", out.display());
         file.write_all_at(b"?", file.metadata().unwrap().len() / 2).unwrap();
         assert_eq!(again(&builder, &out), (false, 1), "altered: {}", out.display());
     }

@@ -127,7 +127,7 @@ fn blobs_fetched_for_another_plan_move_to_their_new_place() {
         let changed = Builder::new().image("registry.test/a:new", &[noise(8, 5000), noise(1, 2_500_000)]);
         let writer = changed.create(&out).unwrap();
         assert!(writer.holds(&builder.layer(0).digest));
-        assert!(!directory.path().join("bundle.tar.partial.old").exists(), "its room is given back at once");
+        assert!(!directory.path().join("bundle.tar.partial.old").exists(), "its space is freed at once");
         changed.fill(&writer).unwrap();
         writer.finish().unwrap();
         let asked = changed.source.take_asked();
@@ -153,7 +153,7 @@ fn discarding_blobs_fetched_for_another_plan_is_reported() {
         let changed = Builder::new().image("registry.test/a:new", &[noise(8, 5000), noise(1, 2_500_000)]);
         let message = notices(&changed, &out);
         assert!(message.len() == 1 && message[0].contains(name) && message[0].contains("2.5 MiB"), "{message:?}");
-        assert_eq!(notices(&changed, &out), [""; 0], "it is said once");
+        assert_eq!(notices(&changed, &out), [""; 0], "the notice is given once");
     }
 }
 

@@ -43,7 +43,7 @@ fn sha256sum_verifies_the_directory_and_tar_unpacks_the_same_files() {
     let listed = run("tar", &["tf", "bundle.tar"], directory.path());
     let first: Vec<&str> = listed.lines().take(6).collect();
     assert_eq!(first, ["oci-layout", "bundle.json", "index.json", "manifest.json", "SHA512SUMS", "SHA256SUMS"]);
-    assert_eq!(listed.lines().last(), Some("chunks.b3"), "what is known last stands last");
+    assert_eq!(listed.lines().last(), Some("chunks.b3"), "the list that is known last is at the end");
     let unpacked = directory.path().join("unpacked");
     std::fs::create_dir(&unpacked).unwrap();
     run("tar", &["xf", "../bundle.tar"], &unpacked);
@@ -96,7 +96,7 @@ fn the_same_contents_give_the_same_tar_however_it_was_written() {
     two_images().write(&third).unwrap();
     builder.write(&third).unwrap();
     assert_eq!(sha256_file(&first), sha256_file(&third));
-    assert_eq!(files_below(directory.path()).len(), 3, "nothing is left beside them");
+    assert_eq!(files_below(directory.path()).len(), 3, "no leftovers beside the bundles");
 }
 
 #[test]
@@ -133,7 +133,7 @@ fn a_trailing_slash_or_a_symlink_names_the_same_output() {
     more.write(&link).unwrap();
     assert!(link.is_symlink());
     assert_eq!(Bundle::open(&out).unwrap().lock().images.len(), 3);
-    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 2, "nothing is left beside them");
+    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 2, "no leftovers beside the bundles");
 }
 
 #[test]

@@ -134,7 +134,7 @@ fn an_image_missing_from_the_isolated_sides_list_is_refused_before_any_request()
         message.contains(&format!("{host}/team/app:1.1")) && message.contains(&format!("{host}/team/app:edge")),
         "{message}"
     );
-    assert!(!message.contains(&format!("{host}/team/app:1.0")), "only what is refused is named: {message}");
+    assert!(!message.contains(&format!("{host}/team/app:1.0")), "only refused images are named: {message}");
     assert_eq!(target.requests(), []);
     let whole = source.file("allow.txt", &format!("{host}/team/multi:1.0\n{host}/team/app # all its tags\n"));
     succeed(&["import", &bundle, "--to", target.host(), "--allow", &whole]);

@@ -194,7 +194,7 @@ fn under_any_fault_an_export_writes_a_correct_bundle_or_none_and_says_why() {
             _ => reference.clone(),
         };
         check_row(&proxy, &arguments, row, &name, || match row.2 {
-            With(_) if out.exists() => Err("a bundle is there".to_owned()),
+            With(_) if out.exists() => Err("a bundle exists".to_owned()),
             With(_) => Ok(()),
             Well => holds(&out, &image),
         })?;

@@ -26,7 +26,7 @@ fn on_existing_overwrites_skips_or_fails_a_tag_of_another_image() {
         assert_eq!(is_counted, option == "overwrite", "{}", stdout(&plan));
         let output = ends_with(code, &arguments);
         assert_eq!(target.digest("team/app", "1").as_deref(), Some(expected.as_str()), "{option}: {}", stderr(&output));
-        assert_eq!(target.digest("team/other", "1"), Some(other.digest()), "the others arrive: {option}");
+        assert_eq!(target.digest("team/other", "1"), Some(other.digest()), "the other images arrive: {option}");
     }
     // By default the tag is overwritten, and the message names its old digest.
     let target = Registry::start();
@@ -113,7 +113,7 @@ fn fail_fast_stops_at_the_first_failure() {
     let output = run(&["import", bundle, "--to", target.host(), "--fail-fast", "-j", "1"]);
     assert!(matches!(output.status.code(), Some(1 | 4)), "{}", stderr(&output));
     assert!(stderr(&output).contains("sparse:1"), "{}", stderr(&output));
-    assert_eq!(names(&target), [""; 0], "the image after it is not pushed any more");
+    assert_eq!(names(&target), [""; 0], "the image after it is not pushed");
 }
 
 #[test]

@@ -96,7 +96,7 @@ fn a_registry_error_for_one_image_fails_no_other_image() {
     );
     assert!(
         message.contains("cannot deliver this object") && !message.contains("--keep-going"),
-        "it has no such option: {message}"
+        "the command has no such option: {message}"
     );
 }
 

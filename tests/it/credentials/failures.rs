@@ -96,7 +96,7 @@ fn a_full_disk_loses_no_stored_login() {
     let text = ended(2, &log_in(&home, registry.host(), &file, PASSWORD));
     assert!(text.contains(&file) && text.contains("free some space"), "{text}");
     assert_eq!(std::fs::read_to_string(&file).unwrap(), before);
-    assert_eq!(std::fs::read_dir(disk.path()).unwrap().count(), 2, "something is left");
+    assert_eq!(std::fs::read_dir(disk.path()).unwrap().count(), 2, "a file is left behind");
 }
 
 #[test]
@@ -157,7 +157,7 @@ fn a_login_removed_before_a_power_cut_does_not_come_back() {
     let command: Vec<&str> = strace.into_iter().chain(program.get_program().to_str()).chain(arguments).collect();
     let output = home.other("env", &command, "");
     let Ok(calls) = std::fs::read_to_string(&calls) else {
-        eprintln!("skipped: only strace can tell: {}", String::from_utf8_lossy(&output.stderr));
+        eprintln!("skipped: this test needs strace: {}", String::from_utf8_lossy(&output.stderr));
         return;
     };
     assert!(output.status.success(), "{output:?}");

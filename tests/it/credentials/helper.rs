@@ -265,7 +265,7 @@ fn a_stopped_helper_can_restore_the_terminal_before_it_ends() {
     assert_eq!(output.status.code(), Some(143), "{}", String::from_utf8_lossy(&output.stderr));
     let mut last = String::new();
     runs.read_line(&mut last).unwrap();
-    assert_eq!(last, "let go\n", "the helper was killed at once");
+    assert_eq!(last, "let go\n", "the helper was killed without a chance to clean up");
 }
 
 /// Answers once the PIN arrives.

@@ -221,7 +221,7 @@ fn login_prompts_on_a_terminal_and_does_not_echo_the_password() {
     for (question, answer) in [("User at", "me\n"), ("Password of me: ", &format!("{PASSWORD}\n"))] {
         while !seen.contains(question) {
             let mut byte = [0];
-            assert_eq!(screen.read(&mut byte).unwrap(), 1, "it ended without asking: {seen}");
+            assert_eq!(screen.read(&mut byte).unwrap(), 1, "login ended without a prompt: {seen}");
             seen.push(char::from(byte[0]));
         }
         keys.write_all(answer.as_bytes()).unwrap();

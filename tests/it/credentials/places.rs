@@ -63,7 +63,7 @@ fn docker_config_is_exclusive_and_default_files_fall_through() {
     let of = |user: &str, host: &str| json!({ "auths": { host: { "auth": base64_of(user, "x") } } }).to_string();
     home.write("run/containers/auth.json", &of("run", "other.io"));
     home.write(".docker/config.json", &of("dot-docker", &host));
-    assert_eq!(user(&home, &host, &[]).as_deref(), Some("dot-docker"), "the first file does not know it");
+    assert_eq!(user(&home, &host, &[]).as_deref(), Some("dot-docker"), "the first file has no entry for it");
     home.write("docker/config.json", &of("docker", "other.io"));
     let docker = home.path("docker").display().to_string();
     let home = home.with([("DOCKER_CONFIG", docker.as_str())]);

@@ -173,7 +173,7 @@ fn a_blob_forged_together_with_its_chunks_is_found_by_full_and_never_pushed() {
     parts.bytes("chunks.b3")[root..root + 32].copy_from_slice(blake3::hash(&forged).as_bytes());
     *parts.bytes(&layer) = forged;
     let bundle = parts.write(large.directory.path(), Form::Tar);
-    assert_eq!(verify(&bundle).code, 0, "against accidents only");
+    assert_eq!(verify(&bundle).code, 0, "chunks.b3 guards only against accidental damage");
     let output = gapferry().arg("verify").arg(&bundle).arg("--full").output().unwrap();
     assert_eq!(output.status.code(), Some(3));
     let target = Registry::start();

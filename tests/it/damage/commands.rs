@@ -45,7 +45,7 @@ fn a_hostile_bundle_makes_no_command_write_anything() {
             assert!(output.status.code().is_some() && !stderr.contains("panicked"), "{stderr}");
         }
     }
-    assert!(files_below(directory.path()) == before, "the bundle's directory is as it was");
+    assert!(files_below(directory.path()) == before, "the bundle's directory is unchanged");
     assert_eq!(files_below(elsewhere.path()), []);
     assert!(!Path::new("/tmp/gapferry-test-outside").exists());
     assert!(!directory.path().parent().unwrap().join("outside").exists());
@@ -69,7 +69,7 @@ fn undeclared_content_of_a_bundle_is_reported_and_not_served() {
         let served = Embedded::serve(&bundle);
         let image = &fixture.images[0];
         let manifest = served.get(&format!("/v2/{}/manifests/1", image.repository));
-        assert_eq!((manifest.status, sha256(&manifest.body)), (200, image.digest()), "the images are");
+        assert_eq!((manifest.status, sha256(&manifest.body)), (200, image.digest()), "the images are served");
         let own = served.get(&format!("/v2/{}/blobs/{}", image.repository, sha256(b"of the machine")));
         assert_eq!(own.status, 404, "{form:?}: a link is not followed");
         for path in
@@ -95,7 +95,7 @@ fn an_unreadable_tar_is_not_served() {
         let refused = Embedded::try_serve(&path, false).map(|_| ()).unwrap_err();
         assert!(refused.to_string().contains("b.tar"), "cut at {length}: {refused}");
     }
-    assert!(Embedded::try_serve(&path, true).is_err(), "a tar cannot be written to");
+    assert!(Embedded::try_serve(&path, true).is_err(), "a tar is read-only");
 }
 
 #[test]

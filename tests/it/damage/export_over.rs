@@ -42,7 +42,7 @@ impl Fixture {
         assert!(matches!(output.status.code(), Some(0..=3)), "{trap}: {:?}: {stderr}", output.status);
         assert!(!stderr.contains("panicked"), "{trap}: {stderr}");
         if output.status.success() {
-            assert_eq!(verify(out).code, 0, "{trap}: what was written is right");
+            assert_eq!(verify(out).code, 0, "{trap}: the written bundle is correct");
         } else {
             let own = out.file_name().unwrap().to_string_lossy().into_owned();
             // A link at the output path itself is followed, and its destination is named.

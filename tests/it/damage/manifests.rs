@@ -33,7 +33,7 @@ fn an_unusually_formatted_manifest_is_not_damage() {
     let (parts, _) = with_manifest(&fixture, &edited(&fixture, |json| json["annotations"] = json!({"a": "b"})));
     let directory = tempdir();
     let report = super::bundle::verify(&parts.write(directory.path(), Form::Tar));
-    assert_eq!(report.code, 0, "else the other tests here would find anything: {report:#?}");
+    assert_eq!(report.code, 0, "otherwise the other tests here would prove nothing: {report:#?}");
 }
 
 #[test]

@@ -26,7 +26,7 @@ fn ends_by_itself(bundle: &Path, case: &str) {
         let output = limited(arguments, bundle);
         let stderr = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(3), "{case}, {arguments:?}: {stderr}");
-        assert!(output.stdout.len() + output.stderr.len() < 1 << 20, "{case}, {arguments:?}: too much is said");
+        assert!(output.stdout.len() + output.stderr.len() < 1 << 20, "{case}, {arguments:?}: the output is too long");
     }
 }
 

@@ -93,7 +93,7 @@ impl Fixture {
 
     #[track_caller]
     pub(super) fn is_whole(&self, bundle: &Path, form: Form) {
-        assert!(content(bundle) == content(&self.whole(form)), "{} is not what it was", bundle.display());
+        assert!(content(bundle) == content(&self.whole(form)), "{} differs from the original", bundle.display());
     }
 }
 
@@ -241,7 +241,7 @@ fn only_the_bad_mebibytes_of_a_large_blob_are_fetched_and_carried() {
         [MIB + 7, end].iter().for_each(|at| flip(&bundle, &fixture.layer(), *at));
         let whole = fixture.source.count("GET", &large, 200);
         let with = fixture.repair_for(&bundle);
-        assert_eq!(fixture.source.count("GET", &large, 200), whole, "it was asked for as a whole");
+        assert_eq!(fixture.source.count("GET", &large, 200), whole, "the blob was requested as a whole");
         assert!(with.metadata().unwrap().len() < (MIB + MIB * 3 / 4) as u64, "{}", with.metadata().unwrap().len());
         // More is bad by now than this repair covers; the other blob is repaired anyway.
         flip(&bundle, &fixture.layer(), 5);

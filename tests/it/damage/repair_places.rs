@@ -80,7 +80,7 @@ fn a_tar_without_its_first_header_is_reported_damaged_and_can_be_repaired() {
             overwrite(&tar, 0, &first);
             let verified = Ran::of(gapferry().arg("verify").arg(&tar)).ended(3);
             assert!(verified.stdout.contains("no valid tar header at byte 0"), "{verified:?}");
-            assert!(!verified.stdout.contains("blobs/"), "what stands behind it is still read: {verified:?}");
+            assert!(!verified.stdout.contains("blobs/"), "files after the header are still read: {verified:?}");
             // Other commands do not take the file for a bundle.
             Ran::of(gapferry().arg("import").arg(&tar).args(["--to", "registry.test"])).ended(2);
             let with = if with_copy { fixture.whole(Form::Directory) } else { fixture.repair_for(&tar) };

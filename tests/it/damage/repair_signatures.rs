@@ -57,7 +57,7 @@ fn lost_headers_are_rewritten_only_where_they_were() {
     let tar = broken("no-header", u64::MAX);
     let before = std::fs::read(&tar).unwrap();
     repair(&tar, &whole).ended(3).reported(&["unpack it"]);
-    assert!(std::fs::read(&tar).unwrap() == before, "nothing is guessed");
+    assert!(std::fs::read(&tar).unwrap() == before, "positions are never guessed");
 }
 
 /// Two offices signed the bundle: a repair with one office's copy must not remove the other's signature.
@@ -144,5 +144,5 @@ fn a_signature_of_another_size_or_place_overwrites_no_other_file() {
     file.write_all_at(b"x", data(&tar, "index.json") + fixture.bytes("index.json").len() as u64).unwrap();
     repair(&tar);
     let signature = std::fs::read(signed.join("SHA256SUMS.sig")).unwrap();
-    assert!(files(&tar).contains(&("SHA256SUMS.sig".to_owned(), signature)), "the signature is still there");
+    assert!(files(&tar).contains(&("SHA256SUMS.sig".to_owned(), signature)), "the signature is kept");
 }

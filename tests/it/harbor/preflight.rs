@@ -29,7 +29,7 @@ async fn harbor_is_recognized_with_its_version_and_mode() {
     assert_eq!(found.read_only(), Some(true));
     assert_eq!(found.ill(), ["database"]);
     let anonymous = harbor::detect(&client(&server, NOBODY), at(&server.registry())).await.unwrap().harbor().unwrap();
-    assert_eq!(anonymous.read_only(), None, "what is not told is not known");
+    assert_eq!(anonymous.read_only(), None, "an unreported value is unknown");
 }
 
 fn at(registry: &str) -> Account<'_> {
@@ -109,7 +109,7 @@ async fn a_missing_right_and_a_missing_project_are_reported_separately() {
     let server = Server::start(three_projects());
     let found = check(&server, CI, &["base/a", "apps/a", "closed/a", "nowhere/a"]).await;
     assert_eq!(found.denied, ["apps"]);
-    assert_eq!(found.hidden, ["closed"], "it is there, but Harbor does not say so to this account");
+    assert_eq!(found.hidden, ["closed"], "the project exists, but Harbor hides it from this account");
     assert_eq!(found.missing, ["nowhere"]);
     assert_eq!(found.to_create(), ["nowhere", "closed"]);
 }
@@ -188,7 +188,7 @@ async fn an_insufficient_quota_is_a_warning_with_figures() {
     assert!(short[0].problem().text.contains("0 B of 1000 B used, 1001 B to add"), "{}", short[0].problem());
     assert_eq!(harbor::quotas(&api, &found, &needed(&[("small", 1000)])).await.unwrap(), []);
     let robot = client(&server, ROBOT);
-    assert_eq!(harbor::quotas(&robot, &found, &bytes).await.unwrap(), [], "what may not be read is not guessed");
+    assert_eq!(harbor::quotas(&robot, &found, &bytes).await.unwrap(), [], "unreadable values are not guessed");
 }
 
 #[tokio::test]

@@ -48,7 +48,7 @@ async fn a_blob_is_mounted_only_from_a_readable_project() {
     let mount =
         async |from: &str| ci.mount(&repository(&host, "base/b"), &layer, &repository(&host, from)).await.unwrap();
     assert!(mount("apps/a").await);
-    assert!(!mount("closed/a").await, "a refused mount is an upload, not a failure");
+    assert!(!mount("closed/a").await, "a refused mount leads to an upload and is not a failure");
     assert!(!mount("nowhere/a").await);
     // After those refusals the client keeps its other rights.
     push_image(&ci, &tag(&repository(&host, "base/c"), "v1")).await.unwrap();

@@ -23,7 +23,7 @@ fn every_kind_of_image_arrives_at_every_version_with_every_account() {
         assert_eq!(server.violations(), Vec::<String>::new());
         let uploads = server.uploads();
         import(&bundle, &server, "/base", creds, &[]).ended(0);
-        assert_eq!(server.uploads(), uploads, "what is there is not pushed again");
+        assert_eq!(server.uploads(), uploads, "present content is not pushed again");
     }
 }
 
@@ -74,5 +74,5 @@ fn uploads_into_one_project_are_serialized_on_request() {
     import(&bundle, &server, "/base", ADMIN, &["--per-project", "1"]).ended(0);
     let uploads = server.pushes().into_iter().filter(|push| push.path.contains("/blobs/uploads/"));
     let order: Vec<String> = uploads.filter(|push| !push.path.contains("mount=")).map(|push| push.method).collect();
-    assert_eq!(order, ["POST", "PUT"].repeat(7), "each is ended before the next begins");
+    assert_eq!(order, ["POST", "PUT"].repeat(7), "each upload ends before the next starts");
 }

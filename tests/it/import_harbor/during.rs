@@ -44,7 +44,7 @@ fn a_blob_that_garbage_collection_is_deleting_is_named_with_a_remedy() {
     let ran = import(&bundle, &server, "/base", CI, &[]).ended(1);
     let ran = ran.reported(&["blob is in GC", "garbage collection is running"]);
     let waits = ran.stderr.lines().filter(|line| line.contains("is in GC") && !line.starts_with("failed: "));
-    assert_eq!(waits.count(), 1, "one line for the collection, not one for each blob: {}", ran.stderr);
+    assert_eq!(waits.count(), 1, "one message for the collection, not one per blob: {}", ran.stderr);
     blobs.iter().for_each(|blob| server.set_row(blob, None));
     import(&bundle, &server, "/base", CI, &[]).ended(0);
 }
@@ -93,7 +93,7 @@ fn an_obstacle_that_ends_pushes_to_a_project_is_reported_once_and_not_retried() 
         let refused = |entry: &&Logged| matches!(entry.status, 401 | 403) && entry.authorized;
         let refusals = server.pushes().iter().filter(refused).count();
         // Six uploads, six mounts and six images at a time.
-        assert!((1..=18).contains(&refusals), "{change:?}: {refusals} refusals: only what was on its way");
+        assert!((1..=18).contains(&refusals), "{change:?}: {refusals} refusals: only requests in flight");
         let failed: Vec<&str> = ran.stderr.lines().filter(|line| line.starts_with("failed: ")).collect();
         assert!(failed.len() == 1 && failed[0].contains(says), "{change:?}: {failed:#?}");
         assert!(failed[0].contains(" images: "), "{failed:#?}");
@@ -115,12 +115,12 @@ fn a_quota_that_runs_out_during_an_import_is_hit_only_once() {
     // A robot cannot read the quota beforehand.
     let ran = import(&bundle, &server, "/base", ROBOT, &[]).ended(4);
     let refused = server.pushes().iter().filter(|entry| entry.status == 403).count();
-    assert!((1..=6).contains(&refused), "{refused} refusals: only what was on its way");
+    assert!((1..=6).contains(&refused), "{refused} refusals: only requests in flight");
     let failed: Vec<&str> = ran.stderr.lines().filter(|line| line.starts_with("failed: ")).collect();
     assert!(failed.len() == 1 && failed[0].contains("/base has no room left"), "{failed:#?}");
     ran.reported(&["configured upper limit", "hint: raise the project's quota"]);
-    assert!(server.tag("base/team/tiny", "1").is_some(), "what fits arrives");
-    assert_eq!(server.open_uploads(), 0, "what was refused is taken back");
+    assert!(server.tag("base/team/tiny", "1").is_some(), "blobs that fit arrive");
+    assert_eq!(server.open_uploads(), 0, "refused uploads are cancelled");
     server.change("base", |project| project.quota = None);
     import(&bundle, &server, "/base", ROBOT, &[]).ended(0);
 }
@@ -136,7 +136,7 @@ fn the_rest_of_an_image_whose_blob_was_refused_is_not_sent() {
     import(&bundle, &server, "/base", ROBOT, &["--per-project", "1"]).ended(4).reported(&["; 0 B uploaded"]);
     let ends = |status: u16| server.pushes().iter().filter(|it| it.method == "PUT" && it.status == status).count();
     assert_eq!((ends(403), ends(201)), (1, 0), "{:#?}", server.pushes());
-    assert_eq!(server.open_uploads(), 0, "what had begun is taken back");
+    assert_eq!(server.open_uploads(), 0, "started uploads are cancelled");
 }
 
 /// An administrator makes a backup, or Harbor recalculates its quotas: read-only mode passes.
@@ -150,7 +150,7 @@ fn read_only_mode_during_an_import_is_waited_out_without_loss() {
     let message = |words: &str| ran.stderr.lines().filter(|line| line.contains(words)).count();
     assert_eq!((message("read-only mode: waiting up to"), message("takes changes again")), (1, 1), "{}", ran.stderr);
     assert!(all.iter().all(|image| server.tag(&format!("base/{}", image.repository), "1").is_some()));
-    assert_eq!(server.open_uploads(), 0, "what had begun was ended in its session");
+    assert_eq!(server.open_uploads(), 0, "started uploads finish in their sessions");
 }
 
 /// Harbor answers 401 while it cannot reach its database, although the credentials are right.

@@ -27,18 +27,18 @@ fn an_unwanted_tag_is_deleted_by_harbors_api_and_its_artifact_stays() {
     let tag = |tag: &str| server.tag("own/apps/web", tag).is_some();
     let look = import(&next, &server, "/own", CI, &["--prune"]).ended(0);
     look.reported(&["own/apps/web:3", "own/apps/web:locked", "own/apps/web:same-as-1", "3 tags to prune"]);
-    assert!(tag("3") && tag("same-as-1"), "a look changes nothing");
+    assert!(tag("3") && tag("same-as-1"), "without --yes nothing is deleted");
     server.set_busy_api(1000);
     let unclear = import(&next, &server, "/own", CI, &["--prune", "--yes", "--arrived", receipt]);
     unclear.ended(5).reported(&["Harbor", "does not answer", "nothing was deleted"]);
-    assert!(tag("3") && tag("same-as-1"), "through the protocol more than these tags would go");
+    assert!(tag("3") && tag("same-as-1"), "the distribution protocol would delete more than these tags");
     server.set_busy_api(0);
     let pruned = import(&next, &server, "/own", CI, &["--prune", "--yes", "--arrived", receipt]);
     pruned.ended(4).reported(&["2 of 3 tags deleted", "own/apps/web:locked", "immutable"]);
     assert!(tag("1") && tag("2") && tag("locked") && !tag("3") && !tag("same-as-1"));
     let digest = |image: &Image| image.digest().parse().unwrap();
     assert!(server.manifest("own/apps/web", &digest(&images[2])).is_some(), "the artifact stays");
-    assert!(server.manifest("own/apps/web", &digest(&images[0])).is_some(), "and what another tag means");
+    assert!(server.manifest("own/apps/web", &digest(&images[0])).is_some(), "and so does the artifact of another tag");
     assert_eq!(server.violations(), Vec::<String>::new());
 }
 

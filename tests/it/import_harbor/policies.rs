@@ -115,7 +115,7 @@ fn a_policy_that_forbids_pulling_does_not_stop_a_push() {
         assert!(server.tag("base/team/app", signature.tag.as_deref().unwrap()).is_some());
         let uploads = server.uploads();
         let again = import(&first, &server, "/base", creds, &[]).ended(0);
-        assert_eq!(server.uploads(), uploads, "what is there is not sent again");
+        assert_eq!(server.uploads(), uploads, "present content is not sent again");
         again.reported(&["cannot be pulled yet", "base/team/one:1", &format!("base/team/app:1.0@{child}")]);
         import(&second, &server, "/base", creds, &[]).ended(0);
         assert_eq!(tag("base/team/one", "1"), changed.digest(), "a changed image arrives");
@@ -141,7 +141,7 @@ fn an_increment_arrives_where_a_policy_forbids_pulling() {
             import(&since, &server, "/base", creds, &["--receipt", &receipt]).ended(0);
             since = bundle_of(&source, &names, &["--since", &receipt]);
             let carried = std::fs::read_dir(since.path.join("blobs/sha256")).unwrap().count();
-            assert!(carried <= 5 + 2 + 2, "manifests, and the blobs of what is new: {carried}");
+            assert!(carried <= 5 + 2 + 2, "manifests, and the blobs of new images: {carried}");
         }
         import(&since, &server, "/base", creds, &[]).ended(0);
         assert!(server.tag("base/team/two", "1").is_some());

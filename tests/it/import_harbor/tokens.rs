@@ -23,7 +23,7 @@ fn importing_a_hundred_images_takes_at_most_a_dozen_tokens() {
         import(&bundle, &server, "", creds, &[]).ended(0);
         let tokens = server.token_requests();
         assert!(tokens <= 12, "{creds}: {tokens} tokens");
-        assert_eq!(server.mounts(), 59 + 40, "what is shared is still mounted into every other repository");
+        assert_eq!(server.mounts(), 59 + 40, "shared blobs are still mounted into every other repository");
         server.clear_log();
         import(&bundle, &server, "", creds, &[]).ended(0);
         let tokens = server.token_requests();

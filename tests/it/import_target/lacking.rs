@@ -115,7 +115,7 @@ async fn a_manifest_accepted_but_not_stored_fails_its_image_with_a_remedy() {
     for says in ["2 failed", &child, &single.digest(), "restart the registry"] {
         assert!(stderr.contains(says), "{says}: {stderr}");
     }
-    assert_eq!(target.digest("team/app", "1"), None, "no tag of what cannot be pulled");
+    assert_eq!(target.digest("team/app", "1"), None, "an unpullable image gets no tag");
 }
 
 #[tokio::test]
@@ -164,7 +164,7 @@ async fn a_referrers_list_accepted_but_not_stored_is_detected() {
     let (code, stderr) = import(&bundle, &server.address, &["--retries", "0"]);
     assert_eq!(code, Some(1), "{stderr}");
     assert!(stderr.contains("took the list and does not have it"), "{stderr}");
-    assert_eq!(target.digest("team/app", "1"), Some(image.digest()), "the image can do without the list");
+    assert_eq!(target.digest("team/app", "1"), Some(image.digest()), "the image does not need the list");
 }
 
 #[tokio::test]
@@ -261,7 +261,7 @@ async fn after_one_false_mount_all_blobs_are_checked_before_the_manifest_is_retr
     assert_eq!(code, Some(0), "{stderr}");
     let puts =
         server.seen().into_iter().filter(|request| request.method == "PUT" && request.target.contains("/manifests/"));
-    assert!(puts.count() <= 4, "one that is taken; one refused, once more, and taken: {stderr}");
+    assert!(puts.count() <= 4, "one accepted; one refused, retried and accepted: {stderr}");
     for image in &images {
         assert_eq!(target.digest(&image.repository, "1"), Some(image.digest()));
     }
@@ -282,7 +282,7 @@ async fn manifest_unknown_from_a_registry_causes_no_blob_upload() {
     let server = server.await;
     let (code, stderr) = import(&bundle, &server.address, &[]);
     assert!(code == Some(1) && stderr.contains("MANIFEST_UNKNOWN"), "{stderr}");
-    assert_eq!(server.count("PUT", "/v2/team/app/manifests/"), 2, "once more, and no more");
+    assert_eq!(server.count("PUT", "/v2/team/app/manifests/"), 2, "one retry and no more");
     for digest in image.blob_digests() {
         assert_eq!(uploads_of(&server, &digest), 1);
     }

@@ -89,7 +89,7 @@ async fn a_blob_is_not_read_whole_from_a_registry_without_ranges() {
     let server = server.await;
     let (code, stderr) = import(&it.bundle, &server.address, &[]);
     assert_eq!(code, Some(0), "{stderr}");
-    assert_eq!(uploads_of(&server, &it.layer().0), 0, "its length is right");
+    assert_eq!(uploads_of(&server, &it.layer().0), 0, "the file has the right length");
     assert!(it.is_pushed());
 }
 
@@ -123,7 +123,7 @@ fn an_account_without_read_rights_is_reported_once_and_can_push() {
         assert_eq!(stderr.matches("may not read from").count(), 1, "{stderr}");
         let blobs: HashSet<String> =
             reads_of_blobs(&proxy.seen()).into_iter().map(|read| read.target.clone()).collect();
-        assert_eq!(blobs.len(), 1, "one question is enough: {fault:?}");
+        assert_eq!(blobs.len(), 1, "one request is enough: {fault:?}");
         assert!(it.is_pushed());
     }
 }
@@ -159,7 +159,7 @@ fn an_unchanged_import_reads_no_blob_and_a_new_tag_one_byte_of_each() {
     let it = Shared::new();
     let reads = || it.target.requests().iter().filter(|r| r.method == "GET" && r.path.contains("/blobs/")).count();
     assert_eq!(import(&it.bundle, it.target.host(), &[]).0, Some(0));
-    assert_eq!(reads(), it.image.blobs.len(), "one for each blob that is relied on");
+    assert_eq!(reads(), it.image.blobs.len(), "one for each blob the import relies on");
     let before = reads();
     let (code, stderr) = import(&it.bundle, it.target.host(), &[]);
     assert!(code == Some(0) && stderr.contains("1 present"), "{stderr}");
@@ -202,7 +202,7 @@ fn a_lost_file_is_restored_and_a_truncated_one_reported_in_every_repository() {
         assert!(stderr.contains("2 failed") && stderr.contains("still has the old content"), "{stderr}");
         assert!(stderr.contains("`gapferry check`"), "{stderr}");
         for image in &images {
-            assert_eq!(target.digest(&image.repository, "1"), None, "no tag of what cannot be pulled");
+            assert_eq!(target.digest(&image.repository, "1"), None, "an unpullable image gets no tag");
         }
         // Follows the remedy in the message.
         std::fs::remove_file(&data).unwrap();
@@ -352,7 +352,7 @@ fn a_damaged_unlinked_file_is_detected_when_its_blob_is_uploaded() {
         assert!(stderr.contains("2 failed") && stderr.contains("still has the old content"), "{left:?}: {stderr}");
         assert!(stderr.contains("`gapferry check`"), "{left:?}: {stderr}");
         for image in &images {
-            assert_eq!(target.digest(&image.repository, "1"), None, "no tag of what cannot be pulled");
+            assert_eq!(target.digest(&image.repository, "1"), None, "an unpullable image gets no tag");
         }
         // Follows the remedy in the message.
         std::fs::remove_file(&data).unwrap();
@@ -380,5 +380,5 @@ async fn after_a_false_claim_uploads_to_that_target_are_verified_too() {
     let server = server.await;
     let (code, stderr) = import(&bundle, &server.address, &["--retries", "1"]);
     assert!(code == Some(1) && stderr.contains("still has the old content"), "{stderr}");
-    assert!(!it.is_pushed(), "no tag of what cannot be pulled");
+    assert!(!it.is_pushed(), "an unpullable image gets no tag");
 }

@@ -14,7 +14,7 @@ fn reupload_sends_everything_whatever_the_target_has() {
     assert_eq!(import(&bundle, target.host(), &["--reupload"]).0, Some(0));
     assert_eq!(target.uploads(), 2 * uploads);
     let again = target.requests().split_off(before);
-    assert!(!again.iter().any(|r| r.method == "HEAD" && r.path.contains("/blobs/")), "nothing is asked");
+    assert!(!again.iter().any(|r| r.method == "HEAD" && r.path.contains("/blobs/")), "no request is sent");
     for manifest in [one.digest(), two.digest()].into_iter().chain(two.children.iter().map(Image::digest)) {
         let put = again.iter().filter(|r| r.method == "PUT" && r.path.ends_with(&manifest)).count();
         assert_eq!(put, 1, "{manifest}: {again:?}");
@@ -120,7 +120,7 @@ fn a_repository_that_denies_pushes_fails_only_its_own_images() {
     }
     assert_eq!(target.digest("team/two", "1"), Some(two.digest()));
     // One request for the first blob, or a mount and its follow-up.
-    assert!(proxy.count("POST", "/v2/team/one/blobs/uploads/") <= 3, "it is not asked for every blob");
+    assert!(proxy.count("POST", "/v2/team/one/blobs/uploads/") <= 3, "the refusal is not repeated for every blob");
 }
 
 #[test]
@@ -136,7 +136,7 @@ fn a_full_quota_of_gapferry_serve_is_reported_once_for_all_images() {
     assert_eq!(code, Some(4), "{stderr}");
     assert!(stderr.contains(&format!("3 images: {} has no room left", target.host())), "{stderr}");
     assert_eq!(stderr.matches("quota of this registry").count(), 1, "{stderr}");
-    assert_eq!(target.get("/v2/team/small/manifests/1").status, 200, "what fits is pushed");
+    assert_eq!(target.get("/v2/team/small/manifests/1").status, 200, "images that fit are pushed");
 }
 
 #[test]
@@ -196,7 +196,10 @@ async fn a_companion_refused_by_the_target_does_not_cost_an_image_its_tag() {
         receipt["images"].as_array().unwrap().iter().flat_map(|image| image["companions"].as_array().unwrap());
     assert!(outcomes.clone().count() == 4 && outcomes.clone().all(|one| one["outcome"] == "failed"), "{receipt}");
     let confirmed = receipt["confirmed"].as_array().unwrap();
-    assert!(!confirmed.iter().any(|blob| *blob == sha256(b"team/one")), "a garbage collection takes it: {receipt}");
+    assert!(
+        !confirmed.iter().any(|blob| *blob == sha256(b"team/one")),
+        "a garbage collection would remove it: {receipt}"
+    );
     // Once the target accepts them, the same command brings them.
     refuses.store(false, Ordering::Relaxed);
     assert_eq!(import(&bundle, &server.address, &[]).0, Some(0));

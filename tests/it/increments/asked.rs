@@ -60,11 +60,11 @@ fn for_an_image_that_arrived_only_its_tag_and_referrers_are_queried() {
     assert_eq!(
         reads("/tags/list"),
         4,
-        "whether there is another signature; of two tags, whether more follow: {asked:#?}"
+        "the lists show new signatures; after two tags, another request shows whether more follow: {asked:#?}"
     );
     let (first, second) = (sides.json("first"), sides.json("second"));
     assert_eq!(second.lock.images, first.lock.images);
-    assert_eq!(second.assumed.len() + 1, sides.carried("first").len(), "all but the list of signatures");
+    assert_eq!(second.assumed.len() + 1, sides.carried("first").len(), "all but the signature list");
 }
 
 #[test]
@@ -127,7 +127,7 @@ fn a_forged_receipt_does_not_keep_an_image_from_being_exported_for_its_platform(
     sides.export("second", &["team/app:1"], &options).reported(&["2 images no longer wanted"]);
     let platforms = &sides.json("second").lock.images[0].platforms;
     assert_eq!(platforms[0].to_string(), "linux/amd64");
-    assert_eq!(sides.json("second").parents.len(), 1, "one receipt given twice is one");
+    assert_eq!(sides.json("second").parents.len(), 1, "a receipt given twice counts once");
 }
 
 #[test]

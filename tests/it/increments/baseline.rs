@@ -113,7 +113,7 @@ fn an_inventory_replaces_a_receipt_and_confirms_only_complete_images() {
     inventory(&sides, &allowlist).ended(0).reported(&["2 of 3 images are there as a whole"]);
     let names = ["team/one:1", "team/two:1", "team/three:1"];
     sides.export("next", &names, &["--since", "inventory.json"]).reported(&["builds on an inventory of"]);
-    assert_eq!(sides.carried("next").len(), 3, "the third image, but for the base");
+    assert_eq!(sides.carried("next").len(), 3, "the third image without its base");
     sides.deliver("next").reported(&["1 image pushed, 2 present"]);
 
     // The target loses a layer.
@@ -178,7 +178,7 @@ fn a_receipt_can_be_a_pipe_and_one_volume_stands_for_its_set_as_a_base() {
     sides.export("volume", &names, &twice).reported(&["builds on the bundle", "assuming that"]);
     assert_eq!(sides.json("volume").parents.len(), 1);
     for name in ["piped", "fifo", "volume"] {
-        assert_eq!(sides.carried(name).len(), 3, "{name}: all of the new one but for the base");
+        assert_eq!(sides.carried(name).len(), 3, "{name}: the new image without its base");
     }
 }
 

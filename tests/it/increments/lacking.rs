@@ -184,7 +184,10 @@ fn one_lost_bundle_does_not_trigger_a_search_of_every_repository() {
     let before = sides.target.requests().len();
     sides.import("third", &[]).ended(7).reported(&["lacks 3 blobs of"]);
     let asked = sides.target.requests().len() - before;
-    assert!(asked < 3 * MANY + 3 * (MANY + 2) + 10, "each where it is, three of them everywhere: {asked}");
+    assert!(
+        asked < 3 * MANY + 3 * (MANY + 2) + 10,
+        "each blob where it is, three of them in every repository: {asked}"
+    );
 }
 
 #[test]

@@ -67,11 +67,11 @@ fn pruning_an_image_removes_its_referrers_and_nothing_else() {
         "SBOM of",
         "1 tag and 2 companions to prune; --yes deletes them",
     ]);
-    assert!(site.has(image) && site.has(signature) && site.has(sbom), "a look changes nothing");
+    assert!(site.has(image) && site.has(signature) && site.has(sbom), "without --yes nothing is deleted");
     let pruned = site.prune(&PRUNE).ended(0);
     pruned.reported(&["1 of 1 tag deleted, 2 of 2 companions", &sbom.digest()]);
     assert!(!site.has(image) && !site.has(signature) && !site.has(sbom));
-    assert!(site.staying.iter().all(|image| site.has(image)), "what the other image has is left alone");
+    assert!(site.staying.iter().all(|image| site.has(image)), "the other image's companions are left alone");
     site.prune(&PRUNE).ended(0).reported(&["nothing to prune"]);
 }
 

@@ -39,7 +39,7 @@ fn a_tag_is_pruned_only_with_prune_and_yes_and_only_if_unchanged() {
     import(&["--prune"]).reported(&["would delete", "team/app:2", "1 tag to prune; --yes deletes", "--arrived FILE"]);
     import(&["--prune", "--arrived", "first.receipt"])
         .reported(&["would delete", "1 tag to prune; --yes deletes them"]);
-    assert!(there("2"), "a look changes nothing");
+    assert!(there("2"), "without --yes nothing is deleted");
     import(&["--prune", "--yes", "--arrived", "first.receipt"]).reported(&["deleted", "1 of 1 tag deleted"]);
     assert!(there("1") && !there("2") && there("3"));
     import(&["--prune", "--yes", "--arrived", "first.receipt"]).reported(&["nothing to prune"]);

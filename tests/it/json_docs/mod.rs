@@ -33,13 +33,13 @@ fn json_md_documents_every_field_and_code_and_every_report_has_version_and_ok() 
     let sources = types::read();
     let expected = Page::new(&sources).render().unwrap_or_else(|complaints| panic!("\n{}", complaints.join("\n")));
     let text = std::fs::read_to_string(&path).expect("docs/json.md");
-    let (head, found) = text.split_once(MARK).expect("the line behind which the reference begins");
+    let (head, found) = text.split_once(MARK).expect("the line before the reference");
     if std::env::var_os("WRITE_DOCS").is_some() {
         std::fs::write(&path, format!("{head}{MARK}{expected}")).expect("writing docs/json.md");
         return;
     }
     let differing = expected.lines().zip(found.lines()).find(|(expected, found)| expected != found);
-    assert!(expected == found, "docs/json.md is not what the types say (see above how to write it): {differing:?}");
+    assert!(expected == found, "docs/json.md differs from the types (see above how to regenerate it): {differing:?}");
 }
 
 /// A command could print undocumented JSON.

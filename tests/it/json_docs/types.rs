@@ -122,7 +122,7 @@ impl Sources {
                 several
                     .iter()
                     .find(|one| room(&one.file) == room(from))
-                    .unwrap_or_else(|| panic!("{from} means one of several types called {name}")),
+                    .unwrap_or_else(|| panic!("{from} refers to one of several types called {name}")),
             ),
         }
     }
@@ -273,7 +273,7 @@ fn rename(name: &str, rule: Option<&str>, is_variant: bool) -> String {
             let first = words.next().unwrap_or_default().to_owned();
             words.fold(first, |all, word| all + &word[..1].to_uppercase() + &word[1..])
         }
-        Some(other) => panic!("{other} is no rule that this test knows"),
+        Some(other) => panic!("{other} is a rule unknown to this test"),
     }
 }
 

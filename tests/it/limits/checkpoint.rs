@@ -92,7 +92,7 @@ async fn an_export_interrupted_by_rate_limits_finishes_after_several_runs() {
             let text = all_output(&output);
             assert_eq!(output.status.code(), Some(4), "{text}");
             assert!(text.contains("run again, continues") && text.contains("6 h 0 min"), "{text}");
-            assert!(text.lines().count() < 10, "one limit is told once: {text}");
+            assert!(text.lines().count() < 10, "one limit is reported once: {text}");
         }
         limited.grant(2);
         let output = gapferry(&arguments).await;
@@ -133,7 +133,7 @@ async fn a_run_killed_while_waiting_for_the_limit_is_resumed() {
     let mut process = support::gapferry_process().args(&patient).stderr(Stdio::piped()).spawn().unwrap();
     let lines = BufReader::new(process.stderr.take().unwrap()).lines();
     let waiting = lines.map_while(Result::ok).find(|line| line.starts_with("waiting "));
-    let waiting = waiting.expect("it says that it waits");
+    let waiting = waiting.expect("the program reports that it waits");
     assert!(waiting.contains("6 h 0 min") && waiting.contains("429"), "{waiting}");
     process.kill().unwrap();
     process.wait().unwrap();

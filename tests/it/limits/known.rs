@@ -96,7 +96,7 @@ async fn an_immutable_tag_costs_no_request_at_all() {
     let digests = |text: &str| text.matches("sha256:").count();
     let listed = well(gapferry(&["list", "--json", &out]).await);
     assert!(digests(&listed) > 0 && listed.contains(NAMES[2]), "{listed}");
-    assert_ne!(support::sha256_file(Path::new(&out)), before, "edge was taken as it is now");
+    assert_ne!(support::sha256_file(Path::new(&out)), before, "edge resolves to its current image");
     well(gapferry(&["verify", &out]).await);
 }
 

@@ -126,7 +126,7 @@ async fn on_a_terminal_log_lines_and_progress_bars_do_not_mix() {
     let status = tokio::task::spawn_blocking(move || script.status().unwrap()).await.unwrap();
     let text = std::fs::read_to_string(&typescript).unwrap();
     assert!(status.success(), "{text}");
-    assert!(text.contains("[2K"), "there were bars to step aside: {text:?}");
+    assert!(text.contains("[2K"), "progress bars were cleared before log lines: {text:?}");
     let asked: Vec<&str> = text.lines().filter(|line| line.contains("> GET ")).collect();
     assert!(asked.len() > 5, "{text}");
     for line in asked {

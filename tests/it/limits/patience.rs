@@ -58,7 +58,7 @@ async fn one_429_pauses_every_worker_of_its_registry_and_is_reported_once() {
     let waits = waits(&recorder);
     assert_eq!(waits.len(), 1, "{waits:?}");
     assert!(waits[0].0.contains("429") && waits[0].1 >= Duration::from_secs(1), "{waits:?}");
-    assert_eq!(server.seen().len(), 7, "one refusal, and what each of six asked for");
+    assert_eq!(server.seen().len(), 7, "one refusal, and the requests of all six");
 }
 
 #[tokio::test]
@@ -110,7 +110,7 @@ async fn the_last_pulls_of_docker_hubs_limit_are_spread_out_and_reported() {
     let waits = waits(&recorder);
     assert_eq!(waits.len(), 4, "from 5 left on: {waits:?}");
     assert!(waits[0].0.contains("allows 100 pulls in 2.0 s, and 5 are left"), "{waits:?}");
-    assert!(waits.windows(2).all(|pair| pair[0].1 < pair[1].1), "ever more slowly: {waits:?}");
+    assert!(waits.windows(2).all(|pair| pair[0].1 < pair[1].1), "each wait is longer than the one before: {waits:?}");
     assert!(waits.iter().all(|(_, delay)| *delay <= Duration::from_millis(20)), "{waits:?}");
 }
 
@@ -199,5 +199,5 @@ async fn a_limit_without_retry_after_is_retried_until_the_allowed_wait_is_used_u
     let (registries, _) = client(config);
     let error = registries.manifest(&tags(&server, 1)[0], Need::Required).await.unwrap_err();
     assert_eq!(error.kind(), Kind::RateLimited);
-    assert_eq!(server.seen().len(), 3, "at once, after 0.5 s, and after the second that was left: {}", error.chain());
+    assert_eq!(server.seen().len(), 3, "at once, after 0.5 s, and after the remaining second: {}", error.chain());
 }

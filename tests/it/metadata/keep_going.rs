@@ -44,7 +44,7 @@ async fn other_images_are_carried_and_the_lock_says_what_is_missing_and_why() {
     let (list, bundle, lock) = (site.list(&["a:1", "b:1", "c:1", "d:1", "e"]), site.path("b"), site.path("lock"));
     let output = ends_with(4, &["export", "-f", &list, "-o", &bundle]);
     // Listing the tags fails first.
-    assert!(stderr(&output).contains("list.txt:5"), "the line of the allowlist: {}", stderr(&output));
+    assert!(stderr(&output).contains("list.txt:5"), "the message names the line of the allowlist: {}", stderr(&output));
     assert!(!std::path::Path::new(&bundle).exists());
     let output = ends_with(1, &["export", "-f", &list, "-o", &bundle, "--keep-going", "--lock", &lock]);
     assert!(

@@ -107,7 +107,11 @@ fn a_signature_list_extended_on_the_isolated_side_is_left_unchanged() {
     assert_eq!(plan["images"][0]["action"], "nothing", "{plan}");
     assert_eq!(site.changes(&[]), 0);
     for policy in ["skip", "fail"] {
-        assert_eq!(site.changes(&["--on-existing", policy]), 0, "{policy}: the list has all that the bundle has");
+        assert_eq!(
+            site.changes(&["--on-existing", policy]),
+            0,
+            "{policy}: the list contains every signature of the bundle"
+        );
     }
     assert_eq!(site.tag_there(), own);
 }
@@ -142,7 +146,7 @@ fn signatures_of_both_sides_are_joined_once_and_reported_in_plan_and_receipt() {
     site.assert_there(&[&site.own, &site.vendor]);
     let joined = site.tag_there();
     let report = &receipt["images"][0]["companions"][0];
-    assert_eq!(companion["joined"], joined, "the plan knows it before");
+    assert_eq!(companion["joined"], joined, "the plan shows it in advance");
     assert_eq!(
         (&report["outcome"], &report["joined"], &report["found"]),
         (&"joined".into(), &joined.clone().into(), &before.into())
@@ -150,7 +154,7 @@ fn signatures_of_both_sides_are_joined_once_and_reported_in_plan_and_receipt() {
     let ours = list(&site.app, "sig", std::slice::from_ref(&site.vendor)).digest();
     assert_eq!(report["digest"], ours);
     let confirmed = |digest: &str| receipt["confirmed"].as_array().unwrap().iter().any(|known| known == digest);
-    assert!(confirmed(&joined) && !confirmed(&ours), "only what is there: {receipt}");
+    assert!(confirmed(&joined) && !confirmed(&ours), "only present content: {receipt}");
     assert_eq!(site.changes(&[]), 0, "importing again changes nothing");
     assert_eq!(site.tag_there(), joined);
 }

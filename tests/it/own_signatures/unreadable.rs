@@ -85,6 +85,6 @@ async fn an_unreadable_referrers_list_is_left_alone_and_loses_no_image() {
         let own = companions.iter().find(|own| own["digest"] == ours.digest()).unwrap();
         assert_eq!(own["outcome"], "failed", "{fault}: {receipt}");
         let confirmed = receipt["confirmed"].as_array().unwrap();
-        assert!(!confirmed.contains(&own["digest"]), "{fault}: an increment brings it again");
+        assert!(!confirmed.contains(&own["digest"]), "{fault}: the next increment carries it again");
     }
 }

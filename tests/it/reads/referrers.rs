@@ -226,7 +226,7 @@ async fn an_endless_tag_list_does_not_delay_an_image_named_by_tag() {
     assert_code(&output, 0);
     assert!(server.count("GET", "/tags/list") <= 101, "{}", server.count("GET", "/tags/list"));
     let image = &json(&lock)["images"][0];
-    assert_eq!(image["attached"][0]["tag"], signature, "it is asked for by its name: {image}");
+    assert_eq!(image["attached"][0]["tag"], signature, "the signature is looked up by its own tag: {image}");
 }
 
 #[tokio::test]

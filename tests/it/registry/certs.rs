@@ -105,7 +105,7 @@ async fn certificates_set_up_for_docker_and_podman_work_here_client_certificates
 
     let directory = places.of("docker", &server.host);
     put(&directory, "ca.crt", &site.certificate());
-    assert_eq!(fails(&server.host, places.config()).await.kind(), Kind::Network, "without a certificate of ours");
+    assert_eq!(fails(&server.host, places.config()).await.kind(), Kind::Network, "without a client certificate");
     put_pair(&directory, "client", &site.sign("us"));
     std::fs::write(directory.join("README"), "not a certificate").unwrap();
     reach(&server.host, places.config()).await.unwrap();

@@ -106,7 +106,7 @@ async fn mounts_into_one_project_take_turns_and_delay_no_upload() {
     for mounted in join_all(mounts).await {
         mounted.unwrap().unwrap();
     }
-    assert_eq!(mounting(&server), 6, "one without an answer is not asked again: its blob is uploaded");
+    assert_eq!(mounting(&server), 6, "a mount without an answer is not retried: its blob is uploaded");
 }
 
 /// Harbor charges a project's quota for each of several mounts of one blob that it sees at once.
@@ -227,7 +227,7 @@ async fn just_uploaded_content_reported_missing_is_looked_up_again() {
     let (registries, memory) = (client(config()), MemorySource::default());
     let (repo, blob) = (repository(&server.address, "a/b"), memory.add("{}"));
     assert!(!registries.has_blob(&repo, &blob).await.unwrap());
-    assert_eq!(server.count("HEAD", "/v2/a/b/blobs/"), 1, "absent is absent");
+    assert_eq!(server.count("HEAD", "/v2/a/b/blobs/"), 1, "one HEAD is enough for an absent blob");
     memory_source::push(&registries, &repo, &memory, &[&blob]).await.unwrap();
     assert!(registries.has_blob(&repo, &blob).await.unwrap());
     // Each lookup uses HEAD and GET.

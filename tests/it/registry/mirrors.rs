@@ -61,7 +61,7 @@ fn reads(registry: &Registry) -> usize {
 
 /// Pulls and verifies the whole image; returns the digests of its blobs.
 async fn pull(registries: &Registries, reference: &Reference) -> Result<Vec<String>> {
-    let manifest = registries.manifest(reference, Need::Required).await?.expect("it is there");
+    let manifest = registries.manifest(reference, Need::Required).await?.expect("the image exists");
     let mut blobs = Vec::new();
     for child in manifest.children() {
         let origin = Origin { source: registries, repository: &reference.repository };
@@ -106,12 +106,12 @@ async fn an_image_missing_at_the_mirror_comes_from_the_registry_with_a_notice() 
     let (primary, mirror) = (registry_with(&image), Registry::start());
     let (registries, recorder) = through(primary.host(), &[(mirror.host(), "")]);
     pull(&registries, &tag(&named(), "1.0")).await.unwrap();
-    assert_eq!(mirror.count("GET", "/blobs/", 404), 0, "where the manifest was, its blobs are read");
+    assert_eq!(mirror.count("GET", "/blobs/", 404), 0, "blobs are read from the manifest's server");
     let message = warnings(&recorder);
     assert_eq!(message.len(), 1, "{message:?}");
     assert!(message[0].contains(mirror.host()) && message[0].contains(&format!("{NAME}/team/app:1.0")), "{message:?}");
     assert!(registries.manifest(&tag(&named(), "none"), Need::Required).await.unwrap().is_none());
-    assert_eq!(warnings(&recorder).len(), 1, "what is nowhere is nobody's lack");
+    assert_eq!(warnings(&recorder).len(), 1, "content missing everywhere counts against no mirror");
 }
 
 #[tokio::test]
@@ -132,7 +132,7 @@ async fn unusable_mirrors_are_skipped_and_soon_not_tried_again() {
         registries.manifest(&tag(&named(), "1.0"), Need::Required).await.unwrap();
     }
     let asked = broken.seen().len();
-    assert!(asked <= 6, "three questions, each tried twice: {asked}");
+    assert!(asked <= 6, "three requests, each tried twice: {asked}");
     assert!(warnings(&recorder).iter().any(|text| text.contains("left out")), "{:?}", warnings(&recorder));
 }
 
@@ -152,7 +152,7 @@ async fn a_blob_that_a_mirror_breaks_off_is_finished_elsewhere() {
     let origin = Origin { source: &registries, repository: &named() };
     assert!(drain(origin.open(&blob).await.unwrap()).await.unwrap() == content);
     let ranges: Vec<_> = good_line.seen().iter().map(|request| request.range()).collect();
-    assert!(matches!(ranges[..], [Some(from)] if from > 0), "what had arrived is not fetched twice: {ranges:?}");
+    assert!(matches!(ranges[..], [Some(from)] if from > 0), "received bytes are not fetched twice: {ranges:?}");
     let shares: Vec<u64> = registries.served().iter().map(|served| served.bytes).collect();
     assert_eq!(shares.iter().sum::<u64>(), 900_000, "{shares:?}");
 }
@@ -266,7 +266,7 @@ async fn a_mirror_that_finishes_a_falsified_blob_is_not_blamed_and_serves_it_who
     let (places, registries, recorder) = broken_off_and_finished(0).await;
     let message = warnings(&recorder);
     assert!(message.iter().any(|text| places[..2].iter().all(|place| text.contains(place))), "{message:?}");
-    assert!(!message.iter().any(|text| text.contains("gave wrong bytes")), "nobody knows who: {message:?}");
+    assert!(!message.iter().any(|text| text.contains("gave wrong bytes")), "the culprit is unknown: {message:?}");
     assert_eq!(merits(&registries), [(places[1].clone(), 900_000)]);
 }
 
@@ -290,7 +290,7 @@ async fn a_mirror_gets_only_the_requests_its_pull_setting_allows() {
     let own = format!("{}/team/app", primary.host());
 
     pull(&only("tag"), &by_tag).await.unwrap();
-    assert_eq!(reads(&primary), 0, "the blobs of a tag are read where the tag was");
+    assert_eq!(reads(&primary), 0, "the blobs of a tag are read from the tag's server");
     let tags = only("tag");
     pull(&tags, &by_digest).await.unwrap();
     assert_eq!(served(&tags), [(own.clone(), 1, 3)]);
@@ -300,7 +300,7 @@ async fn a_mirror_gets_only_the_requests_its_pull_setting_allows() {
     assert_eq!(served(&digests), [(place, 1, 3)]);
     let digests = only("digest");
     pull(&digests, &by_tag).await.unwrap();
-    assert_eq!(served(&digests), [(own, 1, 3)], "what a tag means, a mirror for digests is not asked");
+    assert_eq!(served(&digests), [(own, 1, 3)], "a digest-only mirror is not asked to resolve a tag");
 }
 
 #[tokio::test]

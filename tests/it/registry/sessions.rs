@@ -44,7 +44,7 @@ async fn a_large_blob_is_one_patch_and_an_empty_put_and_a_small_one_a_single_put
     let seen = server.seen();
     // Harbor counts an upload's size by the announced lengths of its requests.
     assert_eq!(seen[1].header("content-length"), "2000000");
-    assert_eq!(seen[1].header("content-range"), "", "a stream from the start");
+    assert_eq!(seen[1].header("content-range"), "", "a stream has no Content-Range");
     assert_eq!(seen[2].header("content-length"), "0");
 
     let server = Sessions::start();
@@ -249,7 +249,7 @@ async fn a_gateway_with_a_body_limit_gets_small_enough_chunks() {
         assert_eq!(refused(&server), 2);
         memory_source::push(&registries, &repo, &memory, &[&blobs[1]]).await.unwrap();
         assert!(*stored.lock().unwrap() == noise(5 * MIB));
-        assert_eq!(refused(&server), 2, "what was found out holds for other blobs");
+        assert_eq!(refused(&server), 2, "the limit is remembered for other blobs");
     }
     let (server, _) = behind_a_gateway(1000).await;
     let error = push(&server, content, config()).await.unwrap_err();
@@ -329,7 +329,7 @@ async fn a_registry_that_loses_patched_content_gets_the_blob_in_one_request() {
     assert_eq!(
         methods(&server),
         ["POST", "PATCH", "PUT", "HEAD", "GET", "POST", "PUT", "GET"],
-        "GET confirms what HEAD denies"
+        "GET confirms HEAD's 404"
     );
 }
 
@@ -368,7 +368,7 @@ async fn a_refusal_in_the_middle_of_a_large_upload_is_reported() {
     assert_eq!(
         methods.first().zip(methods.last()),
         Some((&"POST".into(), &"DELETE".into())),
-        "no session is left behind"
+        "no open session is left"
     );
     assert_eq!(methods.iter().filter(|method| *method == "PATCH").count(), 6, "smaller and smaller, down to 1 MiB");
 }
@@ -396,7 +396,7 @@ async fn a_registry_that_refuses_patch_gets_the_blob_in_one_request() {
         memory_source::push(&registries, &repo, &memory, &[&blobs[0], &blobs[1]]).await.unwrap();
         assert!(blobs.iter().all(|blob| server.blob(&blob.digest).is_some()), "{status}");
         let patches = server.count("PATCH", "/");
-        assert!(patches <= 2, "{status}: found out once, not for each blob: {patches}");
+        assert!(patches <= 2, "{status}: detected once, not for each blob: {patches}");
     }
 }
 
@@ -419,9 +419,9 @@ async fn an_upload_whose_range_stays_stale_is_sent_again_in_one_request() {
     let memory = MemorySource::default();
     let blob = memory.add(noise(SIZE));
     memory_source::push(&client(large()), &repository(&server.address, "a/b"), &memory, &[&blob]).await.unwrap();
-    assert_eq!(server.count("PATCH", "/u"), 2, "one that breaks, and one that brings nothing");
+    assert_eq!(server.count("PATCH", "/u"), 2, "one that breaks, and one that makes no progress");
     let last = server.seen().into_iter().rfind(|request| request.method == "PUT").unwrap();
-    assert!(last.body == noise(SIZE), "all of it, in one request");
+    assert!(last.body == noise(SIZE), "the whole blob in one request");
 }
 
 #[tokio::test]

@@ -31,7 +31,7 @@ async fn the_last_byte_of_each_digest_is_read_once_after_its_first_upload() {
     for path in ["a/b", "a/c", "d/e"] {
         memory_source::push(&registries, &repository(&server.address, path), &memory, &[&blob, &empty]).await.unwrap();
     }
-    assert_eq!(reads(&server.seen()), [path_of("a/b", &blob)], "registries keep one copy");
+    assert_eq!(reads(&server.seen()), [path_of("a/b", &blob)], "registries store one copy");
     let asked: Vec<String> = server.asked().into_iter().map(|(method, _)| method).collect();
     assert_eq!(asked, [&["POST", "PUT", "GET"][..], &["POST", "PUT"].repeat(5)].concat());
 }

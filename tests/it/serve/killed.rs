@@ -53,8 +53,8 @@ fn every_acknowledged_push_survives_a_kill() {
     send("PUT", "newer", &image.manifest).expect(201);
     process.kill().unwrap();
     process.wait().unwrap();
-    assert!(!indexed(work.path()).contains("team/app:new"), "this test is about a journal");
-    serde_json::from_str::<serde_json::Value>(&indexed(work.path())).expect("a layout all the same");
+    assert!(!indexed(work.path()).contains("team/app:new"), "this test needs a journal");
+    serde_json::from_str::<serde_json::Value>(&indexed(work.path())).expect("still a layout");
     let check = |server: &Embedded| {
         for (tag, status) in [("new", 200), ("newer", 200), ("old6", 200), ("old7", 404)] {
             server.get(&format!("/v2/team/app/manifests/{tag}")).expect(status);

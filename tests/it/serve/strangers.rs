@@ -72,7 +72,7 @@ fn a_refused_write_leaves_the_bundle_sealed() {
     }
     let begun = server.request("POST", "/v2/x/blobs/uploads/").send().expect(202);
     server.request("PATCH", begun.header("location").unwrap()).body("half").send().expect(202);
-    assert_eq!(seals(&out), 3, "an upload that was only begun");
+    assert_eq!(seals(&out), 3, "an upload that was only started");
     server.request("POST", &format!("/v2/x/blobs/uploads/?digest={nothing}")).body("nothing").send().expect(201);
     assert_eq!(seals(&out), 0);
 }

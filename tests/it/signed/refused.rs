@@ -170,9 +170,9 @@ fn a_tar_with_a_lost_header_of_its_last_signature_can_be_repaired() {
         fixture.run(&["repair", "bundle.tar", "copy", "--key", text(&key.public)])
     };
     damaged(header..header + 4).ended(0);
-    assert!(std::fs::read(&bundle).unwrap() == whole, "all of it was there");
+    assert!(std::fs::read(&bundle).unwrap() == whole, "the tar still had the signature");
     damaged(header..header + 1024).ended(0);
-    assert!(std::fs::read(&bundle).unwrap() == whole, "the copy has it");
+    assert!(std::fs::read(&bundle).unwrap() == whole, "the copy has the signature");
     // From a copy without this key's signature of chunks.b3, the tar is complete without that signature.
     std::fs::remove_file(fixture.path().join("copy/chunks.b3.sig")).unwrap();
     damaged(header..header + 1024).ended(0);

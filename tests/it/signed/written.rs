@@ -229,7 +229,7 @@ fn a_bundle_can_be_signed_on_another_machine_than_it_was_exported_on() {
         let names: Vec<String> =
             crate::support::files_below(unpacked(&bundle).path()).into_iter().map(|it| it.0).collect();
         let signatures: Vec<&String> = names.iter().filter(|name| name.ends_with(".sig")).collect();
-        assert_eq!(signatures.len(), 2, "each key has one: {signatures:?}");
+        assert_eq!(signatures.len(), 2, "one signature per key: {signatures:?}");
         assert_eq!(fixture.run(&["fingerprint", out]).ended(0).stdout, identity);
         // The signature is at the beginning, as if the bundle had been exported with it.
         let names = Command::new("tar").args(["-tf", text(&bundle)]).output().unwrap().stdout;
@@ -318,7 +318,7 @@ fn since_key_accepts_only_a_base_signed_by_that_key() {
         std::fs::remove_file(fixture.path().join(format!("{file}.sig"))).unwrap();
         export(file, &["--since-key", public]).ended(3).reported(&[file, "is not signed"]);
     }
-    assert_eq!(fixture.registry.requests().len(), requests, "told before anything is asked");
+    assert_eq!(fixture.registry.requests().len(), requests, "refused before any request");
 }
 
 #[test]

@@ -87,7 +87,7 @@ impl Campaign {
             println!("FAILED  seed {} round {number}: {what}", self.seed);
         }
         let again = failures.first().map(|(number, _)| format!("scripts/soak --seed {} --round {number}", self.seed));
-        assert!(failures.is_empty(), "to see it again: {}", again.unwrap_or_default());
+        assert!(failures.is_empty(), "to reproduce: {}", again.unwrap_or_default());
         assert!(tally.rounds > 0, "no round was played");
     }
 

@@ -170,8 +170,8 @@ fn filter(program: &str, arguments: &[&str], input: &[u8]) -> Vec<u8> {
     let mut stdin = process.stdin.take().expect("a pipe");
     let input = input.to_vec();
     let writer = std::thread::spawn(move || stdin.write_all(&input));
-    let output = process.wait_with_output().expect("its output");
-    writer.join().expect("the writer").expect("its input");
+    let output = process.wait_with_output().expect("zstd's output");
+    writer.join().expect("the writer").expect("zstd's input");
     assert!(output.status.success(), "{program}");
     output.stdout
 }

@@ -113,7 +113,7 @@ fn one_rewritten_volume_is_identical_and_fetches_only_its_own_blobs() {
         fixture.export(&alone, &["--only-volume", &number.to_string()]).ended(0);
         let made = fixture.path(&format!("alone.{number:03}.tar"));
         assert_eq!(sha256_file(&made), sha256_file(path), "volume {number}");
-        assert!(fixture.blob_gets() - before < all, "all of it was fetched again");
+        assert!(fixture.blob_gets() - before < all, "everything was fetched again");
         std::fs::remove_file(made).unwrap();
     }
     fixture.export(&alone, &["--only-volume", "77"]).ended(2).reported(&["no volume 77"]);
@@ -142,8 +142,8 @@ fn a_rerun_fetches_only_damaged_content() {
     let report = fixture.export(&out, &["--json"]).ended(0).reported(&["v.001.tar: unchanged", &last]);
     let report: serde_json::Value = serde_json::from_str(&report.stdout).unwrap();
     let unchanged = report["volumes"].as_array().unwrap().iter().map(|volume| volume["unchanged"].as_bool().unwrap());
-    assert_eq!(unchanged.filter(|unchanged| !unchanged).count(), 1, "only the damaged one is written: {report}");
-    assert!((1..=2).contains(&(fixture.blob_gets() - fetched)), "only what is damaged");
+    assert_eq!(unchanged.filter(|unchanged| !unchanged).count(), 1, "only the damaged volume is written: {report}");
+    assert!((1..=2).contains(&(fixture.blob_gets() - fetched)), "only damaged content is fetched");
     assert_eq!(sums(&volumes(&out)), first);
     // Fewer images need fewer volumes; extra volumes of the earlier set are removed.
     let lock = std::fs::read_to_string(fixture.path("lock")).unwrap();
@@ -152,7 +152,7 @@ fn a_rerun_fetches_only_damaged_content() {
     std::fs::write(fixture.path("lock"), smaller.to_string()).unwrap();
     let before = fixture.blob_gets();
     fixture.export(&out, &[]).ended(0).reported(&["2 images"]);
-    assert_eq!(fixture.blob_gets(), before, "all of it was in the former volumes");
+    assert_eq!(fixture.blob_gets(), before, "all content was in the earlier volumes");
     assert!(volumes(&out).len() < paths.len());
     Ran::of(gapferry().arg("verify").args(volumes(&out))).ended(0);
 }
@@ -245,7 +245,7 @@ fn a_kill_during_the_final_renames_loses_and_leaves_nothing() {
     std::fs::write(directory.path().join("v.099.tar.partial"), "unfinished").unwrap();
     builder.source.take_asked();
     create().finish().unwrap();
-    assert_eq!(builder.source.take_asked(), [], "every blob was there");
+    assert_eq!(builder.source.take_asked(), [], "every blob was present");
     assert_eq!(sums(&volumes(&out)), first);
     assert!(!journal.exists());
 }
@@ -300,7 +300,7 @@ fn an_unfinished_set_of_another_volume_size_leaves_nothing_behind() {
     let journal = directory.path().join("v.volumes.partial.journal");
     let kept = std::fs::read(&journal).unwrap();
     drop(begin(1_500_000, VolumeSelection::Only([2].into())));
-    assert!(!journal.exists(), "what it says of volume 2 is not true any more");
+    assert!(!journal.exists(), "the journal's entry about volume 2 is outdated");
     // Restores the journal as a leftover.
     std::fs::write(&journal, kept).unwrap();
     begin(1_000_000, VolumeSelection::All).finish().unwrap();
@@ -319,10 +319,10 @@ fn the_first_volume_appears_only_after_all_others() {
     writer.finish().unwrap_err();
     std::fs::remove_dir(&first).unwrap();
     let partial = |number: u32| directory.path().join(format!("v.{number:03}.tar.partial")).exists();
-    assert!(partial(1) && !(2..10).any(partial), "all others have their names");
+    assert!(partial(1) && !(2..10).any(partial), "all others have their final names");
     builder.source.take_asked();
     create().finish().unwrap();
-    assert_eq!(builder.source.take_asked(), [], "every blob was there");
+    assert_eq!(builder.source.take_asked(), [], "every blob was present");
     Ran::of(gapferry().args(["verify", "--full"]).args(volumes(&out))).ended(0);
 }
 
@@ -391,7 +391,7 @@ fn a_volume_rewritten_with_a_key_has_the_layout_of_the_others() {
     let (paths, first) = (volumes(&out), sums(&volumes(&out)));
     std::fs::remove_file(&paths[1]).unwrap();
     fixture.export(&out, &["--only-volume", "2", sign[0], sign[1]]).ended(0);
-    assert_eq!(sums(&paths), first, "it repeats the signature of chunks.b3, as the others do");
+    assert_eq!(sums(&paths), first, "the volume repeats the signature of chunks.b3, as the others do");
     // A volume that claims to belong to the set but has another layout.
     forge(&paths[0], |name, bytes| {
         if name == "volumes/001.json" {

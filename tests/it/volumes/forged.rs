@@ -111,7 +111,7 @@ impl Signed {
             assert!(files_below(&self.set()) == before, "{what}, key {with_key}: something was written: {ran:?}");
             let ran = ran.ended(3);
             assert!(words.iter().all(|word| ran.stderr.contains(word)), "{what}, key {with_key}: {ran:?}");
-            assert!(!ran.stderr.contains("run the same command again"), "it would end the same: {ran:?}");
+            assert!(!ran.stderr.contains("run the same command again"), "a rerun would end the same: {ran:?}");
         }
     }
 }
@@ -288,7 +288,7 @@ fn recovery_volumes_cannot_replace_an_intact_volume() {
         for with_key in [false, true] {
             let ran = set.repair(with_key).ended(0);
             assert!(files_below(&set.set()) == forged, "volume {number}: {ran:?}");
-            assert!(ran.stdout.contains(&format!("v.{number:03}.tar: ")), "it is said which is meant: {ran:?}");
+            assert!(ran.stdout.contains(&format!("v.{number:03}.tar: ")), "the message names the volume: {ran:?}");
         }
         // Not even if another volume is lost and the rest of the parity restores that one.
         let lost = number % set.volumes + 1;

@@ -96,7 +96,7 @@ fn recovery_volumes_can_be_verified_alone_and_missing_ones_are_reported() {
     let ran = verify(&some).ended(0);
     assert!(ran.stdout.contains("OK: ") && ran.stdout.contains(note), "{}", ran.stdout);
     assert!(!verify(&[&volumes[..], &recovery].concat()).ended(0).stdout.contains("note: "));
-    assert!(!verify(&volumes[..1]).ended(0).stdout.contains("note: "), "nobody asked for the others");
+    assert!(!verify(&volumes[..1]).ended(0).stdout.contains("note: "), "the other volumes were not given");
     // With the recovery volume, a lost volume is not a loss; without it, it is.
     let ran = verify(&some[1..]).ended(3);
     assert!(ran.stdout.contains("`gapferry repair` reconstructs it"), "{}", ran.stdout);

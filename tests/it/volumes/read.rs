@@ -115,7 +115,7 @@ fn volumes_import_one_by_one_in_any_order_and_tags_appear_once_complete() {
                 assert!(is_there || !is_last);
             }
         }
-        assert!(!set.path(&format!("{name}.state.segments")).exists(), "nothing is kept that nobody wants");
+        assert!(!set.path(&format!("{name}.state.segments")).exists(), "no unneeded piece is kept");
     }
     let whole = set.path("pulled");
     skopeo::copy(&format!("docker://{}/p3210/team/one:1", target.host()), &format!("dir:{}", whole.display()));
@@ -137,12 +137,12 @@ fn every_command_reads_all_volumes_in_any_order_as_the_bundle() {
         Ran::of(gapferry().arg("join").args(&mixed).arg("-o").arg(&out)).ended(0);
         verify(&[out]).ended(0);
     }
-    assert_eq!(sha256_file(&set.path("joined.tar")), sha256_file(&set.tar), "byte for byte what was split");
+    assert_eq!(sha256_file(&set.path("joined.tar")), sha256_file(&set.tar), "equal to the split bundle byte for byte");
     let folder = set.path("folder");
     set.builder.write(&folder).unwrap();
     assert!(files_below(&folder) == files_below(&set.path("joined")));
     let listed = Ran::of(gapferry().arg("list").args(&[three])).ended(0);
-    assert!(listed.stdout.contains("team/two:2.0"), "any volume knows the images: {}", listed.stdout);
+    assert!(listed.stdout.contains("team/two:2.0"), "every volume lists the images: {}", listed.stdout);
     let shown = format!("{}#registry.test/team/one:1", mixed[1].display());
     Ran::of(gapferry().arg("inspect").args(&mixed[..1]).arg(shown).args(&mixed[2..])).ended(0);
 }
@@ -381,6 +381,6 @@ fn recovery_volumes_are_verified_and_do_not_disturb_other_commands() {
         std::fs::write(&recovery, bad).unwrap();
         let report = checked(&all);
         assert_eq!(blamed(&report), BTreeSet::from([recovery.clone()]), "byte {place}: {:#?}", report.problems);
-        assert!(report.problems.iter().all(|problem| problem.images.is_empty()), "it costs no image");
+        assert!(report.problems.iter().all(|problem| problem.images.is_empty()), "no image is affected");
     }
 }

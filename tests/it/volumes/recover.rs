@@ -68,7 +68,7 @@ impl Fixture {
 
     #[track_caller]
     fn is_whole(&self) {
-        assert!(files_below(self.directory.path()) == self.whole, "not what it was, or more than that");
+        assert!(files_below(self.directory.path()) == self.whole, "differs from the original, or has extra files");
     }
 
     #[track_caller]
@@ -426,7 +426,7 @@ fn a_split_bundle_with_recovery_imports_after_losing_that_many_volumes() {
         // Removes the first ones, which hold the metadata that all repeat.
         paths.iter().take(recovery as usize).for_each(|path| fs::remove_file(path).unwrap());
         Ran::of(gapferry().arg("repair").args(tars(&set))).ended(0);
-        assert!(files_below(&set) == whole, "{size}: not what it was");
+        assert!(files_below(&set) == whole, "{size}: differs from the original");
         let joined = directory.path().join(format!("joined-{size}.tar"));
         Ran::of(gapferry().arg("join").args(&paths).arg("-o").arg(&joined)).ended(0);
         assert!(fs::read(joined).unwrap() == fs::read(directory.path().join("b.tar")).unwrap());
@@ -469,7 +469,7 @@ fn an_export_writes_recovery_volumes_and_keeps_them_when_unchanged() {
     let whole = files_below(directory.path());
     assert!(whole.len() >= 5 && whole.iter().all(|(_, bytes)| bytes.len() <= 1_000_000));
     let taken: usize = whole.iter().map(|(_, bytes)| bytes.len()).sum();
-    assert!(planned["bytesNeeded"].as_u64().unwrap() >= taken as u64, "room is made for these too: {planned}");
+    assert!(planned["bytesNeeded"].as_u64().unwrap() >= taken as u64, "space is planned for these too: {planned}");
     // A second later, the export has another time but nothing new.
     let ran = export(&[]);
     assert!(!ran.stderr.contains(": written"), "{ran:?}");
@@ -477,7 +477,7 @@ fn an_export_writes_recovery_volumes_and_keeps_them_when_unchanged() {
         fs::remove_file(directory.path().join(lost)).unwrap();
         flip(&directory.path().join(also), 70_000);
         Ran::of(gapferry().arg("repair").args(tars(directory.path()))).ended(0);
-        assert!(files_below(directory.path()) == whole, "{lost}, {also}: not what it was");
+        assert!(files_below(directory.path()) == whole, "{lost}, {also}: differs from the original");
     }
     Ran::of(gapferry().arg("verify").args(tars(directory.path()))).ended(0);
 }

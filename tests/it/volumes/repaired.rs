@@ -83,7 +83,7 @@ impl Fixture {
 
     #[track_caller]
     fn is_whole(&self) {
-        assert!(files_below(&self.path("set")) == self.whole, "it is not what it was");
+        assert!(files_below(&self.path("set")) == self.whole, "the set differs from the original");
     }
 }
 

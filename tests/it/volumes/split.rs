@@ -65,7 +65,7 @@ fn volumes_of_any_size_hold_every_byte_once_as_tar_and_sha256sum_see_it() {
             assert_eq!(proven.lines().count(), files.len() - 1, "{proven}");
             for (name, bytes) in files.into_iter().filter(|(name, _)| !name.starts_with("volumes/")) {
                 let manifest = whole.get(&name).is_some_and(|there| *there == bytes) && held.contains_key(&name);
-                assert!(manifest || held.insert(name.clone(), bytes).is_none(), "{name} is there twice");
+                assert!(manifest || held.insert(name.clone(), bytes).is_none(), "{name} exists twice");
             }
             std::fs::remove_dir_all(&unpacked).unwrap();
         }

@@ -57,7 +57,7 @@ impl Fixture {
 #[test]
 fn recovery_volumes_that_do_not_match_are_found_before_a_volume_is_lost() {
     let fixture = Fixture::new();
-    assert_eq!(verify(&fixture.set, 0), Vec::<Value>::new(), "they fit");
+    assert_eq!(verify(&fixture.set, 0), Vec::<Value>::new(), "the recovery volumes match");
     let stale = "v.r02.tar";
     fs::copy(fixture.former.join(stale), fixture.set.join(stale)).unwrap();
     let problems = verify(&fixture.set, 3);

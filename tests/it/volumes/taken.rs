@@ -43,7 +43,7 @@ fn a_recovery_volume_does_not_overwrite_a_foreign_file() {
             let left = files_below(directory.path());
             let names: Vec<&str> =
                 left.iter().map(|(name, _)| name.as_str()).filter(|name| !name.ends_with(".lock")).collect();
-            assert_eq!(names, ["b.tar", "v.r02.tar"], "nothing was written before that was known");
+            assert_eq!(names, ["b.tar", "v.r02.tar"], "the refusal came before anything was written");
         }
     }
 }

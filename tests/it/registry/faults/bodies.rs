@@ -134,7 +134,7 @@ async fn a_web_page_or_content_coding_of_unknown_length_is_not_called_damage() {
                 Err(error) => assert!(!is_right && error.kind() == Kind::Network, "{value} {body}: {error:?}"),
             }
             let asked = server.seen().len();
-            assert_eq!(asked, 1, "another try would end the same way");
+            assert_eq!(asked, 1, "a retry would end the same way");
         }
     }
 }

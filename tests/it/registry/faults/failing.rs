@@ -45,7 +45,7 @@ async fn read_each(server: &Host, blobs: &[Descriptor], config: Config) -> Vec<g
         let repository = repository(&server.address, &format!("team/app{nth}"));
         assert!(
             registries.manifest(&tag(&repository, "v1"), Need::Required).await.unwrap().is_some(),
-            "manifests are given"
+            "manifests are served"
         );
         let error = read(&registries, &repository, blob).await.unwrap_err();
         let is_over = error.stopped().is_some();
@@ -116,7 +116,7 @@ async fn a_registry_that_ignores_ranges_but_serves_some_blobs_is_not_given_up() 
 async fn a_registry_whose_manifests_all_break_off_is_given_up_within_the_budget() {
     let server = Server::registry(|_, _| manifest().but(Fault::Truncate(1))).await;
     let (registries, _) = watched(Config { retry_budget: Some(Duration::from_millis(50)), ..config() });
-    assert!(is_given_up(&registries, &server).await, "every manifest costs all its tries");
+    assert!(is_given_up(&registries, &server).await, "every manifest used up all its tries");
 }
 
 /// A blob that arrives in pieces makes progress, however often it breaks off, and resets the budget.
@@ -148,13 +148,13 @@ async fn an_upload_that_is_never_answered_ends_within_the_budget() {
     let error = push(&frozen).await.unwrap_err();
     assert_eq!((error.kind(), error.reason()), (Kind::Network, None), "nothing was stored: {error:?}");
     assert!(error.stopped().is_none() && error.chain().contains("no answer came"), "{error:?}");
-    assert!(error.chain().contains("--retry-budget"), "a hop that buffers may need longer: {error:?}");
+    assert!(error.chain().contains("--retry-budget"), "a buffering proxy may need longer: {error:?}");
     assert!(push(&good).await.is_ok());
     let error = push(&frozen).await.unwrap_err();
     assert_eq!(error.reason(), Some(&Reason::Undelivered), "{error:?}");
-    assert!(push(&lost).await.is_ok(), "it is there, though no answer said so");
+    assert!(push(&lost).await.is_ok(), "the blob is stored, although no answer said so");
     let tries = server.seen().iter().filter(|seen| seen.method == "PUT" && seen.target.contains(&hex(&frozen))).count();
-    assert_eq!(tries, 2, "one each time");
+    assert_eq!(tries, 2, "one each");
 }
 
 /// Otherwise a hundred images that share a layer would each wait for all its tries.

@@ -55,7 +55,7 @@ async fn basic_is_used_if_offered_and_the_token_server_fails() {
     for _ in 0..3 {
         assert!(registries.manifest(&tag(&repo(&server), "v1"), Need::Required).await.unwrap().is_some());
     }
-    assert_eq!(server.count("GET", "/token"), 1, "it is not asked again");
+    assert_eq!(server.count("GET", "/token"), 1, "the token server is not asked again");
 }
 
 #[tokio::test]
@@ -122,7 +122,7 @@ async fn repositories_of_one_host_may_have_their_own_token_servers() {
         }
     }
     let tokens = (server.count("GET", "/token/a"), server.count("GET", "/token/b"));
-    assert!(tokens.0 <= 4 && tokens.1 <= 4, "tokens are kept, and refusals are remembered: {tokens:?}");
+    assert!(tokens.0 <= 4 && tokens.1 <= 4, "tokens and refusals are remembered: {tokens:?}");
     // A repository that no token server serves is refused in the words of the token server it names.
     let error = registries.manifest(&tag(&repository(&server.address, "c/x"), "v1"), Need::Required).await.unwrap_err();
     assert!(error.kind() == Kind::Unauthorized && error.chain().contains("403"), "{error:?}");

@@ -210,7 +210,7 @@ async fn a_targets_head_404_is_trusted_once_head_has_found_something() {
             assert_eq!((found.means(&index()), found.is_absent()), (number == 0, number != 0), "{reference}");
         }
         assert_eq!(server.count("HEAD", "/v2/a/b/manifests/"), 10);
-        assert_eq!(server.count("GET", "/v2/a/b/manifests/"), gets, "HEAD finds what is there: {head_finds}");
+        assert_eq!(server.count("GET", "/v2/a/b/manifests/"), gets, "HEAD finds existing tags: {head_finds}");
     }
     // A GET that finds nothing does not confirm a HEAD that finds nothing.
     let server = Server::registry(|request, _| match (request.method.as_str(), request.target.ends_with("/v9")) {
@@ -251,7 +251,10 @@ async fn a_denied_signature_tag_counts_as_absent_only_if_the_tag_list_lacks_it()
         let (server, registries) = (server.await, client(config()));
         let look_up = async |tag: &Tag| Sink::resolve(&registries, &repo(&server).with_tag(tag.clone())).await.unwrap();
         let isolated_sides = look_up(&listed).await;
-        assert!(matches!(isolated_sides, Lookup::Blocked(_)), "it would be overwritten: {isolated_sides:?}");
+        assert!(
+            matches!(isolated_sides, Lookup::Blocked(_)),
+            "the isolated side's list must not count as absent: {isolated_sides:?}"
+        );
         assert_eq!(look_up(&unlisted).await.is_absent(), tags_status == 200, "tags/list: {tags_status}");
     }
     // A repository that does not exist has no list.
@@ -273,7 +276,7 @@ async fn content_a_target_denies_counts_as_absent_where_it_accepts_uploads() {
         for reference in many(&server) {
             assert_eq!(Sink::resolve(&registries, &reference).await.unwrap(), Lookup::Absent, "{status}");
         }
-        assert_eq!(server.count("POST", "/v2/"), 1, "whether it takes uploads is asked once");
+        assert_eq!(server.count("POST", "/v2/"), 1, "the upload probe is sent once");
         let warnings: Vec<Event> = events.events().into_iter().filter(|e| matches!(e, Event::Warning(_))).collect();
         assert_eq!(warnings.len(), 1, "{warnings:?}");
 

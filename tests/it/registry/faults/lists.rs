@@ -274,7 +274,7 @@ async fn an_endless_list_is_stopped_before_memory_runs_out() {
         Server::registry(|_, _| Answer::new(200).body(format!(r#"{{"tags":[{}""]}}"#, "0,".repeat(2_000_000))));
     let error = tags(&server.await).await.unwrap_err();
     assert!(error.chain().contains("more than 250000 tags; name the images"), "{error:?}");
-    assert_eq!(error.kind(), Kind::Refused, "it is a limit, and no fault of the network");
+    assert_eq!(error.kind(), Kind::Refused, "this is a limit and not a network problem");
 
     let server = Server::registry(|_, at| {
         let link = format!("</v2/a/b/referrers/x?page={at}>; rel=next");
@@ -297,7 +297,7 @@ async fn invalid_entries_make_a_list_doubtful_and_lose_no_others() {
     assert!(found.doubts[1].contains("not a tag"), "{:?}", found.doubts);
     for other in ["{}", r#"{"errors":[]}"#, r#"{"name":"a/b","errors":[{"code":"UNKNOWN"}]}"#, "<html>Sign in</html>"] {
         let server = Server::registry(move |_, _| Answer::new(200).body(other)).await;
-        assert!(tags(&server).await.is_err(), "{other} is no empty list");
+        assert!(tags(&server).await.is_err(), "{other} is not taken for an empty list");
     }
 }
 

@@ -232,11 +232,11 @@ async fn pushed_with(config: Config, site: &TestSite, n: usize, fault: &Fault, e
     let path = format!("to-{n}");
     let before = site.proxy.done().len();
     let outcome = site.push(&client(config), &repository(&site.proxy.address, &path)).await;
-    assert_eq!(site.proxy.done().len(), before + 1, "{fault:?} has happened");
+    assert_eq!(site.proxy.done().len(), before + 1, "{fault:?} was injected");
     check_outcome(fault, expected, &outcome, says);
     let (direct, straight) = (repository(site.registry.host(), &path), client(crate::registry::config()));
     let visible = Source::resolve(&straight, &tag(&direct, "v1"), Need::Required).await.unwrap().is_some();
-    assert_eq!(visible, outcome.is_ok(), "{fault:?}: a tag, and nothing but a whole image");
+    assert_eq!(visible, outcome.is_ok(), "{fault:?}: the tag exists with a complete image only");
     if visible {
         site.pull(&straight, &direct).await.unwrap_or_else(|e| panic!("{fault:?}: {}", e.chain()));
     }
@@ -247,7 +247,7 @@ fn check_outcome(fault: &Fault, expected: Option<Kind>, outcome: &Result<(), Err
         (None, Ok(())) => {}
         (Some(kind), Err(error)) => {
             assert_eq!(error.kind(), kind, "{fault:?}: {}", error.chain());
-            assert!(error.chain().contains(says), "{fault:?} is told without {says}: {}", error.chain());
+            assert!(error.chain().contains(says), "{fault:?} is reported without {says}: {}", error.chain());
         }
         (_, Ok(())) => panic!("{fault:?} passed for a success"),
         (_, Err(error)) => panic!("{fault:?}: {}", error.chain()),

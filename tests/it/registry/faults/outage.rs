@@ -54,7 +54,7 @@ async fn a_registry_that_stays_down_is_given_up_once_for_all_requests() {
         assert_eq!(lines(&events, "does not answer"), 1);
         assert!(ask("later".into()).await.unwrap_err().stopped().is_some());
         // Earlier requests may still be in flight.
-        assert!(!server.seen().iter().any(|seen| seen.target.contains("later")), "nothing more is asked");
+        assert!(!server.seen().iter().any(|seen| seen.target.contains("later")), "no more requests are sent");
     }
 }
 
@@ -119,8 +119,8 @@ async fn a_token_server_that_is_down_is_given_up_once_for_all_requests() {
         all_stopped(&answers, &place, "");
         assert_eq!(lines(&events, &format!("{place} does not answer")), 1, "{fault:?}");
         assert!(ask(40).await.unwrap_err().stopped().is_some());
-        assert!(tokens.seen().iter().all(|seen| !seen.target.contains("app40")), "nothing more is asked");
-        assert!(ask(0).await.unwrap().is_some(), "the registry itself answers who has a token");
+        assert!(tokens.seen().iter().all(|seen| !seen.target.contains("app40")), "no more requests are sent");
+        assert!(ask(0).await.unwrap().is_some(), "the registry itself answers requests with a token");
     }
 }
 
@@ -232,7 +232,7 @@ async fn a_dead_registry_behind_a_gateway_that_answers_pings_is_given_up() {
     let server = Server::registry(|_, before| if before == 0 { manifest() } else { Answer::new(502) }).await;
     let (registries, _) = watched(Config { retry_budget: Some(Duration::from_millis(50)), ..config() });
     assert!(registries.manifest(&tag(&repo(&server), "first"), Need::Required).await.is_ok());
-    assert!(is_given_up(&registries, &server).await, "every image costs all its tries");
+    assert!(is_given_up(&registries, &server).await, "every image used up all its tries");
 }
 
 #[tokio::test]
@@ -250,8 +250,8 @@ async fn a_retry_after_beyond_the_budget_is_one_outage() {
     assert!(ask("first".into()).await.is_ok());
     let answers = join_all((0..40).map(|nth| ask(format!("v{nth}")))).await;
     all_stopped(&answers, &server.address, "asks to wait 1 h 0 min");
-    assert!(events.events().is_empty(), "the error says it: {:?}", events.events());
-    assert!(server.seen().len() < 20, "what was on its way");
+    assert!(events.events().is_empty(), "the error reports it, without an event: {:?}", events.events());
+    assert!(server.seen().len() < 20, "requests in flight");
 }
 
 /// Pushes this many blobs at once.
@@ -392,6 +392,6 @@ async fn a_registry_that_opens_uploads_and_completes_none_is_given_up() {
             break;
         }
     }
-    assert!(ended, "every blob costs all its tries");
+    assert!(ended, "every blob used up all its tries");
     assert!(events.events().len() <= 1, "{:?}", events.events());
 }

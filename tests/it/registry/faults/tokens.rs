@@ -239,7 +239,7 @@ async fn an_unobtainable_token_does_not_block_public_content() {
             assert!(registries.manifest(&reference, Need::Required).await.unwrap().is_some(), "{place}");
         }
         memory_source::push(&registries, &repo, &memory, &[&blob]).await.unwrap_or_else(|e| panic!("{place}: {e:?}"));
-        assert!(server.count("GET", "/token") <= 1, "{place}: what was refused once is not asked for again");
+        assert!(server.count("GET", "/token") <= 1, "{place}: a refused token is not requested again");
     }
     // Its token server is down.
     let server = asking("http://127.0.0.1:1/token", |r| r.method == "HEAD" || r.target.contains("/referrers/")).await;
@@ -275,7 +275,7 @@ async fn basic_credentials_are_used_if_accepted_and_no_token_can_be_had() {
             let found = registries.manifest(&tag(&repo(&server), "v1"), Need::Required).await;
             assert!(found.unwrap_or_else(|e| panic!("{case}: {e:?}")).is_some());
         }
-        assert!(server.count("GET", "/token") <= 2, "{case}: it is not asked for every request");
+        assert!(server.count("GET", "/token") <= 2, "{case}: the token server is not asked for every request");
         let error = client(config()).manifest(&tag(&repo(&server), "v1"), Need::Required).await.unwrap_err();
         assert!(!error.chain().contains("hunter2"), "{error:?}");
     }

@@ -251,7 +251,7 @@ async fn a_registry_that_takes_no_content_by_put_gets_it_by_patch() {
     let blobs = [memory.add("one"), memory.add("two")];
     memory_source::push(&registries, &repo(&server), &memory, &[&blobs[0], &blobs[1]]).await.unwrap();
     let order: Vec<String> = server.seen().into_iter().map(|request| request.method).collect();
-    assert_eq!(order, ["POST", "PUT", "PATCH", "PUT", "GET", "POST", "PATCH", "PUT", "GET"], "found out once");
+    assert_eq!(order, ["POST", "PUT", "PATCH", "PUT", "GET", "POST", "PATCH", "PUT", "GET"], "detected once");
 
     let server = Server::registry(|request, _| match request.method.as_str() {
         "POST" => Answer::new(202).with("Location", "/u"),
