@@ -1,4 +1,4 @@
-//! An export onto a medium that was in other hands, who left links and pipes where the export writes. The export must
+//! An export onto a medium that someone else prepared with links and pipes where the export writes. The export must
 //! touch nothing outside its output, and must end.
 
 use std::os::unix::fs::symlink;
