@@ -5,6 +5,8 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     give_memory_back();
+    #[cfg(all(target_os = "linux", target_env = "gnu", target_feature = "crt-static"))]
+    look_up_without_modules();
     gapferry::cli::main()
 }
 
@@ -18,5 +20,22 @@ fn give_memory_back() {
     for (setting, value) in settings {
         // SAFETY: called before there is a second thread; a setting that is not taken changes nothing.
         unsafe { libc::mallopt(setting, value) };
+    }
+}
+
+/// Makes a static binary resolve names from `/etc/hosts` and DNS alone, and users from `/etc/passwd`, whatever
+/// `/etc/nsswitch.conf` says. glibc (2.34 and newer) has these built in. It would load every other module, such as mDNS or
+/// systemd's, from the machine's own glibc, whose version need not fit: the program could crash.
+#[cfg(all(target_os = "linux", target_env = "gnu", target_feature = "crt-static"))]
+fn look_up_without_modules() {
+    use std::ffi::{CStr, c_char, c_int};
+
+    unsafe extern "C" {
+        fn __nss_configure_lookup(database: *const c_char, services: *const c_char) -> c_int;
+    }
+    const LOOKUPS: [(&CStr, &CStr); 2] = [(c"hosts", c"files dns"), (c"passwd", c"files")];
+    for (database, services) in LOOKUPS {
+        // SAFETY: both are valid C strings, glibc copies what it keeps, and there is no second thread yet.
+        unsafe { __nss_configure_lookup(database.as_ptr(), services.as_ptr()) };
     }
 }

@@ -66,7 +66,7 @@ enum Place {
 
 /// Why bytes could not be kept.
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("{why}; manifests beyond {} MiB wait in a temporary file: set TMPDIR to a directory with room", IN_MEMORY >> 20)]
+#[error("{why}; manifests beyond {} MiB are kept in a temporary file: set TMPDIR to a directory with space", IN_MEMORY >> 20)]
 struct Full {
     why: String,
     kind: io::ErrorKind,
@@ -204,7 +204,7 @@ impl Spool {
 
 fn full(error: io::Error) -> Full {
     let directory: PathBuf = std::env::temp_dir();
-    Full { why: format!("there is no room for it in {}: {error}", directory.display()), kind: error.kind() }
+    Full { why: format!("there is no space for it in {}: {error}", directory.display()), kind: error.kind() }
 }
 
 impl Drop for Held {
@@ -273,8 +273,8 @@ mod tests {
     fn a_file_that_is_full_is_an_error_where_the_bytes_are_needed() {
         let spool = Arc::new(Spool::new(0, 0));
         let kept = spool.store(&bytes(1));
-        let message = "the manifests of this run take more than 0 GiB, compressed; manifests beyond 32 MiB wait in a temporary file: \
-                    set TMPDIR to a directory with room";
+        let message = "the manifests of this run take more than 0 GiB, compressed; manifests beyond 32 MiB are kept in a temporary file: \
+                    set TMPDIR to a directory with space";
         assert_eq!(kept.bytes().unwrap_err().to_string(), message);
     }
 }

@@ -25,6 +25,7 @@ pub struct CheckRequest {
 
 /// The result of the check.
 #[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct CheckReport {
     pub version: u32,
     /// Whether the storage has no problem.
@@ -33,9 +34,9 @@ pub struct CheckReport {
     #[serde(serialize_with = "as_path")]
     pub storage: PathBuf,
     /// Number of repositories.
-    pub repositories: usize,
+    pub repository_count: usize,
     /// Number of tags.
-    pub images: usize,
+    pub image_count: usize,
     /// Number of manifests that have no tag and that no tagged manifest leads to.
     pub untagged: usize,
     /// Number of distinct blobs read.
@@ -73,8 +74,8 @@ pub fn check(request: &CheckRequest, environment: &Environment) -> Result<CheckR
         version: REPORT_VERSION,
         ok: outcome.is_ok(),
         storage: request.storage.clone(),
-        repositories: survey.repositories.len(),
-        images: survey.tags.len(),
+        repository_count: survey.repositories.len(),
+        image_count: survey.tags.len(),
         untagged: audit.untagged.len(),
         blobs: audit.blobs,
         bytes: audit.bytes,

@@ -67,7 +67,7 @@ pub struct VolumesPlan {
     pub identity: Digest,
     pub volumes: Vec<PlannedVolume>,
     /// Number of recovery volumes.
-    pub recovery: u32,
+    pub recovery_count: u32,
     /// For each volume, the number of blobs and tools that it would contain, whole or in part.
     #[serde(skip)]
     pub files: Vec<usize>,
@@ -211,7 +211,7 @@ impl Source {
             ok: true,
             identity: set.identity,
             volumes: wanted().map(|volume| PlannedVolume::new(&set, volume)).collect(),
-            recovery: volumes.shape.recovery,
+            recovery_count: volumes.shape.recovery,
             files: wanted().map(|volume| volume.files.len()).collect(),
         })
     }

@@ -1,19 +1,24 @@
 //! Lists which images of an allowlist a target has, as a baseline for the next increment.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::Serialize;
 
 use super::environment::Environment;
-use super::outcome::Outcome;
+use super::failure::as_one_detail;
+use super::outcome::{JsonReport, Outcome, REPORT_VERSION};
 use super::push::{NameOptions, absent};
 use super::receipts::ReceiptFile;
 use super::registry::RegistryOptions;
+use super::units::as_optional_path;
 use crate::base::document::Document;
 use crate::base::error::{Error, Result};
 use crate::increment::{Holdings, InventoryBuilder, UnreadableImage};
 use crate::oci::Reference;
 use crate::pipeline::allowlist::Allowlist;
 use crate::pipeline::naming::{Naming, Target, parse_target};
-use crate::pipeline::receipt::{ImageReceipt, Receipt, ReceiptKind};
+use crate::pipeline::receipt::{ImageOutcome, ImageReceipt, Receipt, ReceiptKind};
 
 /// What to list.
 pub struct InventoryRequest {
@@ -28,11 +33,41 @@ pub struct InventoryRequest {
 }
 
 /// What the target has.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct InventoryReport {
-    pub inventory: Receipt,
+    pub version: u32,
+    /// Whether every image and every list of tags could be read.
+    pub ok: bool,
+    /// The inventory file.
+    #[serde(serialize_with = "as_optional_path")]
+    pub output: Option<PathBuf>,
+    /// `HOST[:PORT][/PREFIX]`.
+    pub target: String,
+    /// Number of images that the target was asked for.
+    pub image_count: usize,
+    /// Number of images that the target has as a whole.
+    pub present: usize,
+    /// Number of blobs and manifests that the target confirmed.
+    pub confirmed_count: usize,
     /// Images that could not be read and might exist.
-    pub unreadable: Vec<UnreadableImage>,
+    pub unreadable: Vec<InventoryFailure>,
+    #[serde(skip)]
+    pub inventory: Receipt,
+    #[serde(skip)]
     pub outcome: Outcome,
+}
+
+impl JsonReport for InventoryReport {}
+
+/// An image that could not be read.
+#[derive(Clone, Debug, Serialize)]
+pub struct InventoryFailure {
+    /// The image at its source, or the entry of the allowlist.
+    pub source: String,
+    /// Why it could not be read.
+    #[serde(serialize_with = "as_one_detail")]
+    pub error: Error,
 }
 
 /// Asks a registry which images of an allowlist it has. Every manifest below a tag is read and proven, and the registry is
@@ -77,7 +112,19 @@ pub async fn inventory(request: &InventoryRequest, environment: &Environment) ->
     request.output.as_ref().map_or(Ok(()), |output| output.write(&inventory))?;
     let is_whole = unreadable.is_empty() && !watch.is_incomplete();
     let outcome = if is_whole { Outcome::Done } else { Outcome::SomeImagesFailed };
-    Ok(InventoryReport { inventory, unreadable, outcome })
+    let failure = |UnreadableImage { source, error }| InventoryFailure { source, error };
+    Ok(InventoryReport {
+        version: REPORT_VERSION,
+        ok: outcome.is_ok(),
+        output: request.output.as_ref().map(|output| output.path.clone()),
+        target: request.target.clone(),
+        image_count: inventory.images.len(),
+        present: inventory.images.iter().filter(|image| image.outcome == ImageOutcome::Present).count(),
+        confirmed_count: inventory.confirmed.len(),
+        unreadable: unreadable.into_iter().map(failure).collect(),
+        inventory,
+        outcome,
+    })
 }
 
 /// Returns a reference in each repository that the rules lead to.

@@ -34,6 +34,7 @@ pub struct LockRequest {
 
 /// The result of resolving.
 #[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct LockReport {
     pub version: u32,
     /// Whether nothing is missing.
@@ -44,7 +45,7 @@ pub struct LockReport {
     /// When the references were resolved.
     pub created: Timestamp,
     /// Number of images.
-    pub images: usize,
+    pub image_count: usize,
     /// Images that were requested and cannot be fetched.
     pub missing: Vec<MissingImage>,
     /// The identity of a bundle of exactly this lock. `null` if images of immutable tags were not read.
@@ -95,7 +96,7 @@ pub async fn lock(request: &LockRequest, environment: &Environment) -> Result<Lo
         ok: outcome.is_ok(),
         output: request.output.clone(),
         created: lock.created,
-        images: lock.images.len(),
+        image_count: lock.images.len(),
         missing: lock.missing.clone(),
         identity,
         fingerprint: identity.map(|identity| FingerprintWords::of(&identity).to_string()),

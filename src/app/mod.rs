@@ -66,7 +66,7 @@ pub use inspect::{
     InspectReport, InspectRequest, InspectedChild, InspectedContent, InspectedImage, RawPart, ShownCompanion, inspect,
     inspect_bytes,
 };
-pub use inventory::{InventoryReport, InventoryRequest, inventory};
+pub use inventory::{InventoryFailure, InventoryReport, InventoryRequest, inventory};
 pub use list::{ListReport, ListRequest, list};
 pub use listed::ListedImage;
 pub use local::{Input, Text, check_writable, read_bounded, write_file};
@@ -86,10 +86,10 @@ pub use push::{
     HarborOptions, ImageFailure, LeftOut, NameOptions, Names, NotBrought, PlannedAction, PlannedCompanion,
     PlannedImage, PlannedTag, PushOptions, PushPlan, PushReport, Pushed, SPARSE_REMEDY,
 };
-pub use receipts::{NamedReceipt, ReceiptFault, ReceiptFile, Signature, read_receipt};
+pub use receipts::{NamedReceipt, ReceiptFile, ReceiptProblem, Signature, read_receipt};
 pub use registry::{GivenCredentials, RegistryOptions};
 pub use repair::{RecoveredVolumes, RepairReport, RepairRequest, RepairedBundle, RepairedVolumes, VolumePath, repair};
-pub use resolve::ResolveOptions;
+pub use resolve::{ResolveOptions, lock_in_bundle};
 pub use serve::{ServeReport, ServeRequest, ServedContent, Serving, serve};
 pub use sign::{SignReport, SignRequest, sign};
 pub use since::{basis_line, read_baseline};

@@ -47,7 +47,7 @@ pub fn read_receipt(from: &Input, keys: &[PublicKey]) -> Result<(NamedReceipt, S
 
 /// Why a receipt is not proven to be signed by an accepted key.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ReceiptFault {
+pub enum ReceiptProblem {
     #[error("a receipt from a pipe has no signature next to it; save both as files")]
     Piped,
     #[error("it is not signed ({} does not exist)", signature.display())]
@@ -56,7 +56,7 @@ pub enum ReceiptFault {
     FitsNoKey,
 }
 
-impl Fact for ReceiptFault {}
+impl Fact for ReceiptProblem {}
 
 /// Checks the signature of a receipt.
 ///
@@ -64,11 +64,11 @@ impl Fact for ReceiptFault {}
 /// Keys were given, and none of them has signed the receipt.
 fn check_signature(from: &Input, receipt: &[u8], keys: &[PublicKey]) -> Result<Signature> {
     let refuse =
-        |fault: ReceiptFault| Err(Error::damaged(format!("{} is refused: {fault}", from.name())).with_fact(fault));
+        |fault: ReceiptProblem| Err(Error::damaged(format!("{} is refused: {fault}", from.name())).with_fact(fault));
     let Some(path) = file(from) else {
         return match keys.is_empty() {
             true => Ok(Signature::Absent),
-            false => refuse(ReceiptFault::Piped),
+            false => refuse(ReceiptProblem::Piped),
         };
     };
     let beside = signature_beside(path);
@@ -76,12 +76,12 @@ fn check_signature(from: &Input, receipt: &[u8], keys: &[PublicKey]) -> Result<S
         (true, true) => return Ok(Signature::Unchecked),
         (true, false) => return Ok(Signature::Absent),
         (false, true) => {}
-        (false, false) => return refuse(ReceiptFault::Unsigned { signature: beside }),
+        (false, false) => return refuse(ReceiptProblem::Unsigned { signature: beside }),
     }
     let signature = signature_in(&read_bounded(&beside, MAX_SIGNATURE + 1)?.bytes);
     match keys.iter().find(|key| key.verifies(receipt, &signature)) {
         Some(by) => Ok(Signature::By(by.clone())),
-        None => refuse(ReceiptFault::FitsNoKey),
+        None => refuse(ReceiptProblem::FitsNoKey),
     }
 }
 

@@ -103,11 +103,13 @@ pub struct RecoveredVolumes {
     /// Identity of the bundle.
     pub identity: Digest,
     /// Number of volumes in the set.
-    pub volumes: u32,
+    pub of: u32,
     /// Number of recovery volumes.
-    pub recovery: u32,
-    /// Volumes that were missing.
-    pub missing: Vec<String>,
+    pub recovery_count: u32,
+    /// Numbers of the volumes that were missing.
+    pub missing_volumes: Vec<u32>,
+    /// Numbers of the recovery volumes that were missing.
+    pub missing_recovery: Vec<u32>,
     /// Volumes with wrong bytes.
     pub damaged: Vec<VolumePath>,
     /// Good volumes that the recovery volumes describe with other bytes. They are not changed.
@@ -220,7 +222,7 @@ fn repair_volumes(brought: &Brought, request: &RepairRequest, environment: &Envi
     let missing = verify::missing_of(opened.into_layout(), &before, TOOL)?;
     let files: Vec<Given> = before.set.iter().flat_map(|set| &set.volumes).filter_map(Given::of).collect();
     let damaged = files.iter().filter(|file| !file.is_good).map(|file| file.number);
-    let gone = before.set.iter().filter(|_| volumes.len() > 1).flat_map(|set| set.missing.iter().copied());
+    let gone = before.set.iter().filter(|_| volumes.len() > 1).flat_map(|set| set.missing_volumes.iter().copied());
     let bad: BTreeSet<u32> = damaged.chain(gone).collect();
     let wanted = SetRepair { paths: volumes, from, missing: &missing, bad: &bad };
     let RepairedSet { whole, lacking, .. } = repair_set(locked, &wanted, events)?;
@@ -340,7 +342,7 @@ fn recover(request: &RepairRequest, environment: &Environment) -> Result<RepairR
     };
     let (damaged, unlike, made) =
         (files(&reconstructed.damaged), files(&reconstructed.unlike), files(&reconstructed.made));
-    let missing = reconstructed.missing.iter().map(label).collect();
+    let (missing_volumes, missing_recovery) = numbers(&reconstructed.missing);
     let missing_paths =
         reconstructed.missing.iter().map(|part| reconstructed.name.part(*part, reconstructed.of(*part))).collect();
     let Reconstructed { name, identity, volumes, recovery, foreign, lacking, .. } = reconstructed;
@@ -349,9 +351,10 @@ fn recover(request: &RepairRequest, environment: &Environment) -> Result<RepairR
         ok: outcome.is_ok(),
         set: name.base().to_owned(),
         identity,
-        volumes,
-        recovery,
-        missing,
+        of: volumes,
+        recovery_count: recovery,
+        missing_volumes,
+        missing_recovery,
         damaged,
         unlike,
         foreign,
@@ -360,6 +363,18 @@ fn recover(request: &RepairRequest, environment: &Environment) -> Result<RepairR
         missing_paths,
         outcome,
     })))
+}
+
+/// Returns the numbers of volumes and of recovery volumes.
+fn numbers(parts: &[Part]) -> (Vec<u32>, Vec<u32>) {
+    let (mut volumes, mut recovery) = (Vec::new(), Vec::new());
+    for part in parts {
+        match *part {
+            Part::Volume(number) => volumes.push(number),
+            Part::Recovery(number) => recovery.push(number),
+        }
+    }
+    (volumes, recovery)
 }
 
 fn outcome(is_whole: bool) -> Outcome {

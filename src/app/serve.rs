@@ -3,8 +3,12 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use serde::Serialize;
+
 use super::environment::Environment;
+use super::outcome::{JsonReport, REPORT_VERSION};
 use super::trust::Trust;
+use super::units::as_fingerprint;
 use crate::base::blocking::blocking;
 use crate::base::error::{Error, Result};
 use crate::base::progress::Event;
@@ -42,15 +46,24 @@ pub struct Serving {
 }
 
 /// What is served.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct ServeReport {
+    pub version: u32,
+    /// `true`: the server accepts connections.
+    pub ok: bool,
+    /// `ADDRESS:PORT`, with the port that was picked.
     pub address: SocketAddr,
-    pub is_writable: bool,
+    /// Whether pushes and deletions are accepted.
+    pub writable: bool,
     /// `REPOSITORY:TAG` of every tag.
     pub references: Vec<String>,
-    /// The key whose signature was verified.
+    /// The fingerprint of the key whose signature was verified.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "as_fingerprint")]
     pub signed_by: Option<PublicKey>,
 }
+
+impl JsonReport for ServeReport {}
 
 /// Opens the content and listens.
 ///
@@ -59,7 +72,7 @@ pub struct ServeReport {
 pub async fn serve(request: ServeRequest, environment: &Environment) -> Result<Serving> {
     let ServeRequest { content, listen, hosts } = request;
     let (options, events) = (Options { hosts, ..Options::at(listen) }, environment.events.clone());
-    let (server, signed_by, is_writable) = match content {
+    let (server, signed_by, writable) = match content {
         ServedContent::ReadOnly { paths, trust } => {
             let environment = environment.clone();
             // Opening can take long, and the caller must be able to stop waiting.
@@ -72,7 +85,8 @@ pub async fn serve(request: ServeRequest, environment: &Environment) -> Result<S
             (Server::bind(&directory, &options, events).await?, None, true)
         }
     };
-    let report = ServeReport { address: server.address(), is_writable, references: server.references(), signed_by };
+    let (address, references) = (server.address(), server.references());
+    let report = ServeReport { version: REPORT_VERSION, ok: true, address, writable, references, signed_by };
     Ok(Serving { report, server })
 }
 

@@ -12,6 +12,7 @@ use super::local::{check_writable, write_file};
 use super::outcome::{JsonReport, Outcome, REPORT_VERSION};
 use super::stream::BundleStream;
 use super::trust::Trust;
+use super::units::as_fingerprint;
 use crate::base::document::Document;
 use crate::base::error::{Error, Result};
 use crate::bundle::volumes::Opened;
@@ -51,7 +52,7 @@ pub struct VerifyReport {
     #[serde(flatten)]
     pub found: verify::Report,
     /// The fingerprint of the key whose signature was verified.
-    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "fingerprint")]
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "as_fingerprint")]
     pub signed_by: Option<PublicKey>,
     /// The name of the bundle in messages.
     #[serde(skip)]
@@ -72,10 +73,6 @@ pub struct VerifyReport {
 }
 
 impl JsonReport for VerifyReport {}
-
-fn fingerprint<S: serde::Serializer>(key: &Option<PublicKey>, serializer: S) -> std::result::Result<S::Ok, S::Error> {
-    key.as_ref().map(PublicKey::fingerprint).serialize(serializer)
-}
 
 /// Verifies a bundle, or volumes of one.
 ///

@@ -203,9 +203,10 @@ fn no_header(position: u64, what: &str) -> String {
 const HIDDEN: &str = "data is hidden in the padding after it";
 const OVERFLOWS: &str = "its size overflows";
 const TOO_LARGE: &str = "its extended header is too large";
-const FOREIGN_PREFIX: &str = "its header has a prefix, which its dialect does not know and some programs read";
-const FOREIGN_FIELD: &str = "its header has a field that no plain entry of its dialect has and some programs read";
-const NO_ENTRY: &str = "an extended header at its end speaks of no entry";
+const FOREIGN_PREFIX: &str = "its header has a prefix, which its dialect does not define and some programs read";
+const FOREIGN_FIELD: &str = "its header has a field that a plain entry of its dialect does not have and some programs \
+                             read";
+const NO_ENTRY: &str = "an extended header at the end belongs to no entry";
 
 /// Whether the entry is an extended header, which is read separately.
 fn is_extended(kind: u8) -> bool {
@@ -252,7 +253,7 @@ pub fn looks_like_tar(path: &Path, start: &[u8; 512]) -> Result<bool> {
     if let Some((program, command)) = compressed {
         let path = path.display();
         let text = format!(
-            "{path} is compressed with {program}, and only a plain tar can be read here and there: decompress it first \
+            "{path} is compressed with {program}, and gapferry reads only a plain tar in place: decompress it first \
              ({command} {path} > PLAIN.tar)"
         );
         return Err(Error::input(text));

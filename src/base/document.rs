@@ -133,7 +133,7 @@ fn check_size<D: Document>(bytes: &[u8], most: u64) -> Result<(), String> {
     let more = if D::TOO_LARGE.is_empty() { String::new() } else { format!("; {}", D::TOO_LARGE) };
     let (bytes, values) = (bytes.len(), values_in(bytes));
     Err(format!(
-        "it has {bytes} bytes and {values} values, and {} has at most {most} bytes and {} values{more}",
+        "it has {bytes} bytes and {values} values; {} has at most {most} bytes and {} values{more}",
         D::NAME,
         D::MAX_VALUES
     ))

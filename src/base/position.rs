@@ -73,7 +73,7 @@ impl FromIterator<(Reference, String)> for ReferencePositions {
 
 /// Combines all problems into the one error that ends the run, one line each. `what` is what was read: `the allowlist`.
 pub fn refused(what: &str, problems: &[InputProblem]) -> Error {
-    let these = if problems.len() == 1 { "one problem" } else { "these problems" };
+    let these = super::progress::units::count(problems.len(), "problem");
     Error::input(format!("reading {what}: {these}")).listing(problems.iter().map(InputProblem::to_string))
 }
 

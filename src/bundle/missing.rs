@@ -82,7 +82,7 @@ pub struct MissingRange {
 }
 
 impl Document for Missing {
-    const NAME: &'static str = "the list of what a bundle lacks";
+    const NAME: &'static str = "the list of missing files";
     const VERSION_KEY: &'static str = "gapferryMissing";
     const VERSION: u32 = MISSING_VERSION;
     const MAX_BYTES: u64 = MAX_MISSING;
@@ -129,22 +129,22 @@ impl Missing {
         let mut named = BTreeSet::new();
         for path in &self.metadata {
             if !METADATA.contains(&&**path) {
-                complain(format!("{:?} is no file of a bundle's metadata", shortened(path)));
+                complain(format!("{:?} is not a metadata file of a bundle", shortened(path)));
             } else if !named.insert(path) {
-                complain(format!("{path} is named twice"));
+                complain(format!("{path} is listed twice"));
             }
         }
         for MissingTool { path, .. } in &self.tools {
             if !is_tool(path) {
-                complain(format!("{:?} is no tool", shortened(path)));
+                complain(format!("{:?} is not a tool", shortened(path)));
             } else if !named.insert(path) {
-                complain(format!("{path} is named twice"));
+                complain(format!("{path} is listed twice"));
             }
         }
         let mut digests = BTreeSet::new();
         for blob in &self.blobs {
             if !digests.insert(blob.digest) {
-                complain(format!("{} is named twice", blob.digest));
+                complain(format!("{} is listed twice", blob.digest));
             }
             if let Some(text) = blob.complaint() {
                 complain(format!("{}: {text}", blob.digest));
@@ -172,19 +172,22 @@ impl MissingBlob {
     fn complaint(&self) -> Option<String> {
         let size = match self.size {
             _ if self.ranges.is_empty() => return None,
-            None => return Some("it has ranges, but no size".to_owned()),
-            Some(size) if values_of(size) == 0 => return Some("it is one chunk, which has no ranges".to_owned()),
+            None => return Some("it has ranges and no size".to_owned()),
+            Some(size) if values_of(size) == 0 => return Some("it is a single chunk and has ranges".to_owned()),
             Some(size) => size,
         };
         let mut from = 0;
         for MissingRange { first, last, values } in &self.ranges {
             let fits = *first >= from && first <= last && *last < size;
             if !fits || !first.is_multiple_of(CHUNK) || !((last + 1).is_multiple_of(CHUNK) || last + 1 == size) {
-                return Some(format!("bytes {first}-{last} are no whole chunks of {size} bytes behind byte {from}"));
+                return Some(format!(
+                    "bytes {first}-{last} are not whole chunks of {size} bytes that start at byte \
+                                     {from}"
+                ));
             }
             let chunks = (last - first + 1).div_ceil(CHUNK);
             if chunks != values.len() as u64 {
-                return Some(format!("bytes {first}-{last} take {chunks} values and have {}", values.len()));
+                return Some(format!("bytes {first}-{last} need {chunks} values and have {}", values.len()));
             }
             from = last + 1;
         }
@@ -235,19 +238,19 @@ mod tests {
     }
 
     #[test]
-    fn all_that_cannot_be_is_told_at_once() {
+    fn everything_impossible_is_reported_at_once() {
         let mut wrong = missing(vec![blob(5 * CHUNK, &[(1, CHUNK - 1)]), blob(5, &[(0, 4)])]);
         wrong.metadata = ["../passwd", SUMS, SUMS].map(str::to_owned).to_vec();
         let tool = |path: &str| MissingTool { path: path.to_owned(), sha256: None };
         wrong.tools = vec![tool("tools/../passwd"), tool("tools/x")];
         let text = message(&wrong);
         for words in [
-            "\"../passwd\" is no file",
-            "SHA256SUMS is named twice",
-            "\"tools/../passwd\" is no tool",
-            "no whole chunks",
-            "is one chunk",
-            "named twice",
+            "\"../passwd\" is not a metadata file",
+            "SHA256SUMS is listed twice",
+            "\"tools/../passwd\" is not a tool",
+            "not whole chunks",
+            "is a single chunk",
+            "listed twice",
         ] {
             assert!(text.contains(words), "{words}: {text}");
         }
@@ -257,11 +260,11 @@ mod tests {
             &[(CHUNK, 2 * CHUNK - 1), (0, CHUNK - 1)],
             &[(0, CHUNK - 1), (0, CHUNK - 1)],
         ] {
-            assert!(message(&missing(vec![blob(5 * CHUNK, ranges)])).contains("no whole chunks"), "{ranges:?}");
+            assert!(message(&missing(vec![blob(5 * CHUNK, ranges)])).contains("not whole chunks"), "{ranges:?}");
         }
         let mut short = missing(vec![blob(5 * CHUNK, &[(0, 2 * CHUNK - 1)])]);
         short.blobs[0].ranges[0].values.pop();
-        assert!(message(&short).contains("take 2 values"));
+        assert!(message(&short).contains("need 2 values"));
         short.blobs[0].size = None;
         assert!(message(&short).contains("no size"));
     }

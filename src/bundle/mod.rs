@@ -53,13 +53,13 @@ pub(crate) use loaders::{SUBJECT, docker_entry, docker_json, index_json, load_pl
 pub use missing::{MAX_MISSING, MISSING_VERSION, Missing, MissingBlob, MissingRange, MissingTool};
 pub use open::{Bundle, NoBundle, no_bundle, open_damaged, refuse_part, refuse_unfinished};
 pub use options::{Finished, Form, Options, SpaceNeeds, is_tar};
-pub(crate) use order::fault_of_order;
+pub(crate) use order::problem_of_order;
 pub use read_back::read_back;
 pub use repair::file::{RepairContents, RepairFile, is_for as repair_is_for, refuse_unwanted, write_repair};
 pub use repair::volumes::{LockedSet, RepairedSet, RepairedVolume, SetRepair, lock_set, repair_set};
 pub use repair::{RepairWith, Repaired, lock_bundle, repair};
 pub use sign::{SignScope, sign};
-pub use signature::{Proven, SignatureFault, check_signature, signer};
+pub use signature::{Proven, SignatureProblem, check_signature, signer};
 pub use streamed::{Ending, NotReceived, StreamBuffer, StreamSource, StreamedBundle};
 pub use tools::{Tool, tools_of};
 pub use writer::Writer;
@@ -118,7 +118,7 @@ impl Contents {
             let name = image.name();
             if !names.insert(name.clone()) {
                 return Err(Error::input(format!(
-                    "two images would be called {name} in the bundle; take one of them out"
+                    "two images would have the name {name} in the bundle; remove one of them"
                 )));
             }
         }
@@ -152,7 +152,7 @@ impl Contents {
                 if let Some(other) = sizes.get(&digest).filter(|other| **other != size) {
                     let parent = manifest.digest();
                     return Err(Error::damaged(format!(
-                        "the manifest {parent} says that {digest} has {size} bytes, it has {other} elsewhere"
+                        "the manifest {parent} gives {digest} a size of {size} bytes, another one gives it {other}"
                     )));
                 }
             }

@@ -162,10 +162,10 @@ pub(super) fn json_of(layout: &Layout, identity: Digest) -> Option<Bytes> {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NoBundle {
     /// Another program's OCI layout, which can be turned into a bundle.
-    #[error("{} is an OCI image layout, but not a bundle: it has no {BUNDLE_JSON}", .0.display())]
+    #[error("{} is an OCI image layout and not a bundle: it has no {BUNDLE_JSON}", .0.display())]
     ImageLayout(PathBuf),
     /// A repair file, with files that a damaged bundle lacks.
-    #[error("{} is a repair of a bundle, not a bundle", .0.display())]
+    #[error("{} is a repair file and not a bundle", .0.display())]
     Repair(PathBuf),
     #[error("{} is not a bundle: it has no {BUNDLE_JSON}", .0.display())]
     Other(PathBuf),
@@ -192,11 +192,11 @@ pub fn no_bundle(layout: &Layout) -> Error {
 pub fn refuse_part(layout: &Layout) -> Result<()> {
     let is_part = |path: &str| path.starts_with(VOLUMES) && path.ends_with(".json");
     let what = match layout.entries().any(|(path, _)| is_part(path)) {
-        true => "a volume of a bundle: `verify` and `import` take it as a file",
-        false if layout.size_of(REPAIR_JSON).is_some() => "a repair: `gapferry repair` takes it as a file",
+        true => "a volume of a bundle, which `verify` and `import` read from a file",
+        false if layout.size_of(REPAIR_JSON).is_some() => "a repair file, which `gapferry repair` reads from a file",
         false => return Ok(()),
     };
-    Err(Error::input(format!("{} is no bundle but {what}; save it to one", layout.path().display())))
+    Err(Error::input(format!("{} is not a bundle but {what}; save it to one", layout.path().display())))
 }
 
 /// Rejects a name that ends in `.partial`: however complete it looks, it may not be on the medium yet.
@@ -206,7 +206,7 @@ pub fn refuse_part(layout: &Layout) -> Result<()> {
 pub fn refuse_unfinished(path: &Path) -> Result<()> {
     let name = path.file_name().unwrap_or_default();
     if name.as_encoded_bytes().ends_with(b".partial") && path.exists() {
-        let text = "is not a bundle: it is unfinished; run its export again to finish it";
+        let text = "is unfinished and not a bundle yet; run its export again to finish it";
         return Err(Error::input(format!("{} {text}", path.display())));
     }
     Ok(())
@@ -230,5 +230,5 @@ pub(super) fn refuse_compressed(bundle: &Layout) -> Result<()> {
         return Ok(());
     }
     let path = bundle.path().display();
-    Err(Error::input(format!("{path} is compressed, and cannot be changed: decompress it first (zstd -d {path})")))
+    Err(Error::input(format!("{path} is compressed and cannot be changed: decompress it first (zstd -d {path})")))
 }

@@ -78,7 +78,7 @@ enum Group {
 
 /// The first file below `blobs/` that follows one of a later group. Files that the walk does not reach may be anywhere, unless
 /// `is_manifest` says otherwise: a manifest of an image may be missing.
-pub fn fault_of_order(bundle: &BundleJson, is_manifest: impl Fn(&Digest) -> bool, find: &Find<'_>) -> Option<String> {
+pub fn problem_of_order(bundle: &BundleJson, is_manifest: impl Fn(&Digest) -> bool, find: &Find<'_>) -> Option<String> {
     let groups = groups(&bundle.lock, find);
     let mut last = Group::Manifest;
     for file in bundle.files.iter().filter(|file| file.path.starts_with("blobs/")) {
@@ -86,7 +86,7 @@ pub fn fault_of_order(bundle: &BundleJson, is_manifest: impl Fn(&Digest) -> bool
         let Some(group) = group else { continue };
         if group < last {
             let order = "manifests come first, then configs, then all other blobs";
-            return Some(format!("{:?} is not in its place: {order}", file.path));
+            return Some(format!("{:?} is out of order: {order}", file.path));
         }
         last = group;
     }

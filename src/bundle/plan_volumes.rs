@@ -52,8 +52,8 @@ pub fn prepare(out: &Path, files: &mut FileSet, volumes: &VolumeOptions) -> Resu
     match there.filter(|volume| !volumes.selection.has(volume.json.number)).find(|volume| !set.admits(&volume.json)) {
         None => Ok(set),
         Some(volume) => {
-            let text = "has other files than this set gives it, so a single volume would not fit to it: write all volumes, without \
-                        --only-volume";
+            let text = "has other files than in this set, so a single volume would not match the others: write all \
+                        volumes, without --only-volume";
             Err(Error::input(format!("{} {text}", volume.path.display())))
         }
     }

@@ -34,7 +34,7 @@ pub fn up_to_date(out: &Path, identity: Digest, whole: Whole<'_>) -> Option<Fini
     let form = Form::named(out);
     let right_form = layout.is_tar() == (form == Form::Tar) && layout.is_compressed() == (form == Form::Compressed);
     let same = identity == bundle.identity();
-    if !right_form || !same || !bundle.layout().faults().is_empty() || !bundle.sizes_agree() {
+    if !right_form || !same || !bundle.layout().problems().is_empty() || !bundle.sizes_agree() {
         return None;
     }
     if let Whole::Proven(events) = whole
@@ -72,16 +72,17 @@ pub fn check_free(out: &Path, form: &Form) -> Result<()> {
     };
     WriteLock::check(out)?;
     if let Some(bundle) = out.ancestors().skip(1).find(|parent| parent.join(BUNDLE_JSON).is_file()) {
-        let text = "which would not be whole with it; name another output";
+        let text = "which would become incomplete; name another output";
         return Err(Error::input(format!(
-            "writing {}: it is in the bundle {}, {text}",
+            "writing {}: it is inside the bundle {}, {text}",
             out.display(),
             bundle.display()
         )));
     }
     match form {
         Form::Directory if means_other_archive(out) && !out.is_dir() => {
-            let text = "a directory would get this name, which is that of an archive; end it in .tar, or .tar.zst for a compressed one";
+            let text = "a directory would get this name, which is that of an archive; end the name in .tar, or in \
+                        .tar.zst for a compressed archive";
             Err(Error::input(format!("writing {}: {text}", out.display())))
         }
         Form::Directory => directory::refuse_foreign(out),
@@ -122,10 +123,11 @@ pub fn former(out: &Path, form: &Form) -> Result<Option<Bundle>> {
 pub fn refuse_one_pass(out: &Path, form: &Form) -> Result<()> {
     let text = match form {
         Form::Compressed => {
-            "only `export` and `convert` write compressed tars; end its name in .tar, or in nothing for a directory"
+            "only `export` and `convert` write compressed tars; end the name in .tar, or use a name without ending \
+             for a directory"
         }
         _ if out == Path::new("-") => {
-            "only `export` and `convert` write to standard output; name a file (./- is one that is called so)"
+            "only `export` and `convert` write to standard output; name a file (./- is a file with the name -)"
         }
         _ => return Ok(()),
     };
@@ -175,42 +177,43 @@ pub fn survey(out: &Path, files: &FileSet, options: &Options) -> Result<SpaceNee
 /// Something else is there.
 pub fn refuse_foreign(out: &Path, form: &Form) -> Result<()> {
     if out.as_os_str().as_encoded_bytes().ends_with(b".partial") {
-        let text = "a name that ends in .partial is an unfinished bundle's; take another one";
+        let text = "names that end in .partial are reserved for unfinished bundles; use another name";
         return Err(Error::input(format!("writing {}: {text}", out.display())));
     }
     let Ok(metadata) = out.symlink_metadata() else { return Ok(()) };
     let refuse = |why: &str| Err(Error::input(format!("writing {}: {why}", out.display())));
     if metadata.is_dir() && fsops::is_mount_point(out) {
-        return refuse("a file system is mounted there; name a file or a directory on it");
+        return refuse("it is the mount point of a file system; name a file or a directory on it");
     }
     let empty = metadata.is_dir() && std::fs::read_dir(out).is_ok_and(|mut entries| entries.next().is_none());
     let is_file = *form != Form::Directory;
     if metadata.is_dir() && is_file {
-        return refuse("a tar is to be written, and there is a directory; remove it or take another name");
+        return refuse("a tar would be written, and there is a directory of that name; remove it or use another name");
     }
     match Bundle::open(out) {
         Ok(_) if metadata.is_file() && !is_file => {
-            refuse("a directory is to be written, and there is a tar; remove it or take another name")
+            refuse("a directory would be written, and there is a tar of that name; remove it or use another name")
         }
         Ok(bundle) if bundle.layout().entries().any(|(path, _)| path.starts_with(VOLUMES)) => {
-            refuse("a volume of a bundle is there, and it is not overwritten; name another output, or take it away")
+            refuse("it is a volume of a bundle, which is not overwritten; name another output, or move the volume away")
         }
         Ok(bundle) => match bundle.undeclared(is_left) {
             None => Ok(()),
             Some(files) => refuse(&format!(
-                "{files} in it is no part of the bundle there, and would be removed with it; take it away, or name another output"
+                "{files} does not belong to the existing bundle and would be removed with it; move it away, or name \
+                 another output"
             )),
         },
         Err(_) if empty => Ok(()),
         Err(error) if error.find::<OtherVersion>().is_some() => {
-            Err(error.while_doing(format!("writing {}: what is there is not overwritten; remove it", out.display())))
+            Err(error.while_doing(format!("writing {}: it exists and is not overwritten; remove it", out.display())))
         }
         Err(error) if error.kind() == Kind::Damaged => {
-            refuse("a damaged bundle is there; remove it, and all of it is fetched again")
+            refuse("it is a damaged bundle; remove it, and everything is fetched again")
         }
-        Err(_) => refuse(
-            "something is there that is not a bundle, and it is not overwritten; name another output, or take it away",
-        ),
+        Err(_) => {
+            refuse("it exists and is not a bundle, so it is not overwritten; name another output, or move it away")
+        }
     }
 }
 

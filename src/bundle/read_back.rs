@@ -56,7 +56,7 @@ pub fn read_back(path: &Path, identity: Digest, events: &Events) -> Result<bool>
     };
     let doing = format!("reading back {}", path.display());
     Err(match take_name(&named, there) {
-        Ok(Some(now)) => error.while_doing(format!("{doing}, which is called {} now", now.path().display())),
+        Ok(Some(now)) => error.while_doing(format!("{doing}, whose name is now {}", now.path().display())),
         Ok(None) => error.while_doing(doing),
         Err(kept) => error.while_doing(format!("{doing}, which keeps its name ({})", kept.chain())),
     })
@@ -135,7 +135,7 @@ fn other(path: &str) -> Error {
 fn read_again(layout: &Layout, written: &Written, events: &Events) -> Result<()> {
     let named: Vec<(&str, Digest)> = written.files.iter().map(|(path, digest)| (path.as_str(), *digest)).collect();
     // The sums do not cover what is between the files of a tar.
-    if let Some(fault) = layout.faults().first() {
+    if let Some(fault) = layout.problems().first() {
         return Err(Error::damaged(format!("it reads back differently from what was written: {}", fault.what)));
     }
     let proven = prove_all(layout, &named, events)?;
@@ -240,7 +240,7 @@ mod tests {
         let text = read_back(&out, Digest::ZEROS, &events).unwrap_err().chain();
         assert!(text.contains("a reads back differently from what was written, and 1 more"), "{text}");
         let damaged = out.with_file_name("out.damaged.1");
-        assert!(text.contains(&format!("called {} now", damaged.display())), "{text}");
+        assert!(text.contains(&format!("whose name is now {}", damaged.display())), "{text}");
         assert!(!out.exists() && damaged.join("b").exists() && fs::read_dir(&unnamed).unwrap().next().is_none());
     }
 
@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_sum_speaks_of_is_proven_too() {
+    fn what_no_sum_refers_to_is_proven_too() {
         let (_directory, out) = ground();
         let events: Events = Arc::new(Silent);
         fs::write(out.join(SIGNATURE), [7; 64]).unwrap();

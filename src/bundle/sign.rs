@@ -49,14 +49,14 @@ pub fn sign(path: &Path, key: &PrivateKey, scope: SignScope, events: &Events) ->
     let bundle = Bundle::open(path)?;
     refuse_compressed(bundle.layout())?;
     if bundle.layout().entries().any(|(file, _)| file.starts_with(VOLUMES)) {
-        let text = "it is a volume: sign the bundle before it is split, or turn the volumes into one with `gapferry join`, sign that, and \
-                    split it again";
+        let text = "it is a volume: sign the bundle before you split it, or join the volumes with `gapferry join`, \
+                    sign the result, and split it again";
         return Err(Error::input(format!("signing {}: {text}", path.display())));
     }
     if let Some(files) = bundle.undeclared(|_| false) {
         let path = path.display();
         return Err(Error::input(format!(
-            "{files} in {path} is no part of the bundle, so it is not signed: remove it first"
+            "{files} in {path} does not belong to the bundle, so it is not signed: remove it first"
         )));
     }
     let damaged = || {
@@ -64,7 +64,7 @@ pub fn sign(path: &Path, key: &PrivateKey, scope: SignScope, events: &Events) ->
         Error::damaged(text)
     };
     // The remnant of a signature must not prevent signing.
-    let is_damaged = bundle.layout().faults().iter().any(|fault| !is_signature(&fault.path));
+    let is_damaged = bundle.layout().problems().iter().any(|fault| !is_signature(&fault.path));
     if is_damaged || !bundle.sums_agree() || !bundle.sizes_agree() {
         return Err(damaged());
     }
@@ -122,10 +122,15 @@ fn signature_of(layout: &Layout, signed: &str, bytes: &[u8], key: &PrivateKey) -
         Some(own) => own,
         None if is_free(&plain) => plain,
         None if there.len() >= MOST_SIGNATURES => {
-            return fail(format!("it has {MOST_SIGNATURES} signatures of {signed} already, which is the most"));
+            return fail(format!("it already has {MOST_SIGNATURES} signatures of {signed}, the maximum"));
         }
         None if is_free(&named) => named,
-        None => return fail(format!("{named} is there, and is not of this key and these bytes; remove it first")),
+        None => {
+            return fail(format!(
+                "{named} exists and is not the signature of these bytes by this key; remove it \
+                                     first"
+            ));
+        }
     };
     Ok(Metadata { path, bytes: key.sign(bytes)? })
 }

@@ -56,26 +56,26 @@ impl Proven {
 /// The bundle is unsigned or signed by other keys, or one of the two files was changed (`Damaged`); or they cannot be read.
 pub fn check_signature(layout: &Layout, keys: &[PublicKey]) -> Result<Proven> {
     let shown = layout.path().display();
-    let refuse = |fault: SignatureFault| Error::damaged(format!("{shown} is refused: {fault}")).with_fact(fault);
+    let refuse = |fault: SignatureProblem| Error::damaged(format!("{shown} is refused: {fault}")).with_fact(fault);
     if signatures_of(layout, SUMS).is_empty() {
         // A link or a pipe in its place has no size either.
-        let odd = layout.faults().iter().find(|fault| is_signature(&fault.path));
+        let odd = layout.problems().iter().find(|fault| is_signature(&fault.path));
         return Err(refuse(match odd {
-            Some(fault) => SignatureFault::NoPlainFile { path: fault.path.clone(), is: fault.what.to_string() },
-            None => SignatureFault::Unsigned,
+            Some(fault) => SignatureProblem::NoPlainFile { path: fault.path.clone(), is: fault.what.to_string() },
+            None => SignatureProblem::Unsigned,
         }));
     }
-    let missing = |path| refuse(SignatureFault::Lacks(path));
+    let missing = |path| refuse(SignatureProblem::Lacks(path));
     let sums = layout.read(SUMS, MAX_SUMS)?.ok_or_else(|| missing(SUMS))?;
-    let Some(by) = signer(layout, SUMS, &sums, keys)? else { return Err(refuse(SignatureFault::fits_none(keys))) };
-    let identity = sums::identity(&sums).ok_or_else(|| refuse(SignatureFault::NamesNoBundle))?;
+    let Some(by) = signer(layout, SUMS, &sums, keys)? else { return Err(refuse(SignatureProblem::fits_none(keys))) };
+    let identity = sums::identity(&sums).ok_or_else(|| refuse(SignatureProblem::NamesNoBundle))?;
     let json = layout.read(BUNDLE_JSON, MAX_BUNDLE_JSON)?.ok_or_else(|| missing(BUNDLE_JSON))?;
     if !identity.is_of(&json) {
-        return Err(refuse(SignatureFault::Altered));
+        return Err(refuse(SignatureProblem::Altered));
     }
     let document = BundleJson::parse(&json, &layout.path().join(BUNDLE_JSON).display().to_string())?;
     if document.sha256sums(identity).as_bytes() != sums {
-        return Err(refuse(SignatureFault::OtherSums));
+        return Err(refuse(SignatureProblem::OtherSums));
     }
     Ok(Proven { by, identity, document, keys: keys.into() })
 }
@@ -98,7 +98,7 @@ fn read_signatures(layout: &Layout, signed: &str) -> Result<BTreeSet<Vec<u8>>> {
         let paths = signatures_of(part, signed);
         if paths.len() > MOST_SIGNATURES {
             let (shown, number) = (part.path().display(), paths.len());
-            let text = format!("{shown} has {number} signatures of {signed}, and at most {MOST_SIGNATURES} are read");
+            let text = format!("{shown} has {number} signatures of {signed}; the maximum is {MOST_SIGNATURES}");
             return Err(Error::damaged(text));
         }
         for path in paths.into_iter().filter(|path| part.size_of(path).is_some_and(|size| size <= MAX_SIGNATURE)) {
@@ -112,33 +112,33 @@ fn read_signatures(layout: &Layout, signed: &str) -> Result<BTreeSet<Vec<u8>>> {
 
 /// Why a bundle is not verified by an accepted key.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum SignatureFault {
+pub enum SignatureProblem {
     #[error("it is not signed (it has no {SIGNATURE})")]
     Unsigned,
-    #[error("its {path} is no plain file ({is})")]
+    #[error("its {path} is not a regular file ({is})")]
     NoPlainFile { path: String, is: String },
     #[error("it has no {0}")]
     Lacks(&'static str),
     /// `keys` describes them.
-    #[error("its signature does not fit {keys}: another key signed it, or {SUMS} or {SIGNATURE} was altered")]
+    #[error("its signature does not match {keys}: another key signed it, or {SUMS} or {SIGNATURE} was altered")]
     FitsNoKey { keys: String },
-    #[error("its signature is good, but {SUMS} does not name {BUNDLE_JSON} first")]
+    #[error("its signature is good, but {SUMS} does not list {BUNDLE_JSON} first")]
     NamesNoBundle,
     #[error("{BUNDLE_JSON} was altered after {SUMS} was signed")]
     Altered,
-    #[error("its signature is good, but {SUMS} is not what follows from {BUNDLE_JSON}")]
+    #[error("its signature is good, but {SUMS} does not follow from {BUNDLE_JSON}")]
     OtherSums,
 }
 
-impl Fact for SignatureFault {}
+impl Fact for SignatureProblem {}
 
-impl SignatureFault {
-    fn fits_none(keys: &[PublicKey]) -> SignatureFault {
+impl SignatureProblem {
+    fn fits_none(keys: &[PublicKey]) -> SignatureProblem {
         let fingerprints: Vec<String> = keys.iter().map(|key| key.fingerprint().to_string()).collect();
         let keys = match &fingerprints[..] {
             [one] => format!("the key {one}"),
             several => format!("any of the {} keys ({})", several.len(), several.join(", ")),
         };
-        SignatureFault::FitsNoKey { keys }
+        SignatureProblem::FitsNoKey { keys }
     }
 }

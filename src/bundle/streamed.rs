@@ -199,13 +199,13 @@ impl<R: Read> StreamedBundle<R> {
             let _ = came.send((digest, Err(failed.iter().cloned().fold(error, Error::speaking_for))));
         }
         let layout = self.passing.into_layout();
-        problems.extend(layout.faults().iter().map(|fault| match fault.path.as_str() {
+        problems.extend(layout.problems().iter().map(|fault| match fault.path.as_str() {
             "" => format!("{path}: {}", fault.what),
             name => format!("{name}: {}", fault.what),
         }));
         let missing = self.declared.keys().filter(|digest| layout.size_of(&digest.blob_path()).is_none()).count();
         if missing > 0 && kind == Kind::Damaged {
-            problems.push(format!("{path} has ended after {}: {missing} of its blobs have not come", bytes(length)));
+            problems.push(format!("{path} ended after {}: {missing} of its blobs were not received", bytes(length)));
         }
         problems.truncate(MOST_PROBLEMS);
         Ending { problems, length, failed_here: kind != Kind::Damaged }
@@ -327,7 +327,7 @@ impl Source for StreamSource<'_> {
         let slice = self.buffer.lock().blobs.get(&blob.digest).cloned();
         match slice {
             Some(slice) if slice.size() == blob.size => Ok(slice.stream(offset)),
-            Some(_) => Err(Error::damaged(format!("blob {} has another size than its manifest says", blob.digest))),
+            Some(_) => Err(Error::damaged(format!("blob {} has another size than in its manifest", blob.digest))),
             None => self.rest.blob(repository, blob, offset).await,
         }
     }

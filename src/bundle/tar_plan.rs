@@ -37,7 +37,7 @@ impl TarPlan {
     /// The sizes overflow.
     pub fn new(files: impl IntoIterator<Item = (String, u64)>) -> Result<TarPlan> {
         let too_large =
-            || Error::damaged("laying out the tar: the sizes in the manifests add up to more than any file");
+            || Error::damaged("planning the tar: the sizes in the manifests add up to more than a file can hold");
         let mut at: u64 = 0;
         let mut laid = Vec::new();
         for (path, size) in files {

@@ -11,7 +11,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::format::{BundleJson, FileEntry, TOOLS, fault_of_name, is_tool};
+use super::format::{BundleJson, FileEntry, TOOLS, is_tool, problem_of_name};
 use crate::base::error::{Error, Result};
 use crate::base::fsops;
 use crate::content::proof::{self, Uncopied, Wrong};
@@ -62,7 +62,7 @@ impl Tool {
         }
         if !wrong.is_empty() {
             let list = wrong.iter().map(|text| format!("  {text}"));
-            return Err(Error::input("these tools cannot be packed; nothing was fetched:").listing(list));
+            return Err(Error::input("these tools cannot be included; nothing was fetched:").listing(list));
         }
         tools.sort_by(|one, other| one.name.cmp(&other.name));
         Ok(tools)
@@ -72,7 +72,7 @@ impl Tool {
         // Opening a pipe would wait for a writer.
         let metadata = fs::metadata(path).map_err(|e| Error::disk("reading", path, e))?;
         if !metadata.is_file() {
-            return Err(Error::input(format!("{}: it is no plain file", path.display())));
+            return Err(Error::input(format!("{}: it is not a regular file", path.display())));
         }
         let file = fsops::open_plain(path).map_err(|e| Error::disk("opening", path, e))?;
         let size = file.metadata().map_err(|e| Error::disk("reading", path, e))?.len();
@@ -130,7 +130,7 @@ impl Tool {
 
     fn bytes(&self) -> Result<&Slice> {
         let is_whole = |bytes: &&Slice| bytes.size() == self.size;
-        let missing = || Error::damaged(format!("packing {}: it is missing, or has another size", self.path()));
+        let missing = || Error::damaged(format!("adding {}: it is missing or has another size", self.path()));
         self.bytes.as_ref().filter(is_whole).ok_or_else(missing)
     }
 
@@ -143,7 +143,7 @@ impl Tool {
     /// The message for an error that only a change explains.
     pub(super) fn changed(&self, error: Error) -> Error {
         let path = self.bytes.as_ref().map_or_else(|| PathBuf::from(self.path()), |bytes| bytes.path().to_owned());
-        error.while_doing(format!("packing {}, which has changed since it was looked at", path.display()))
+        error.while_doing(format!("adding {}, which has changed since the export began", path.display()))
     }
 }
 
@@ -156,7 +156,7 @@ fn running() -> PathBuf {
 fn plain_name(path: &Path) -> std::result::Result<String, &'static str> {
     let name = path.file_name().ok_or("it has no name")?;
     let name = name.to_str().ok_or("its name is not UTF-8")?;
-    fault_of_name(name).map_or_else(|| Ok(name.to_owned()), Err)
+    problem_of_name(name).map_or_else(|| Ok(name.to_owned()), Err)
 }
 
 /// The tools that a bundle declares, in tar order.
@@ -179,7 +179,9 @@ mod tests {
         }
         let files = [at("a"), at("A"), at("b:c"), at("none"), directory.path().to_owned(), at("..")];
         let message = Tool::read_all(false, &files).unwrap_err().chain();
-        for words in ["a would have the same name", "b:c: its name has", "none: ", "no plain file", "it has no name"] {
+        for words in
+            ["a would have the same name", "b:c: its name has", "none: ", "not a regular file", "it has no name"]
+        {
             assert!(message.contains(words), "{words}: {message}");
         }
         let tools = Tool::read_all(false, &[at("a")]).unwrap();

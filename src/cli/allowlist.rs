@@ -99,7 +99,7 @@ impl AllowlistArgs {
     /// Reads references and files. All problems in them are reported as one error.
     pub fn read(&self, registry: &RegistryArgs) -> Result<Allowlist> {
         if self.references.is_empty() && self.files.is_empty() {
-            return Err(Error::input("nothing to carry: name images, or a file of them with -f"));
+            return Err(Error::input("no images were named: give references, or a file of them with -f"));
         }
         self.references.iter().try_for_each(|reference| refuse_file(reference))?;
         registry.claim_stdin()?;

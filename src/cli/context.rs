@@ -1,5 +1,6 @@
 //! What every command shares: events, output, the clock and the environment.
 
+use std::ffi::OsStr;
 use std::io::{IsTerminal, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -73,7 +74,7 @@ pub struct Context {
 
 impl Context {
     pub fn new(global: &Global) -> Context {
-        let is_terminal = std::io::stderr().is_terminal();
+        let is_terminal = std::io::stderr().is_terminal() && draws(std::env::var_os("TERM").as_deref());
         let json = global.log_format == LogFormat::Json;
         let terminal = (is_terminal && !json && !global.quiet).then(|| Arc::new(Terminal::default()));
         let events: Events = match &terminal {
@@ -227,6 +228,11 @@ fn as_json(report: &impl JsonReport) -> Result<String> {
     Ok(text.map_err(|e| Error::input("writing JSON").because(e))? + "\n")
 }
 
+/// Whether a terminal of this type can redraw a line. A serial console or an editor's shell says `dumb`.
+fn draws(term: Option<&OsStr>) -> bool {
+    term.is_some_and(|term| !term.is_empty() && term != "dumb")
+}
+
 /// Prints a failure to standard output before a context exists. The exit code reports it anyway.
 pub fn print_failure(report: &ErrorReport) {
     if let Ok(text) = as_json(report) {
@@ -269,5 +275,19 @@ impl Write for LogWriter {
 
     fn flush(&mut self) -> std::io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// On a serial console, bars would be garbage, and without them a transfer would be silent for hours.
+    #[test]
+    fn a_terminal_that_cannot_redraw_a_line_gets_plain_lines() {
+        assert!(draws(Some(OsStr::new("xterm-256color"))));
+        for cannot in [None, Some(OsStr::new("")), Some(OsStr::new("dumb"))] {
+            assert!(!draws(cannot), "{cannot:?}");
+        }
     }
 }

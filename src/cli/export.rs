@@ -18,7 +18,7 @@ use super::table;
 use super::tools::ToolArgs;
 use crate::app::{
     self, ExportPlan, ExportRepairRequest, ExportReport, ExportRequest, Exported, ExportedRepair, ExportedVolume,
-    Images, Output, PlannedVolumes,
+    Images, Output, PlannedVolumes, Text,
 };
 use crate::base::error::{Error, Result};
 use crate::base::progress::units::{bytes, count, duration};
@@ -118,7 +118,7 @@ pub struct Args {
     lock: Option<PathBuf>,
     /// Export exactly what this lock names, or fail
     ///
-    /// The export fails if a registry no longer has one of the digests, and names it.
+    /// A bundle may stand for its lock; its signature is not checked. The export fails if a registry no longer has one of the digests, and names it.
     #[arg(long, value_name = "FILE", help_heading = "What to carry")]
     #[arg(conflicts_with_all = ["references", "files", "platforms", "index", "load_platform", "require_referrers", "foreign_layers", "immutable_tags", "skip_missing_platform"])]
     locked: Option<PathBuf>,
@@ -201,7 +201,7 @@ impl Args {
         let images = match &self.locked {
             Some(path) => {
                 self.registry.claim_stdin()?;
-                Images::Locked { lock: read_bounded(path, MAX_LOCK + 1)?, companions: self.companions() }
+                Images::Locked { lock: read_lock(path)?, companions: self.companions() }
             }
             None => Images::Listed(self.allowlist.read(&self.registry)?),
         };
@@ -243,7 +243,7 @@ impl Args {
         self.registry.claim_stdin()?;
         Ok(ExportRepairRequest {
             missing,
-            lock: read_bounded(self.locked.as_ref().ok_or_else(no_lock)?, MAX_LOCK + 1)?,
+            lock: read_lock(self.locked.as_ref().ok_or_else(no_lock)?)?,
             resolve: self.allowlist.options(),
             output: self.output.clone(),
             since,
@@ -256,6 +256,16 @@ impl Args {
     fn companions(&self) -> LockedCompanions {
         if self.allowlist.no_referrers() { LockedCompanions::None } else { self.companions }
     }
+}
+
+/// Reads a lock: the file itself, or the lock in a bundle.
+fn read_lock(path: &Path) -> Result<Text> {
+    if path != Path::new("-")
+        && let Some(lock) = app::lock_in_bundle(path)?
+    {
+        return Ok(lock);
+    }
+    read_bounded(path, MAX_LOCK + 1)
 }
 
 fn say_missing(missing: &[MissingImage], context: &Context) {
@@ -280,10 +290,10 @@ fn print_plan(plan: &ExportPlan, context: &Context) -> Result<()> {
     }
     let (identity, created, fingerprint) = (plan.identity, plan.created, &plan.fingerprint);
     context.print(&format!("identity {identity}, of a lock made {created}\nfingerprint {fingerprint}\n"))?;
-    let Some(PlannedVolumes { volumes, recovery, .. }) = &plan.volumes else { return Ok(()) };
+    let Some(PlannedVolumes { volumes, recovery_count, .. }) = &plan.volumes else { return Ok(()) };
     let rows = volumes.iter().map(|volume| vec![volume.path.display().to_string(), bytes(volume.bytes)]);
     context.print(&format!("\n{}", table::render(&["VOLUME", "SIZE"], &rows.collect::<Vec<_>>())))?;
-    match recovery {
+    match recovery_count {
         0 => Ok(()),
         number => context.print(&format!("and {}\n", count(*number as usize, "recovery volume"))),
     }
@@ -291,7 +301,7 @@ fn print_plan(plan: &ExportPlan, context: &Context) -> Result<()> {
 
 fn print(written: &Exported, context: &Context) {
     let what = |unchanged: bool| if unchanged { "unchanged" } else { "written" };
-    let (images, size, moved) = (count(written.images, "image"), bytes(written.bytes), bytes(written.bytes_moved));
+    let (images, size, moved) = (count(written.image_count, "image"), bytes(written.bytes), bytes(written.bytes_moved));
     let time = duration(written.elapsed);
     match &written.volumes {
         Some(volumes) => {

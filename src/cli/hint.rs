@@ -12,13 +12,13 @@ use std::path::Path;
 
 use rustix::io::Errno;
 
-use crate::app::{Hint, HintCode, LoggingIn, NotAllowed, NotNewer, ReceiptFault};
+use crate::app::{Hint, HintCode, LoggingIn, NotAllowed, NotNewer, ReceiptProblem};
 use crate::base::error::{Error, FileOperation, Kind, Reason, Stopped};
 use crate::bundle::NotReceived;
 use crate::bundle::volumes::{RecoveryFault, VolumesMissing};
-use crate::bundle::{NoBundle, SignatureFault};
+use crate::bundle::{NoBundle, SignatureProblem};
 use crate::pipeline::walk::LockedLost;
-use crate::transport::registry::{BlobFault, NoAnswer, Symptom, TlsFault, UnexpectedStatus, WebPage};
+use crate::transport::registry::{BlobFault, NoAnswer, Symptom, TlsProblem, UnexpectedStatus, WebPage};
 use crate::verify::{Refusal, Report};
 use reason::for_reason;
 use text::text;
@@ -79,7 +79,7 @@ enum Network {
     Stopped,
     ServerError,
     WebPage,
-    Tls(TlsFault),
+    Tls(TlsProblem),
     NotReached,
 }
 
@@ -184,14 +184,14 @@ fn stopped(error: &Error) -> Option<&Stopped> {
 fn is_foreign_layer(error: &Error) -> bool {
     let is_foreign = matches!(error.find(), Some(BlobFault::Foreign(_)));
     let is_of_certificate = tls_fault(error).is_some_and(|fault| match fault {
-        TlsFault::Expired | TlsFault::NotYetValid | TlsFault::WrongName | TlsFault::Untrusted => true,
-        TlsFault::ClientCertificateDemanded | TlsFault::Outdated => true,
-        TlsFault::Other => false,
+        TlsProblem::Expired | TlsProblem::NotYetValid | TlsProblem::WrongName | TlsProblem::Untrusted => true,
+        TlsProblem::ClientCertificateDemanded | TlsProblem::Outdated => true,
+        TlsProblem::Other => false,
     });
     is_foreign && !is_of_certificate
 }
 
-fn tls_fault(error: &Error) -> Option<TlsFault> {
+fn tls_fault(error: &Error) -> Option<TlsProblem> {
     error.find::<NoAnswer>()?.tls
 }
 
@@ -235,22 +235,22 @@ fn refused(error: &Error) -> Option<Registry> {
 }
 
 fn damaged(error: &Error) -> Situation {
-    if let Some(fault) = error.find::<SignatureFault>() {
+    if let Some(fault) = error.find::<SignatureProblem>() {
         return Situation::Unproven(match fault {
-            SignatureFault::Unsigned => Unproven::BundleUnsigned,
-            SignatureFault::FitsNoKey { .. } => Unproven::FitsNoKey,
-            SignatureFault::NoPlainFile { .. }
-            | SignatureFault::Lacks(_)
-            | SignatureFault::NamesNoBundle
-            | SignatureFault::Altered
-            | SignatureFault::OtherSums => Unproven::Altered,
+            SignatureProblem::Unsigned => Unproven::BundleUnsigned,
+            SignatureProblem::FitsNoKey { .. } => Unproven::FitsNoKey,
+            SignatureProblem::NoPlainFile { .. }
+            | SignatureProblem::Lacks(_)
+            | SignatureProblem::NamesNoBundle
+            | SignatureProblem::Altered
+            | SignatureProblem::OtherSums => Unproven::Altered,
         });
     }
-    if let Some(fault) = error.find::<ReceiptFault>() {
+    if let Some(fault) = error.find::<ReceiptProblem>() {
         return Situation::Unproven(match fault {
-            ReceiptFault::Unsigned { .. } => Unproven::ReceiptUnsigned,
-            ReceiptFault::FitsNoKey => Unproven::Altered,
-            ReceiptFault::Piped => Unproven::ReceiptPiped,
+            ReceiptProblem::Unsigned { .. } => Unproven::ReceiptUnsigned,
+            ReceiptProblem::FitsNoKey => Unproven::Altered,
+            ReceiptProblem::Piped => Unproven::ReceiptPiped,
         });
     }
     match () {
@@ -315,13 +315,13 @@ impl Network {
             Network::Stopped => HintCode::ServerStopped,
             Network::ServerError => HintCode::ServerError,
             Network::WebPage => HintCode::WebPage,
-            Network::Tls(TlsFault::Outdated) => HintCode::TlsOutdated,
-            Network::Tls(TlsFault::Expired) => HintCode::CertificateExpired,
-            Network::Tls(TlsFault::NotYetValid) => HintCode::CertificateNotYetValid,
-            Network::Tls(TlsFault::WrongName) => HintCode::CertificateOfOtherName,
-            Network::Tls(TlsFault::ClientCertificateDemanded) => HintCode::ClientCertificateDemanded,
-            Network::Tls(TlsFault::Untrusted) => HintCode::CertificateUntrusted,
-            Network::Tls(TlsFault::Other) | Network::NotReached => HintCode::NotReached,
+            Network::Tls(TlsProblem::Outdated) => HintCode::TlsOutdated,
+            Network::Tls(TlsProblem::Expired) => HintCode::CertificateExpired,
+            Network::Tls(TlsProblem::NotYetValid) => HintCode::CertificateNotYetValid,
+            Network::Tls(TlsProblem::WrongName) => HintCode::CertificateOfOtherName,
+            Network::Tls(TlsProblem::ClientCertificateDemanded) => HintCode::ClientCertificateDemanded,
+            Network::Tls(TlsProblem::Untrusted) => HintCode::CertificateUntrusted,
+            Network::Tls(TlsProblem::Other) | Network::NotReached => HintCode::NotReached,
         }
     }
 }

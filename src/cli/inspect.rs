@@ -117,7 +117,8 @@ fn as_text(report: &InspectReport) -> String {
     line("type", &report.media_type);
     line("size", &bytes(report.size));
     if !report.platforms.is_empty() {
-        line("platforms", &report.platforms.join(", "));
+        let platforms: Vec<String> = report.platforms.iter().map(Platform::to_string).collect();
+        line("platforms", &platforms.join(", "));
     }
     if let InspectedContent::Image { image_config, .. } = &report.content {
         for (name, pointer) in CONFIG_LINES {

@@ -9,12 +9,10 @@ use super::hint;
 use super::push::NameArgs;
 use super::registry::RegistryArgs;
 use super::signing::SignArgs;
-use crate::app::{self, InventoryRequest, Names, ReceiptFile};
+use crate::app::{self, InventoryFailure, InventoryRequest, Names, ReceiptFile};
 use crate::base::error::{Error, Result};
 use crate::base::progress::units::count;
-use crate::increment::UnreadableImage;
 use crate::pipeline::naming::parse_target;
-use crate::pipeline::receipt::ImageOutcome;
 
 const ABOUT: &str = "\
 Asks a registry which images of an allowlist it has, and writes an inventory for `export --since`. Use it if there \
@@ -45,6 +43,9 @@ pub struct Args {
     /// Write the inventory to FILE instead of standard output
     #[arg(short, long, value_name = "FILE", help_heading = "Output")]
     output: Option<PathBuf>,
+    /// Print a summary as JSON
+    #[arg(long, requires = "output", help_heading = "Output")]
+    json: bool,
     #[command(flatten)]
     sign: SignArgs,
     /// Keep the source registry as the first path component
@@ -58,23 +59,25 @@ pub struct Args {
 
 pub async fn run(args: Args, context: &Context) -> Result<CommandOutcome> {
     check_writable(&args.output)?;
+    let json = args.json;
     let request = args.request(context)?;
     let report = app::inventory(&request, &context.environment).await?;
     context.end();
-    let inventory = &report.inventory;
     if request.output.is_none() {
-        context.print(&inventory.to_file_that_fits()?)?;
+        context.print(&report.inventory.to_file_that_fits()?)?;
+    } else if json {
+        context.print_json(&report)?;
     }
-    for UnreadableImage { source, error } in &report.unreadable {
+    for InventoryFailure { source, error } in &report.unreadable {
         context.failed_image(&format!("{source}: {}", error.chain()), hint::for_error(error));
     }
     let missed = match report.unreadable.len() {
         0 => String::new(),
-        some => format!("; {some} could not be read, and may be there"),
+        some => format!("; {some} could not be read and may exist"),
     };
-    let there = inventory.images.iter().filter(|image| image.outcome == ImageOutcome::Present).count();
-    let (all, blobs) = (count(inventory.images.len(), "image"), count(inventory.confirmed.len(), "blob"));
-    context.say(&format!("{there} of {all} are there as a whole; {blobs} confirmed{missed}"));
+    let (all, confirmed) = (count(report.image_count, "image"), report.confirmed_count);
+    let summary = format!("{} of {all} are complete; {confirmed} blobs and manifests confirmed", report.present);
+    context.say(&(summary + &missed));
     Ok(report.outcome.into())
 }
 

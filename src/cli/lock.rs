@@ -58,7 +58,7 @@ pub async fn run(args: Args, context: &Context) -> Result<CommandOutcome> {
         context.print_json(&report)?;
     }
     mirrors::report_mirrors(&report.mirrors, context);
-    context.say(&format!("{} resolved", count(report.images, "image")));
+    context.say(&format!("{} resolved", count(report.image_count, "image")));
     context.say_lines(&missing_lines(&report.missing));
     if let Some((identity, fingerprint)) = report.identity.zip(report.fingerprint) {
         context.say(&format!("identity {identity}"));

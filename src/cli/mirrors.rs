@@ -11,7 +11,7 @@ pub fn report_mirrors(served: &[Served], context: &Context) {
     let mut sums: BTreeMap<(&str, &str), [u64; 3]> = BTreeMap::new();
     for served in served {
         let sum = sums.entry((served.repository.registry(), served.from.registry())).or_default();
-        for (sum, more) in sum.iter_mut().zip([served.manifests, served.blobs, served.bytes]) {
+        for (sum, more) in sum.iter_mut().zip([served.manifest_count, served.blobs, served.bytes]) {
             *sum = sum.saturating_add(more);
         }
     }

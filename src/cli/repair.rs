@@ -135,8 +135,8 @@ fn print_recovered(report: &RecoveredVolumes, context: &Context) -> Result<()> {
     for (what, path) in foreign.chain(made) {
         context.print(&format!("{what}: {}\n", shown_path(path)))?;
     }
-    let (set, lost) = (report.set.display(), report.missing.len() + report.damaged.len());
-    let (all, made) = ((report.volumes + report.recovery) as usize, count(report.made.len(), "volume"));
+    let (set, lost) = (report.set.display(), report.missing_paths.len() + report.damaged.len());
+    let (all, made) = ((report.of + report.recovery_count) as usize, count(report.made.len(), "volume"));
     context.print(&match (lost, report.lacking_volumes) {
         (0, _) => format!("OK: {set}: {} are whole\n", count(all, "volume")),
         (_, 0) => format!("OK: {set}: {made} made again, {all} are whole\n"),

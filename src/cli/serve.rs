@@ -37,8 +37,8 @@ rejected.
 With --key, or if the configuration requires signatures, only a signed bundle is served, and --writable is rejected. \
 Names and manifests are verified before the server starts; clients verify blobs.
 
-The server prints its address on standard output when it is ready. Ctrl-C or SIGTERM stops it: running requests get \
-ten seconds, and the exit code is 0.";
+The server prints its address on standard output when it is ready, with --json as part of a report. Ctrl-C or \
+SIGTERM stops it: running requests get ten seconds, and the exit code is 0.";
 
 const AFTER: &str = "\
 Examples:
@@ -75,6 +75,9 @@ pub struct Args {
     /// Maximum size of the directory, such as 200GiB
     #[arg(long, value_name = "SIZE", requires = "writable", value_parser = parse_bytes)]
     quota: Option<u64>,
+    /// Print the address and the tags as JSON when the server is ready
+    #[arg(long)]
+    json: bool,
     #[command(flatten)]
     keys: KeyArgs,
 }
@@ -82,16 +85,27 @@ pub struct Args {
 pub async fn run(args: Args, context: &Context) -> Result<CommandOutcome> {
     // Before the first output, so that a signal cannot arrive too early.
     let mut stopped = Box::pin(stopped()?);
-    let shown = shown(&args.bundle);
+    let (shown, json) = (shown(&args.bundle), args.json);
     let request = args.request(context)?;
     let serving = tokio::select! {
         serving = app::serve(request, &context.environment) => Some(serving?),
         () = &mut stopped => None,
     };
     context.end();
-    if let Some(serving) = serving {
-        introduce(&shown, &serving.report, context)?;
-        serving.run(stopped).await?;
+    match serving {
+        Some(serving) => {
+            introduce(&shown, &serving.report, context);
+            // Last, because a script connects as soon as it reads this.
+            if json {
+                context.print_json(&serving.report)?;
+            } else {
+                context.print(&format!("{}\n", serving.report.address))?;
+            }
+            serving.run(stopped).await?;
+        }
+        // A script that waits for the report needs one.
+        None if json => return Err(Error::new(Kind::Interrupted, "stopped before the server was ready")),
+        None => {}
     }
     context.say("stopped");
     Ok(CommandOutcome::Done)
@@ -117,23 +131,22 @@ fn shown(paths: &[PathBuf]) -> String {
     all.join(" ")
 }
 
-fn introduce(shown: &str, report: &ServeReport, context: &Context) -> Result<()> {
-    let ServeReport { address, is_writable, references, .. } = report;
+fn introduce(shown: &str, report: &ServeReport, context: &Context) {
+    let ServeReport { address, writable, references, .. } = report;
     if !address.ip().is_loopback() {
-        let may = if *is_writable { "read and change" } else { "read" };
+        let may = if *writable { "read and change" } else { "read" };
         context
             .environment
             .events
             .report(Event::Warning(format!("anyone who can reach {address} can {may} everything")));
     }
-    let how = if *is_writable { "pull and push" } else { "read-only" };
+    let how = if *writable { "pull and push" } else { "read-only" };
     let count = references.len();
     let plural = if count == 1 { "tag" } else { "tags" };
     context.say(&format!("serving {shown} ({how}, {count} {plural}); Ctrl-C ends it"));
     if let Some(first) = references.first() {
         context.say(&format!("for example: {address}/{first}"));
     }
-    context.print(&format!("{address}\n"))
 }
 
 /// Completes when the process receives a signal to stop.

@@ -113,7 +113,7 @@ pub fn print_plan(plan: &VolumesPlan, context: &Context) -> Result<()> {
     context.print(&table::render(&["VOLUME", "SIZE", "BLOBS"], &rows.collect::<Vec<_>>()))?;
     let length = plan.volumes.iter().map(|volume| volume.bytes).fold(0, u64::saturating_add);
     let (volumes, length) = (count(plan.volumes.len(), "volume"), bytes(length));
-    let recovery = match plan.recovery {
+    let recovery = match plan.recovery_count {
         0 => String::new(),
         number => format!("; and {}", count(number as usize, "recovery volume")),
     };

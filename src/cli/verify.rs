@@ -145,7 +145,7 @@ fn print(VerifyReport { found, signed_by: by, path, elapsed, .. }: &VerifyReport
     let summary = if problems == 0 {
         let (size, time) = (bytes(found.bytes), duration(*elapsed));
         let identity = found.identity.map(|identity| format!("\nidentity {identity}")).unwrap_or_default();
-        let (images, files) = (count(found.images, "image"), count(found.files, "file"));
+        let (images, files) = (count(found.image_count, "image"), count(found.files, "file"));
         let signed = by.as_ref().map(|by| format!("\n{}", signed_by(by))).unwrap_or_default();
         let basis = app::basis_line(&found.parents, found.expects.blobs, found.expects.bytes);
         let basis = basis.map(|line| line + "\n").unwrap_or_default();
@@ -155,7 +155,10 @@ fn print(VerifyReport { found, signed_by: by, path, elapsed, .. }: &VerifyReport
     } else {
         let affected: BTreeSet<&String> = found.problems.iter().flat_map(|problem| problem.images.iter()).collect();
         let (problems, affected) = (count(problems, "problem"), affected.len());
-        format!("DAMAGED: {bundle}: {volumes}{problems}, {affected} of {} affected\n", count(found.images, "image"))
+        format!(
+            "DAMAGED: {bundle}: {volumes}{problems}, {affected} of {} affected\n",
+            count(found.image_count, "image")
+        )
     };
     context.print(&summary)?;
     context.print(&found.set.as_ref().map(without_recovery).unwrap_or_default())
@@ -182,11 +185,11 @@ fn without_recovery(set: &SetReport) -> String {
     if set.volumes.len() < 2 || set.missing_recovery.is_empty() {
         return String::new();
     }
-    let label = |number: &u32| Part::Recovery(*number).label(set.recovery);
+    let label = |number: &u32| Part::Recovery(*number).label(set.recovery_count);
     let labels = set.missing_recovery.iter().take(10).map(label).collect::<Vec<_>>().join(", ");
     let more = set.missing_recovery.len().saturating_sub(10);
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-    let (are, of) = (if set.missing_recovery.len() == 1 { "is" } else { "are" }, set.recovery);
+    let (are, of) = (if set.missing_recovery.len() == 1 { "is" } else { "are" }, set.recovery_count);
     format!("note: {labels}{more} of {of} for recovery {are} not here, which only `gapferry repair` asks for\n")
 }
 
@@ -194,7 +197,7 @@ fn without_recovery(set: &SetReport) -> String {
 fn volumes(set: &SetReport) -> String {
     match &set.volumes[..] {
         [VolumeReport { volume: Some(label), .. }] if label.starts_with('r') => {
-            format!("recovery volume {label} of {}, ", set.recovery)
+            format!("recovery volume {label} of {}, ", set.recovery_count)
         }
         [VolumeReport { volume: Some(label), .. }] => {
             let number = label.trim_start_matches('0');
@@ -203,11 +206,15 @@ fn volumes(set: &SetReport) -> String {
         _ => {
             let is = |state| set.volumes.iter().filter(|volume| volume.state == state).count();
             let parts = [(is(VolumeState::Good), "good"), (is(VolumeState::Damaged), "damaged")];
-            let missing = if set.volumes.iter().all(is_recovery) { 0 } else { set.missing.len() };
+            let missing = if set.volumes.iter().all(is_recovery) { 0 } else { set.missing_volumes.len() };
             let parts = parts.into_iter().chain([(is(VolumeState::Foreign), "of another set"), (missing, "missing")]);
             let parts: Vec<String> =
                 parts.filter(|(number, _)| *number > 0).map(|(number, what)| format!("{number} {what}")).collect();
-            let recovery = if set.recovery > 0 { format!(" and {} for recovery", set.recovery) } else { String::new() };
+            let recovery = if set.recovery_count > 0 {
+                format!(" and {} for recovery", set.recovery_count)
+            } else {
+                String::new()
+            };
             format!("{}{recovery} ({}), ", count(set.of as usize, "volume"), parts.join(", "))
         }
     }

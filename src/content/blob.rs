@@ -96,7 +96,7 @@ impl BlobReader {
     /// `body` does not start at 0.
     pub fn new(blob: &Descriptor, body: Body) -> Result<BlobReader> {
         if body.offset != 0 {
-            let text = format!("reading blob {}: it begins at byte {}, not 0", blob.digest, body.offset);
+            let text = format!("reading blob {}: it starts at byte {}, not 0", blob.digest, body.offset);
             return Err(Error::damaged(text));
         }
         let (prover, ready) = (Some(Prover::new(blob)), VecDeque::new());

@@ -210,7 +210,7 @@ fn open(path: &Path, new: bool) -> io::Result<LockedFile> {
         false => error,
     })?;
     if !file.metadata()?.is_file() {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file"));
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"));
     }
     LockedFile::try_take(file).ok_or_else(|| io::Error::new(io::ErrorKind::WouldBlock, "another run is using it"))
 }
@@ -225,7 +225,7 @@ fn begin(reader: &mut impl BufRead) -> io::Result<u64> {
     match FIRST_LINE.strip_prefix(&first[..]) {
         Some(b"") => Ok(FIRST_LINE.len() as u64),
         Some(_) if first.len() >= RECOGNIZABLE => Ok(0),
-        _ => Err(io::Error::new(io::ErrorKind::InvalidData, "it is no file of gapferry, and stays as it is")),
+        _ => Err(io::Error::new(io::ErrorKind::InvalidData, "gapferry did not write it, so it stays as it is")),
     }
 }
 

@@ -62,8 +62,11 @@ impl Reasons {
 pub fn why_not_linked(errno: Errno) -> &'static str {
     match errno {
         Errno::XDEV => "it is on another file system (EXDEV)",
-        Errno::MLINK => "a file there has as many names as it can (EMLINK)",
-        Errno::PERM => "the system does not allow it (EPERM): files of others, or a file system without links",
-        _ => "the file system knows no links",
+        Errno::MLINK => "a file there already has the maximum number of links (EMLINK)",
+        Errno::PERM => {
+            "the system does not allow it (EPERM): the files have another owner, or the file system has no \
+                        links"
+        }
+        _ => "the file system does not support links",
     }
 }

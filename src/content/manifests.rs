@@ -53,7 +53,7 @@ impl Source for Manifests {
     }
 
     async fn blob(&self, _: &Repository, blob: &Descriptor, _: u64) -> Result<Body> {
-        Err(Error::new(Kind::NotFound, format!("{} is no manifest", blob.digest)))
+        Err(Error::new(Kind::NotFound, format!("{} is not a manifest", blob.digest)))
     }
 
     async fn gave_wrong(&self, _: &Repository, _: &Descriptor, error: Error) -> Result<()> {

@@ -401,7 +401,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_file_system_that_cannot_tell_what_is_in_memory_is_read_all_the_same_in_larger_pieces() {
+    async fn a_file_system_that_cannot_tell_what_is_in_memory_is_read_anyway_in_larger_pieces() {
         // A kernel file: it can be read by position, but not without waiting.
         let (path, content) = ("/proc/version", std::fs::read("/proc/version").unwrap());
         let version = Slice::new(Arc::new(File::open(path).unwrap()), path, 0, content.len() as u64);

@@ -52,7 +52,8 @@ impl CredentialDocument {
     pub fn parse(path: &Path, bytes: &[u8]) -> Result<(AuthFile, Map<String, Value>)> {
         let bytes = if bytes.trim_ascii().is_empty() { b"{}" } else { bytes };
         let file = AuthFile::parse(path, bytes)?;
-        let malformed = |_| Error::input(format!("reading credentials from {}: it is no JSON object", path.display()));
+        let malformed =
+            |_| Error::input(format!("reading credentials from {}: it is not a JSON object", path.display()));
         Ok((file, serde_json::from_slice(bytes).map_err(malformed)?))
     }
 

@@ -74,10 +74,11 @@ impl AuthFile {
     pub(super) fn parse(path: &Path, bytes: &[u8]) -> Result<AuthFile> {
         let attempt = || format!("reading credentials from {}", path.display());
         if bytes.trim_ascii_start().first() != Some(&b'{') {
-            return Err(Error::input(format!("{}: it is no JSON object", attempt())));
+            return Err(Error::input(format!("{}: it is not a JSON object", attempt())));
         }
         // serde's message may quote a value, which may be a secret.
-        let place = |e: serde_json::Error| format!("no credentials file, at line {} column {}", e.line(), e.column());
+        let place =
+            |e: serde_json::Error| format!("not a credentials file, at line {} column {}", e.line(), e.column());
         let content = serde_json::from_slice(bytes).map_err(|e| Error::input(attempt()).because(place(e)))?;
         Ok(AuthFile { path: path.to_owned(), content })
     }
@@ -123,7 +124,7 @@ impl AuthFile {
     fn ask(&self, name: &str, server: &str, answers: &HelperAnswers) -> Result<Option<FoundCredentials>> {
         let path = || self.path.clone();
         let answer =
-            answers.get(name, server).map_err(|e| e.while_doing(format!("as {} asks for", path().display())))?;
+            answers.get(name, server).map_err(|e| e.while_doing(format!("as {} requires", path().display())))?;
         let origin =
             || CredentialOrigin::Helper { program: helper::program(name), server: server.to_owned(), path: path() };
         Ok(answer.map(|credentials| FoundCredentials { credentials, origin: origin() }))

@@ -62,7 +62,8 @@ pub(super) fn program(name: &str) -> String {
 /// The name would select a program outside of `PATH`: a file that others can write must not decide what is run.
 pub(super) fn check_name(name: &str) -> Result<()> {
     if name.contains('/') {
-        let text = "names of credential helpers have no slash: they are what follows docker-credential- in the name of a program on PATH";
+        let text = "the name of a credential helper has no slash: it is what follows docker-credential- in the name \
+                    of a program on PATH";
         return Err(Error::input(format!("the credential helper {name:?}: {text}")));
     }
     Ok(())
@@ -91,7 +92,7 @@ pub(super) fn store(name: &str, path: Option<&str>, server: &str, username: &str
     // It may repeat its input with any quotes and escapes.
     let bare = |text: &str| text.chars().filter(|c| c.is_alphanumeric()).collect::<String>();
     match bare(&words(&output)).contains(&bare(password.expose())) {
-        true => Err(Error::input(format!("{attempt}: {}; what it says holds the password", output.status))),
+        true => Err(Error::input(format!("{attempt}: {}; its message contains the password", output.status))),
         // The password was not found in the output, so words about a password may be shown.
         false => Err(failed(&attempt, &output, &KEYS[..1])),
     }
@@ -146,7 +147,10 @@ fn words(output: &Output) -> String {
 fn failed(attempt: &str, output: &Output, keys: &[&str]) -> Error {
     let words = words(output);
     if may_hold_secret(&words, keys) {
-        return Error::input(format!("{attempt}: {}; what it says may hold the secret and is withheld", output.status));
+        return Error::input(format!(
+            "{attempt}: {}; its message may contain the secret and is not shown",
+            output.status
+        ));
     }
     let message: String = words.trim().chars().take(300).flat_map(char::escape_debug).collect();
     Error::input(format!("{attempt}: {}: {message}", output.status))

@@ -138,7 +138,7 @@ impl CredentialFile {
     }
 
     fn asked_for(&self, error: Error) -> Error {
-        error.while_doing(format!("as {} asks for", self.path.display()))
+        error.while_doing(format!("as {} requires", self.path.display()))
     }
 
     fn origin(&self, server: String, name: &str) -> CredentialOrigin {
@@ -173,8 +173,10 @@ fn responsible(file: &AuthFile, registry: &str, path: &str) -> Result<Option<(St
     let Some((server, name)) = of_line.or_else(of_store) else { return Ok(None) };
     if !path.is_empty() && !means(server, &key) {
         let program = helper::program(name);
-        let text =
-            format!("keeping credentials for {key}: {program} keeps those of {registry}, and knows no namespaces");
+        let text = format!(
+            "keeping credentials for {key}: {program} keeps those of {registry}, and does not support \
+                     namespaces"
+        );
         return Err(Error::input(text));
     }
     Ok(Some((server.to_owned(), name.to_owned())))

@@ -77,7 +77,10 @@ impl Credentials {
     pub fn check_keepable(&self) -> Result<()> {
         let reason = match &self.username {
             user if user.is_empty() => "the user name is empty",
-            user if user.contains(|c: char| c == ':' || c.is_control()) => "a user name has no colon and no line end",
+            user if user.contains(|c: char| c == ':' || c.is_control()) => {
+                "a user name must not contain a colon or a \
+                 line end"
+            }
             _ if self.password.is_empty() => "the password is empty",
             _ if self.password.expose().ends_with('\0') => "the password ends with NUL",
             _ => return Ok(()),
@@ -172,7 +175,7 @@ impl Store {
         let files: Vec<AuthFile> = files?.into_iter().flatten().collect();
         // A variable may be set before the first login; an option is meant.
         if let Some(path) = authfile.filter(|_| files.is_empty()) {
-            return Err(Error::input(format!("reading credentials from {}: no such file", path.display())));
+            return Err(Error::input(format!("reading credentials from {}: there is no such file", path.display())));
         }
         Ok(Store { files, answers: HelperAnswers::of_helpers_on(env("PATH")), ..Store::default() })
     }

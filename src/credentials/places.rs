@@ -42,7 +42,7 @@ pub(super) fn to_write(authfile: Option<&Path>, env: Env) -> Result<PathBuf> {
         variable(env, "XDG_RUNTIME_DIR").filter(|directory| cfg!(target_os = "linux") && !directory.is_dir())
     {
         let text = format!(
-            "finding where credentials are kept: XDG_RUNTIME_DIR is {}, which is no directory",
+            "finding where credentials are kept: XDG_RUNTIME_DIR is {}, which is not a directory",
             directory.display()
         );
         return Err(Error::input(text));

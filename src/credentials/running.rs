@@ -160,7 +160,7 @@ fn all_of(stream: Option<impl Read>, pid: Pid) -> io::Result<Vec<u8>> {
     said.ok_or_else(|| {
         // It may have ended already. Its process ID is not reused before its status is collected.
         let _ = kill_process(pid, Signal::KILL);
-        io::Error::other(format!("it says more than {MOST_SAID} bytes"))
+        io::Error::other(format!("it printed more than {MOST_SAID} bytes"))
     })
 }
 
@@ -186,7 +186,7 @@ mod tests {
             let mut helper = Command::new("sh");
             helper.args(["-c", script]);
             let error = run(&mut helper, "h.io", Duration::from_secs(3600), || panic!("told")).unwrap_err();
-            assert_eq!(error.to_string(), "it says more than 1048576 bytes", "{script}");
+            assert_eq!(error.to_string(), "it printed more than 1048576 bytes", "{script}");
         }
     }
 

@@ -122,7 +122,7 @@ fn every_broken_file_is_named() {
         assert!(!error.chain().contains("nocolon"), "{error:?}");
     }
     let missing = Store::load(Some(Path::new("/nowhere/auth.json")), &|_| None).unwrap_err();
-    assert_eq!(missing.to_string(), "reading credentials from /nowhere/auth.json: no such file");
+    assert_eq!(missing.to_string(), "reading credentials from /nowhere/auth.json: there is no such file");
 }
 
 /// An environment with helpers in this directory.
@@ -142,7 +142,7 @@ fn a_credential_helper_that_is_a_path_is_not_run() {
         let json = serde_json::json!({ "credsStore": name }).to_string();
         let store = Store::load(Some(&write(home.path(), "a.json", &json)), &on_path(home.path())).unwrap();
         let error = store.find("x.io", "a").unwrap_err().chain();
-        assert!(error.contains("a.json") && error.contains("have no slash"), "{error}");
+        assert!(error.contains("a.json") && error.contains("has no slash"), "{error}");
     }
     assert!(!ran.exists());
 }

@@ -31,7 +31,7 @@ pub fn scan(root: &Path, found: &mut FoundFiles) -> Result<()> {
         } else if !kind.is_dir() {
             found.fault(name, "it is neither a file nor a directory");
         } else if entry.depth() == MAX_DEPTH {
-            found.fault(name, "directories nest deeper than in any layout; what is in it is not read");
+            found.fault(name, "directories nest deeper than in any layout; its content is not read");
         }
         found.count(root)?;
     }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 use std::path::Path;
 
-use super::LayoutFault;
+use super::LayoutProblem;
 use crate::archive::tar::{Entries, Place};
 use crate::base::error::{Error, Result};
 
@@ -22,10 +22,10 @@ const MAX_FAULTS: usize = 100;
 #[derive(Clone, Default)]
 pub struct FoundFiles {
     pub entries: BTreeMap<String, Place>,
-    pub faults: Vec<LayoutFault>,
+    pub faults: Vec<LayoutProblem>,
     /// Directories with an entry of their own.
     directories: Vec<String>,
-    /// Faults that are only counted.
+    /// Problems that are only counted.
     unreported: usize,
     /// Entries of any kind, and bytes of the names that are kept.
     seen: usize,
@@ -36,7 +36,7 @@ impl Entries for FoundFiles {
     fn file(&mut self, path: &[u8], place: Place) {
         match safe_path(path) {
             Err(what) => self.fault(path, what),
-            Ok(path) if self.entries.contains_key(&path) => self.fault(path.as_bytes(), "it is there twice"),
+            Ok(path) if self.entries.contains_key(&path) => self.fault(path.as_bytes(), "it exists twice"),
             Ok(path) => {
                 self.names += path.len();
                 self.entries.insert(path, place);
@@ -75,12 +75,15 @@ impl Entries for FoundFiles {
         self.seen += 1;
         if self.seen > MAX_ENTRIES {
             return Err(Error::damaged(format!(
-                "{} has more than {MAX_ENTRIES} entries, more than any bundle",
+                "{} has more than {MAX_ENTRIES} entries, more than a bundle can have",
                 path.display()
             )));
         }
         if self.names > MAX_NAMES {
-            let text = format!("{} has longer names than any bundle: over {MAX_NAMES} bytes", path.display());
+            let text = format!(
+                "the names in {} take more than {MAX_NAMES} bytes, more than a bundle can have",
+                path.display()
+            );
             return Err(Error::damaged(text));
         }
         Ok(())
@@ -95,14 +98,14 @@ impl FoundFiles {
             return;
         }
         let path = String::from_utf8_lossy(path).chars().take(300).flat_map(char::escape_debug).collect();
-        self.faults.push(LayoutFault { path, what, is_cut });
+        self.faults.push(LayoutProblem { path, what, is_cut });
     }
 
-    pub fn finish(mut self) -> (BTreeMap<String, Place>, Vec<LayoutFault>) {
+    pub fn finish(mut self) -> (BTreeMap<String, Place>, Vec<LayoutProblem>) {
         self.find_collisions();
         if self.unreported > 0 {
             let what = format!("and {} more that do not belong there", self.unreported);
-            self.faults.push(LayoutFault { path: String::new(), what, is_cut: false });
+            self.faults.push(LayoutProblem { path: String::new(), what, is_cut: false });
         }
         (self.entries, self.faults)
     }
@@ -279,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_where_unpacking_needs_a_directory_is_a_fault_whichever_comes_first() {
+    fn a_file_where_unpacking_needs_a_directory_is_a_problem_whichever_comes_first() {
         for names in [&["a", "a/"][..], &["a", "a/b"], &["a", "a/b/"], &["a", "a-", "a.b", "a/b/c/d", "a0"]] {
             assert_eq!(message_of(names), ["a: it is a file and a directory"], "{names:?}");
         }
@@ -295,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_that_unpacking_would_make_elsewhere_is_a_fault() {
+    fn a_directory_that_unpacking_would_make_elsewhere_is_a_problem() {
         let faults = |name: &str| {
             let mut found = FoundFiles::default();
             found.directory(name.as_bytes());
@@ -362,7 +365,7 @@ mod tests {
     fn entries_and_their_names_are_bounded_whatever_they_are() {
         let mut found = FoundFiles::default();
         let refused = (0..=MAX_ENTRIES).find_map(|_| found.count(Path::new("b.tar")).err()).unwrap();
-        assert_eq!(refused.to_string(), "b.tar has more than 1000000 entries, more than any bundle");
+        assert_eq!(refused.to_string(), "b.tar has more than 1000000 entries, more than a bundle can have");
         for one_more in ["a file", "a directory/"] {
             let mut found = FoundFiles { names: MAX_NAMES, ..FoundFiles::default() };
             match one_more.strip_suffix('/') {
@@ -370,7 +373,10 @@ mod tests {
                 None => add(&mut found, one_more, 0),
             }
             let refused = found.count(Path::new("b.tar")).unwrap_err();
-            assert_eq!(refused.to_string(), "b.tar has longer names than any bundle: over 167772160 bytes");
+            assert_eq!(
+                refused.to_string(),
+                "the names in b.tar take more than 167772160 bytes, more than a bundle can have"
+            );
         }
     }
 }

@@ -9,7 +9,7 @@
 //! devices, occur twice, differ only in case, or need a directory where there is a file. Its tar could lie about sizes, hide
 //! data in sparse or extended headers, or have more entries than fit into memory. Therefore only regular files below the root
 //! are visible; links are never followed, not even one that replaces something later; every oddity is recorded as a
-//! [`LayoutFault`]; names, extended headers and the number of entries are bounded; and a JSON file is read only up to a limit.
+//! [`LayoutProblem`]; names, extended headers and the number of entries are bounded; and a JSON file is read only up to a limit.
 
 mod damaged;
 mod directory;
@@ -57,7 +57,7 @@ pub struct Layout {
     form: Form,
     /// In a directory every offset is 0. In a joined layout it is the number of the part that contains the whole file.
     entries: BTreeMap<String, Place>,
-    faults: Vec<LayoutFault>,
+    faults: Vec<LayoutProblem>,
     index: OnceLock<Listed>,
 }
 
@@ -106,7 +106,7 @@ pub struct Piece {
 /// Something that does not belong into a layout. It is found on opening. The entry is not offered, unless its only fault is
 /// that unpacking would put it in another's place.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LayoutFault {
+pub struct LayoutProblem {
     /// As found, with control characters escaped.
     pub path: String,
     pub what: String,
@@ -118,7 +118,7 @@ impl Layout {
     /// Opens a directory or a tar; the content decides which, not the name.
     ///
     /// # Errors
-    /// It cannot be read, is neither, or is a compressed tar. Oddities inside are in [`Layout::faults`].
+    /// It cannot be read, is neither, or is a compressed tar. Oddities inside are in [`Layout::problems`].
     pub fn open(path: &Path) -> Result<Layout> {
         let metadata = std::fs::metadata(path).map_err(|e| Error::disk("opening", path, e))?;
         let mut found = FoundFiles::default();
@@ -196,7 +196,7 @@ impl Layout {
     }
 
     /// What was found that does not belong there.
-    pub fn faults(&self) -> &[LayoutFault] {
+    pub fn problems(&self) -> &[LayoutProblem] {
         &self.faults
     }
 
@@ -308,7 +308,7 @@ impl Layout {
             )));
         };
         if !has_at_most_values(&bytes, MOST_INDEX_VALUES) {
-            return Err(Error::damaged(format!("{} has more entries than any index", shown.display())));
+            return Err(Error::damaged(format!("{} has more entries than an index can have", shown.display())));
         }
         let reading = Exempt::of(bytes.len().saturating_mul(MEMORY_OF_INDEX));
         let index: Index = serde_json::from_slice(&bytes)
@@ -382,8 +382,8 @@ fn compressed(path: &Path, file: &File, found: &mut FoundFiles) -> Result<Option
     let length = file.metadata().map_err(|e| Error::disk("opening", path, e))?.len();
     let Some(file) = Seekable::open(path, again, length)? else {
         let text = format!(
-            "{path} is compressed with zstd, but does not end with a table of its frames: if an export wrote it, it is cut short; \
-             else decompress it first (zstd -dc {path} > PLAIN.tar)",
+            "{path} is compressed with zstd and does not end with a table of its frames: if an export wrote it, it is \
+             cut short; otherwise decompress it first (zstd -dc {path} > PLAIN.tar)",
             path = path.display()
         );
         return Err(Error::input(text));

@@ -259,5 +259,5 @@ fn looks_like_json(first: &[u8]) -> bool {
 
 /// A file that was not kept cannot be read again.
 pub fn is_gone(path: &Path) -> Error {
-    Error::disk("reading", path, io::Error::other("it has passed, and was not kept: it is no JSON, or too large"))
+    Error::disk("reading", path, io::Error::other("it has passed and was not kept: it is not JSON, or too large"))
 }

@@ -1,4 +1,4 @@
-//! What is said to be at the target already, by whom, and what of a bundle can be left out because of it.
+//! What is reported to be at the target already, by which document, and what a bundle can leave out because of it.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
@@ -12,8 +12,8 @@ use crate::pipeline::naming::parse_target;
 use crate::pipeline::receipt::{ImageOutcome, Receipt, ReceiptKind};
 use crate::pipeline::walk::Modes;
 
-/// Everything that was said. One bundle can go to several registries: of their receipts only what *all* of them have counts.
-/// Several receipts of one registry add up, and a bundle is assumed to have arrived everywhere.
+/// All these reports. One bundle can go to several registries, so of their receipts only what *all* of them have
+/// counts. Several receipts of one registry add up, and a bundle is assumed to have arrived everywhere.
 #[derive(Default)]
 pub struct Baseline {
     parents: Vec<Parent>,
@@ -21,19 +21,19 @@ pub struct Baseline {
     confirmed: BTreeMap<String, HashSet<Digest>>,
     /// What earlier bundles have.
     sent: HashSet<Digest>,
-    /// Images that were there.
+    /// Images that existed.
     former: Vec<Removed>,
-    /// Manifests that receipts brought, and the bundles: what need not be read at its source.
+    /// Manifests from receipts, and the bundles: what need not be read at its source.
     manifests: Manifests,
     bundles: Vec<Box<dyn Source>>,
-    /// The index modes that the entries of the bundles have.
+    /// The index modes of the entries of the bundles.
     modes: Modes,
-    /// What the receipts say single images are for; each by the digest of its manifest.
+    /// The platforms of single images according to the receipts, by the digest of the manifest.
     platforms: HashMap<Digest, BTreeSet<Vec<Platform>>>,
 }
 
 impl Baseline {
-    /// Only what a receipt confirms counts, never what it says of failed images.
+    /// Only what a receipt confirms counts, never what it says about failed images.
     pub fn add_receipt(&mut self, receipt: Receipt) {
         let registry = parse_target(&receipt.target).map_or_else(|_| receipt.target.clone(), |target| target.registry);
         self.confirmed.entry(registry).or_default().extend(&receipt.confirmed);
@@ -50,7 +50,7 @@ impl Baseline {
             },
             bundle: receipt.bundle,
             target: Some(receipt.target.clone()),
-            // A bundle has times of whole seconds.
+            // The times in a bundle are whole seconds.
             time: Timestamp::from_second(receipt.finished.as_second()).ok(),
             repositories: repositories.into_iter().cloned().collect(),
         };
@@ -61,7 +61,7 @@ impl Baseline {
             let Some(digest) = image.digest else { continue };
             self.platforms.entry(digest).or_default().insert(image.platforms.clone());
         }
-        // What migrate took from a storage may have no name that an allowlist could have.
+        // An image that migrate took from a storage may have a name that no allowlist could have.
         self.former.extend(arrived().filter_map(|image| {
             let (reference, digest) = (image.source.parse().ok()?, image.digest?);
             Some(Removed { reference, rename: None, digest, target: image.reference.clone() })
@@ -69,14 +69,14 @@ impl Baseline {
         self.manifests.extend(receipt.manifests.into_iter().map(|kept| kept.0));
     }
 
-    /// All that a bundle carries, and what it assumes itself.
+    /// Adds everything that a bundle carries, and what it assumes itself.
     pub fn add_bundle(&mut self, bundle: Bundle) {
         if self
             .parents
             .iter()
             .any(|parent| parent.kind == ParentKind::Bundle && parent.bundle == Some(bundle.identity()))
         {
-            // Another volume of the same.
+            // Another volume of the same bundle.
             self.bundles.push(Box::new(bundle.into_lock_and_layout().1));
             return;
         }
@@ -95,20 +95,21 @@ impl Baseline {
         self.bundles.push(Box::new(bundle.into_lock_and_layout().1));
     }
 
-    /// Where manifests can be read without asking their source. Proven by their digests, so from whom does not matter.
+    /// Returns sources from which manifests can be read without asking their registry. The manifests are proven by
+    /// their digests, so the origin does not matter.
     pub fn take_at_hand(&mut self) -> Vec<Box<dyn Source>> {
         let manifests = std::mem::take(&mut self.manifests);
         let brought = (!manifests.is_empty()).then(|| Box::new(manifests) as Box<dyn Source>);
         brought.into_iter().chain(std::mem::take(&mut self.bundles)).collect()
     }
 
-    /// The index modes of entries that the bundles have: an increment keeps them.
+    /// Returns the index modes of entries of the bundles: an increment keeps them.
     pub fn take_modes(&mut self) -> Modes {
         std::mem::take(&mut self.modes)
     }
 
-    /// What platforms images are for, as far as the receipts agree: of those that will be left out, so that it need not be read
-    /// in their configs. To be asked before [`take_at_hand`](Self::take_at_hand).
+    /// Returns the platforms of images, as far as the receipts agree, so that the configs of images that will be left
+    /// out need not be read. Call it before [`take_at_hand`](Self::take_at_hand).
     pub fn platforms(&self) -> HashMap<Digest, Vec<Platform>> {
         let is_left_out = |digest: &Digest| {
             let below = self.manifests.get(digest).map(Manifest::children).unwrap_or_default();
@@ -118,7 +119,7 @@ impl Baseline {
         known.filter_map(|(digest, platforms)| Some((*digest, platforms.first()?.clone()))).collect()
     }
 
-    /// Registries that something is confirmed of.
+    /// Number of registries for which something is confirmed.
     pub fn targets(&self) -> usize {
         self.confirmed.len()
     }
@@ -132,9 +133,9 @@ impl Baseline {
         everywhere || self.sent.contains(digest)
     }
 
-    /// What can be left out of `contents`, which are complete in themselves. A manifest only where all below it is there; never a
-    /// list of signatures: the isolated side may have joined it with its own, and cleaned away what has no tag any more. Whether
-    /// its list contains all of this one can be decided only from this one's bytes.
+    /// Returns what can be left out of `contents`, which are complete in themselves. A manifest only if everything
+    /// below it is there. Never a list of signatures: the isolated side may have joined it with its own and deleted
+    /// what has no tag any more. Only the bytes of this list show whether the list there contains all of it.
     pub fn basis(&self, contents: &Contents) -> Basis {
         let carried: HashSet<Digest> = contents.all().map(|(digest, _)| digest).collect();
         let mut left_out: HashSet<Digest> =
@@ -163,7 +164,8 @@ impl Baseline {
         // A tag that an older run took for an image: it is gone only with its subject.
         let subjects =
             images.iter().filter_map(|image| image.selection.as_ref()).map(|selection| selection.original.digest);
-        // Missing is not unwanted: what the target has of such an image stays, with all that speaks of it.
+        // Missing does not mean unwanted: what the target has of such an image stays, with everything that refers to
+        // it.
         let is_missing = |image: &Removed| contents.lock.missing.iter().any(|missing| missing.covers(&image.reference));
         let missing = self.former.iter().filter(|image| is_missing(image)).map(|image| image.digest);
         let carried = contents.manifests.iter().map(Manifest::digest);
@@ -181,12 +183,12 @@ impl Baseline {
     }
 }
 
-/// Manifests, each behind those that it names.
+/// Returns the manifests, each after its children.
 fn children_first(manifests: &[Manifest]) -> Vec<&Manifest> {
     let by_digest: HashMap<Digest, &Manifest> = manifests.iter().map(|one| (one.digest(), one)).collect();
     let (mut begun, mut ordered) = (HashSet::new(), Vec::with_capacity(manifests.len()));
     for manifest in manifests {
-        // Each is there twice: before those below it, and behind them.
+        // Each is in the list twice: before its descendants, and after them.
         let mut open = vec![(manifest, false)];
         while let Some((next, is_behind)) = open.pop() {
             if is_behind {
@@ -206,7 +208,7 @@ fn of_manifest(manifest: &Manifest) -> Assumed {
     Assumed { digest: manifest.digest(), size: manifest.size(), kind: AssumedKind::Manifest }
 }
 
-/// As [`LockedImage::name`](crate::pipeline::lock::LockedImage::name).
+/// As in [`LockedImage::name`](crate::pipeline::lock::LockedImage::name).
 fn name(reference: &Reference, digest: Digest) -> String {
     match &reference.tag {
         Some(tag) => reference.repository.with_tag(tag.clone()).to_string(),

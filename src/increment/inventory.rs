@@ -1,7 +1,7 @@
-//! What a target has of an allowlist, asked of itself: a baseline without a receipt.
+//! Asks a target what it has of an allowlist: a baseline without a receipt.
 //!
-//! Nothing is guessed: an image counts when its tag leads to manifests that were read and proven, and the registry has said of
-//! each blob below them that it is there.
+//! Nothing is guessed. An image counts if its tag leads to manifests that were read and proven, and the registry has
+//! said of each blob below them that it exists.
 
 use std::collections::{BTreeSet, HashSet};
 
@@ -18,7 +18,7 @@ use crate::pipeline::receipt::{ConfirmedManifest, ImageOutcome, ImageReceipt, co
 use crate::pipeline::resolve::without_companions;
 use crate::pipeline::walk::{Options, Referrers, Walk, Wanted};
 
-/// An image, by the name it has at its source and by that at the target.
+/// An image, with its names at its source and at the target.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Named {
     pub source: Reference,
@@ -29,18 +29,18 @@ pub struct Named {
 pub struct InventoryBuilder<'a> {
     pub source: &'a dyn Source,
     pub sink: &'a dyn Sink,
-    /// Of which repositories nothing is there.
+    /// Whether a repository is known to have nothing.
     pub closed: &'a (dyn Fn(&Repository) -> bool + Sync),
     pub jobs: usize,
     pub events: &'a Events,
 }
 
 impl InventoryBuilder<'_> {
-    /// The images that the rules mean at `registry`: for a pattern, the tags that it matches there. And the
-    /// rules whose tags this account may not read.
+    /// Returns the images that the rules mean at `registry`: for a pattern, the tags that it matches there. Also
+    /// returns the rules whose tags this account may not read.
     ///
     /// # Errors
-    /// A name that would be none, or no clear answer.
+    /// A name would be invalid, or there was no clear answer.
     pub async fn expand(
         &self,
         rules: &[Rule],
@@ -86,23 +86,23 @@ impl InventoryBuilder<'_> {
         Ok((all, unreadable))
     }
 
-    /// What is there of these images.
+    /// Returns what exists of these images.
     ///
     /// # Errors
-    /// The target cannot be asked. That an image is not there, or not as a whole, is no error.
+    /// The target cannot be asked. A missing or incomplete image is not an error.
     pub async fn ask(&self, images: &BTreeSet<Named>) -> Result<Holdings> {
         self.events.report(Event::Phase { phase: Phase::Inventory, items: images.len() as u64, bytes: 0 });
         let cached = Cached::new(self.source, None);
         let options =
             Options { index: None, available_platforms: false, referrers: Referrers::Look, foreign_layers: true };
         let walk = Walk::new(&cached, options, self.events.clone());
-        let walk = walk.with_silent_effect("those that were found are written down, and others may be there");
+        let walk = walk.with_silent_effect("the inventory contains those that were found; there may be more");
         let found: Vec<(ImageReceipt, Found)> = stream::iter(images)
             .map(|named| async {
                 let found = self.image(&walk, named).await;
                 self.events.report(Event::ItemDone);
                 match found {
-                    // The others are worth knowing all the same.
+                    // The others are still worth knowing.
                     Err(error) if is_unreadable(&error) => {
                         let receipt = receipt_of(named, None, ImageOutcome::Failed, Some(error.chain()));
                         Ok((receipt, Found { error: Some(error), ..Found::default() }))
@@ -124,7 +124,7 @@ impl InventoryBuilder<'_> {
 
     async fn image(&self, walk: &Walk<'_>, named: &Named) -> Result<(ImageReceipt, Found)> {
         let receipt = |digest, outcome, error| receipt_of(named, digest, outcome, error);
-        let absent = || (receipt(None, ImageOutcome::Failed, Some("it is not there".to_owned())), Found::default());
+        let absent = || (receipt(None, ImageOutcome::Failed, Some("it does not exist".to_owned())), Found::default());
         if (self.closed)(&named.target.repository) {
             return Ok(absent());
         }
@@ -134,8 +134,8 @@ impl InventoryBuilder<'_> {
         let digest = Some(image.locked.digest);
         let (blobs, lacking) = self.blobs(&named.target.repository, &image).await?;
         if lacking > 0 {
-            // What belongs to no whole image may be cleaned away there any day.
-            let error = format!("{lacking} of its blobs are not there");
+            // Content that belongs to no complete image may be garbage-collected there any day.
+            let error = format!("{lacking} of its blobs do not exist");
             return Ok((receipt(digest, ImageOutcome::Failed, Some(error)), Found::default()));
         }
         let (platforms, companions) = (platforms(&image), companions_found(&image));
@@ -143,7 +143,7 @@ impl InventoryBuilder<'_> {
         Ok((receipt, Found { manifests: image.manifests, blobs, error: None }))
     }
 
-    /// The blobs that are there, and how many are not that should be.
+    /// Returns the blobs that exist, and the number of those that do not and should.
     async fn blobs(&self, repository: &Repository, image: &Image) -> Result<(Vec<Digest>, usize)> {
         let children = image.manifests.iter().flat_map(Manifest::children);
         let needed: HashSet<Digest> =
@@ -172,7 +172,7 @@ pub struct Holdings {
     pub unreadable: Vec<UnreadableImage>,
 }
 
-/// What this account may not read.
+/// Something that this account may not read.
 pub struct UnreadableImage {
     /// The image at its source, or the entry of the allowlist.
     pub source: String,
@@ -184,12 +184,12 @@ fn receipt_of(named: &Named, digest: Option<Digest>, outcome: ImageOutcome, erro
     ImageReceipt { reference, error, ..ImageReceipt::new(source, digest, outcome) }
 }
 
-/// The registry refuses this repository, or this image; it does not follow that it refuses others.
+/// Whether the registry refuses this repository, or this image. It may still allow others.
 fn is_unreadable(error: &Error) -> bool {
     matches!(error.kind(), Kind::Unauthorized | Kind::Refused) && error.stopped().is_none()
 }
 
-/// What a whole image is made of.
+/// The parts of a complete image.
 #[derive(Default)]
 struct Found {
     /// Why it could not be read.
@@ -204,7 +204,7 @@ impl Found {
     }
 }
 
-/// What is damaged there does not count as being there either.
+/// Damaged content counts as absent.
 fn absent_is_none<T>(found: Result<Option<T>, Error>) -> Result<Option<T>> {
     match found {
         Err(error) if matches!(error.kind(), Kind::NotFound | Kind::Damaged) => Ok(None),

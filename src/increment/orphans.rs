@@ -1,9 +1,9 @@
-//! Companions whose subject is gone: what speaks of an image that no tag of its repository leads to any more.
+//! Companions whose subject is gone: artifacts that refer to an image which no tag of its repository leads to any more.
 //!
 //! # Threats
-//! What the isolated side has signed is never deleted. Only what a receipt of this side names is a candidate, by its digest: a
-//! tag that means anything else by now, such as the joined list of both sides' signatures, stays. So does what somebody here has
-//! signed or described in turn.
+//! Signatures of the isolated side are never deleted. Only what a receipt of this side names is a candidate, by its
+//! digest: a tag that means anything else by now, such as the joined list of both sides' signatures, stays. So does a
+//! companion that someone here has signed or described in turn.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
@@ -15,13 +15,13 @@ use crate::content::{Need, Source};
 use crate::oci::{Descriptor, Digest, Reference, Repository, Tag, media_type};
 use crate::pipeline::receipt::CompanionReceipt;
 
-/// Questions about one repository at a time.
+/// Number of questions about one repository at a time.
 const AT_ONCE: usize = 6;
 
-/// A companion that can go.
+/// A companion that can be deleted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Orphan {
-    /// The tag it is found by, if it has one.
+    /// The tag under which it is found, if it has one.
     pub tag: Option<Tag>,
     pub digest: Digest,
     pub subject: Digest,
@@ -29,21 +29,22 @@ pub struct Orphan {
     pub what: String,
 }
 
-/// What can go of a repository, each before what it speaks of.
+/// What can be deleted from a repository, each before its subject.
 #[derive(Debug, Default)]
 pub struct Orphans {
     pub removable: Vec<Orphan>,
-    /// What stays although its subject is gone, each as a sentence goes on from the name of the repository.
+    /// What stays although its subject is gone. Each entry continues a sentence that starts with the name of the
+    /// repository.
     pub kept: Vec<String>,
 }
 
-/// Tells of manifests that a policy of the target forbids pulling.
+/// Returns information about manifests that a policy of the target forbids pulling.
 #[async_trait]
 pub trait Disclose: Send + Sync {
-    /// What the tag or digest means. `None`: this account does not get to know.
+    /// Returns what the tag or digest means. `None` if this account may not know.
     ///
     /// # Errors
-    /// No answer was to be had.
+    /// There was no answer.
     async fn disclose(&self, reference: &Reference) -> Result<Option<Disclosed>>;
 }
 
@@ -51,29 +52,30 @@ pub trait Disclose: Send + Sync {
 #[derive(Clone, Debug)]
 pub struct Disclosed {
     pub descriptor: Descriptor,
-    /// Of an index, the manifests that it names.
+    /// For an index, the manifests that it names.
     pub children: Vec<Digest>,
 }
 
-/// What is known of a repository.
+/// What is known about a repository.
 struct Repo<'a> {
     source: &'a dyn Source,
     withheld: &'a dyn Disclose,
     repository: &'a Repository,
     tags: HashMap<Tag, Descriptor>,
-    /// Tags of companions that may not be read. They mean manifests that a policy withholds, not any that can be read.
+    /// Tags of companions that may not be read. They mean manifests that a policy withholds, none that can be read.
     hidden: HashSet<Tag>,
     /// Everything that an image leads to.
     in_use: HashSet<Digest>,
-    /// Digests of all companions that came, whatever becomes of them.
+    /// Digests of all companions that were pushed, whatever happens to them.
     came: HashSet<Digest>,
 }
 
-/// Finds what can go of the companions that `came` into `repository` with images whose tags are gone, or are `leaving`. What is
-/// `wanted` stays, and so does what speaks of it. Of what may not be pulled there, `withheld` is asked.
+/// Finds which of the companions in `came` can be deleted: those that were pushed into `repository` with images whose
+/// tags are gone or `leaving`. What is `wanted` stays, and so does what refers to it. `withheld` is asked about what
+/// may not be pulled there.
 ///
 /// # Errors
-/// The registry does not say clearly what is there: then nothing can go.
+/// The registry does not say clearly what exists: then nothing can be deleted.
 pub async fn orphans(
     source: &dyn Source,
     withheld: &dyn Disclose,
@@ -90,7 +92,7 @@ pub async fn orphans(
     let mut open: Vec<&CompanionReceipt> =
         came.filter(|companion| seen.insert((companion.digest, companion.tag.clone()))).collect();
     loop {
-        // What speaks of another companion waits until that one was decided.
+        // A companion of another companion waits until that one is decided.
         let waits = |companion: &&CompanionReceipt| open.iter().any(|other| other.digest == companion.subject);
         let (later, now): (Vec<_>, Vec<_>) = open.iter().copied().partition(waits);
         if now.is_empty() {
@@ -122,7 +124,7 @@ pub async fn orphans(
 /// What a tag or digest means.
 enum Meaning {
     Known(Descriptor),
-    /// A policy forbids reading it, and it cannot be found out otherwise.
+    /// A policy forbids reading it, and it cannot be found out in another way.
     Withheld(Error),
 }
 
@@ -175,7 +177,7 @@ impl<'a> Repo<'a> {
         Ok(repo)
     }
 
-    /// Notes all manifests that `roots` lead to.
+    /// Records all manifests that `roots` lead to.
     async fn use_all(&mut self, mut open: Vec<Descriptor>) -> Result<()> {
         let mut seen = HashSet::new();
         while let Some(next) = open.pop() {
@@ -188,7 +190,7 @@ impl<'a> Repo<'a> {
         Ok(())
     }
 
-    /// What an index names.
+    /// Returns what an index names.
     async fn children(&self, index: Digest) -> Result<Vec<Descriptor>> {
         let name = self.repository.with_digest(index);
         let why = match self.source.manifest(&name, Need::Required).await {
@@ -219,7 +221,7 @@ impl<'a> Repo<'a> {
         }
     }
 
-    /// A companion whose subject is gone.
+    /// Decides about a companion whose subject is gone.
     async fn decide(&self, companion: &CompanionReceipt) -> Result<CompanionDecision> {
         let CompanionReceipt { digest, tag, .. } = companion;
         match tag {
@@ -232,7 +234,7 @@ impl<'a> Repo<'a> {
                 Some(found) if found.digest != *digest => {
                     let now = found.digest.short();
                     return Ok(CompanionDecision::Stays(format!(
-                        ":{tag} stays: it means {now} now, and gapferry brought {}",
+                        ":{tag} stays: it means {now} now, and gapferry pushed {}",
                         digest.short()
                     )));
                 }
@@ -240,7 +242,7 @@ impl<'a> Repo<'a> {
             },
             None => match self.meaning(&self.repository.with_digest(*digest)).await? {
                 None => return Ok(CompanionDecision::NotThere),
-                // It is there, and any tag that may not be read may mean it.
+                // It exists, and any tag that may not be read may mean it.
                 Some(Meaning::Withheld(_)) if !self.hidden.is_empty() => {
                     let text = "a policy of the project forbids reading it, and a tag that may mean it; an account that may read \
                                 artifacts there can prune it";
@@ -257,10 +259,10 @@ impl<'a> Repo<'a> {
             return stays("another tag means it");
         }
         if let Some(tag) = self.hidden.iter().find(|tag| tag.cosign_subject() == Some(*digest)) {
-            return stays(&format!("a policy of the project forbids reading {tag}, which speaks of it"));
+            return stays(&format!("a policy of the project forbids reading {tag}, which refers to it"));
         }
         if self.has_foreign_companions(digest).await? {
-            return stays("something that gapferry did not bring speaks of it");
+            return stays("something that gapferry did not push refers to it");
         }
         Ok(CompanionDecision::Goes)
     }
@@ -276,7 +278,7 @@ impl<'a> Repo<'a> {
         }
     }
 
-    /// The fallback lists that name nothing but what goes.
+    /// Returns the fallback lists that name only what is deleted.
     async fn lists(&self, gone: &HashSet<Digest>, found: &mut Orphans) -> Result<Vec<Orphan>> {
         let subjects: BTreeSet<Digest> = found.removable.iter().map(|orphan| orphan.subject).collect();
         let mut lists = Vec::new();
@@ -302,7 +304,7 @@ impl<'a> Repo<'a> {
                     subject,
                     what: "list of referrers".to_owned(),
                 }),
-                false => found.kept.push(format!(":{tag} stays: it lists what gapferry did not bring, too")),
+                false => found.kept.push(format!(":{tag} stays: it also lists entries that gapferry did not push")),
             }
         }
         Ok(lists)

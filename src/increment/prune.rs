@@ -1,4 +1,5 @@
-//! Tags of images that are not wanted any more. Only those that still mean what the parent had, and that nobody wants.
+//! Tags of images that are no longer wanted: only those that still mean what the parent had, and that nothing else
+//! needs.
 
 use std::collections::BTreeSet;
 
@@ -6,19 +7,19 @@ use crate::base::error::Result;
 use crate::content::{Lookup, Sink};
 use crate::oci::{Digest, Reference};
 
-/// A tag that could go.
+/// A tag that could be deleted.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PruneCandidate {
     pub tag: Reference,
     pub digest: Digest,
 }
 
-/// What becomes of a [`PruneCandidate`].
+/// What to do with a [`PruneCandidate`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decision {
-    /// It is to be deleted.
+    /// Delete it.
     Deleted,
-    /// It is not there.
+    /// It does not exist.
     Gone,
     /// Another image has this name now.
     Moved,
@@ -28,10 +29,10 @@ pub enum Decision {
     Wanted,
 }
 
-/// Decides what becomes of `candidate`; `wanted` are the names of the bundle's images.
+/// Decides about `candidate`; `wanted` are the names of the bundle's images.
 ///
 /// # Errors
-/// No clear answer from the target.
+/// The target gives no clear answer.
 pub async fn decide(sink: &dyn Sink, candidate: &PruneCandidate, wanted: &BTreeSet<Reference>) -> Result<Decision> {
     if wanted.contains(&candidate.tag) {
         return Ok(Decision::Wanted);

@@ -1,9 +1,10 @@
 //! An increment together with its target: a source that has everything the images need.
 //!
 //! # Threats
-//! Neither side is believed. What the bundle assumes is a question to the target, not an answer; a manifest that the target
-//! gives is proven by its digest, a blob when somebody reads it. Repositories that the bundle names are only asked if they are
-//! of the target's own registry. A target that has lost much, or is another one, is not asked for everything everywhere.
+//! Neither side is trusted. What the bundle assumes is a question to the target, not an answer. A manifest from the
+//! target is proven by its digest, a blob when it is read. Repositories that the bundle names are asked only if they
+//! belong to the target's own registry. A target that has lost much, or is the wrong one, is not asked for everything
+//! everywhere.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -18,17 +19,18 @@ use crate::content::{Body, Files, Need, ReferrerList, Sink, Source, TagList};
 use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository};
 use crate::pipeline::plan::Targets;
 
-/// So many things are looked for in every repository of the target and found in none; then the rest is missing unless it is where
-/// it is needed: something is wrong there, and thousands of things in thousands of repositories would be millions of questions.
+/// After this many objects were looked for in every repository of the target and found in none, the rest counts as
+/// missing unless it is where it is needed: something is wrong there, and thousands of objects in thousands of
+/// repositories would mean millions of questions.
 const MOST_NOWHERE: usize = 20;
 
-/// A repair that was given along with the bundle.
+/// A repair that was given with the bundle.
 pub struct RepairSource<'a> {
     pub source: &'a dyn Source,
     pub holds: HashSet<Digest>,
 }
 
-/// See the module documentation. What is not assumed comes from the bundle.
+/// See the module documentation. Content that is not assumed comes from the bundle.
 pub struct TargetBackedSource<'a> {
     bundle: &'a dyn Source,
     repair: Option<RepairSource<'a>>,
@@ -46,17 +48,17 @@ pub struct TargetBackedSource<'a> {
 #[derive(Default)]
 struct Found {
     manifests: HashSet<Digest>,
-    /// Where what is below a manifest is needed, and so most likely is.
+    /// Where the descendants of a manifest are needed, and so probably are.
     needed: HashMap<Digest, Vec<Repository>>,
     /// What was looked for everywhere.
     nowhere: HashSet<Digest>,
-    /// Manifests that are there and can be read nowhere, because a policy of the target forbids it.
+    /// Manifests that exist and can be read nowhere, because a policy of the target forbids it.
     withheld: HashMap<Digest, Withheld>,
     /// A repository of the target that has the blob.
     blobs: HashMap<Digest, Repository>,
 }
 
-/// A manifest that the target has and does not give.
+/// A manifest that the target has and withholds.
 struct Withheld {
     /// The refusal of the last repository that was asked.
     why: Error,
@@ -69,19 +71,19 @@ struct Place<'a> {
     repository: Repository,
 }
 
-/// What came of asking for everything that is assumed.
+/// The result of asking for everything that is assumed.
 #[derive(Debug, Default)]
 pub struct AssumedProof {
     /// Where each blob is; it can be mounted from there.
     pub places: HashMap<Digest, Repository>,
-    /// What is nowhere, in the bundle's order.
+    /// What exists nowhere, in the bundle's order.
     pub missing: Vec<Assumed>,
-    /// What is there and cannot be read, because a policy of the target forbids pulling it, in the bundle's order.
+    /// What exists and cannot be read, because a policy of the target forbids pulling it, in the bundle's order.
     pub withheld: Vec<Assumed>,
 }
 
 impl<'a> TargetBackedSource<'a> {
-    /// `targets` are those of the lock's images; of repositories that are `closed` nothing is asked.
+    /// `targets` are those of the lock's images. Repositories in `closed` are not asked.
     pub fn new(
         bundle: &'a dyn Source,
         json: &'a BundleJson,
@@ -106,16 +108,17 @@ impl<'a> TargetBackedSource<'a> {
         TargetBackedSource { bundle, repair: None, target, assumed, list, names, all, found: Mutex::default() }
     }
 
-    /// What `repair` holds need not be at the target.
+    /// What `repair` contains need not be at the target.
     pub fn with_repair(self, repair: Option<RepairSource<'a>>) -> TargetBackedSource<'a> {
         TargetBackedSource { repair, ..self }
     }
 
     /// Finds everything that is assumed, at the target or in the repair. Call it after all manifests of the images were
-    /// requested, as far as they are there. Where much is missing, what is there may be called missing, never the other way round.
+    /// requested, as far as they exist. If much is missing, something that exists may be reported missing, never the
+    /// other way round.
     ///
     /// # Errors
-    /// Any question without a clear answer.
+    /// A question without a clear answer.
     pub async fn find_all(&self, sink: &dyn Sink, jobs: usize, events: &Events) -> Result<AssumedProof> {
         events.report(Event::Phase { phase: Phase::Inventory, items: self.list.len() as u64, bytes: 0 });
         let missing: Vec<Option<Assumed>> = stream::iter(self.list)
@@ -145,7 +148,7 @@ impl<'a> TargetBackedSource<'a> {
         self.found.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Those where it is needed, then all others; those alone once too much was nowhere.
+    /// Returns the repositories where it is needed, then all others; only the former once too much was found nowhere.
     fn places(&self, digest: &Digest, first: &[Repository]) -> Vec<Repository> {
         let found = self.found();
         let mut places = first.to_vec();
@@ -159,7 +162,7 @@ impl<'a> TargetBackedSource<'a> {
         places
     }
 
-    /// Whether the manifest is there; what the images were followed by need not be read twice.
+    /// Whether the manifest exists. One that was read to follow the images need not be read twice.
     async fn find_manifest(&self, digest: &Digest) -> Result<bool> {
         if self.found().manifests.contains(digest) {
             return Ok(true);
@@ -179,7 +182,7 @@ impl<'a> TargetBackedSource<'a> {
                     return Ok(Some(manifest));
                 }
                 Ok(None) => {}
-                // It is there. Another project may give its bytes.
+                // It exists. Another project may deliver its bytes.
                 Err(why) if why.reason() == Some(&Reason::PullPolicy) => {
                     let mut at = withheld.map(|withheld| withheld.at).unwrap_or_default();
                     at.insert(repository);
@@ -206,7 +209,7 @@ impl<'a> TargetBackedSource<'a> {
         Ok(false)
     }
 
-    /// Where a blob of `repository` is read. `None`: the target should have it, and it was not found there.
+    /// Returns where a blob of `repository` is read. `None` if the target should have it, and it was not found there.
     fn place_of(&self, repository: &Repository, blob: &Digest) -> Option<Place<'a>> {
         let place = |source| Some(Place { source, repository: repository.clone() });
         if !self.assumed.contains_key(blob) {
@@ -219,7 +222,7 @@ impl<'a> TargetBackedSource<'a> {
         Some(Place { source: self.target, repository })
     }
 
-    /// What is below `manifest` is needed in `repositories`.
+    /// Records that the descendants of `manifest` are needed in `repositories`.
     fn note_needed(&self, manifest: &Manifest, repositories: &[Repository]) {
         let mut found = self.found();
         for child in manifest.children() {
@@ -244,8 +247,8 @@ impl<'a> TargetBackedSource<'a> {
         read.map_or_else(|| self.refusal(&digest, names).map_or(Ok(None), Err), |manifest| Ok(Some(manifest)))
     }
 
-    /// Why a manifest that is there cannot be read. [`Kind::Refused`]: it is in all repositories of `names`, so those who need it
-    /// there need not put it. [`Kind::Lacking`]: it is elsewhere, so they do.
+    /// Returns why an existing manifest cannot be read. [`Kind::Refused`]: it exists in all repositories of `names`, so
+    /// it need not be put there. [`Kind::Lacking`]: it exists elsewhere, so it must be.
     fn refusal(&self, digest: &Digest, names: &[Repository]) -> Option<Error> {
         let found = self.found();
         let Withheld { why, at } = found.withheld.get(digest)?;
@@ -253,7 +256,7 @@ impl<'a> TargetBackedSource<'a> {
             return Some(why.clone());
         }
         let text =
-            format!("the bundle leaves manifest {digest} to the target, which has it in another repository only");
+            format!("the bundle leaves manifest {digest} to the target, which has it only in another repository");
         Some(Error::new(Kind::Lacking, text).because(why.clone()))
     }
 }
@@ -314,7 +317,7 @@ mod tests {
 
     const CONTENT: &[u8] = b"a layer";
 
-    /// A target with a mirror before it that alters what it serves.
+    /// A target behind a mirror that alters what it serves.
     #[derive(Default)]
     struct Target {
         leaves_mirror_out: AtomicBool,

@@ -73,7 +73,7 @@ pub mod bare_sha256 {
     pub fn serialize<S: Serializer>(digest: &Digest, serializer: S) -> Result<S::Ok, S::Error> {
         match digest.algorithm() {
             Algorithm::Sha256 => serializer.serialize_str(&digest.hex()),
-            Algorithm::Sha512 => Err(serde::ser::Error::custom(format!("{digest} is no sha256"))),
+            Algorithm::Sha512 => Err(serde::ser::Error::custom(format!("{digest} is not a sha256 digest"))),
         }
     }
 

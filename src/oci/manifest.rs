@@ -53,7 +53,7 @@ pub enum ManifestError {
     TooLarge(u64),
     #[error("wrong digest: expected {expected}, the bytes have {found}")]
     Digest { expected: Digest, found: Digest },
-    #[error("it is not a manifest: {reason}; it begins {start:?}")]
+    #[error("it is not a manifest: {reason}; it starts with {start:?}")]
     Malformed { reason: String, start: String },
     #[error("it is a Docker schema 1 manifest, which stores no layer digests that could be carried unchanged")]
     Schema1,
@@ -61,11 +61,11 @@ pub enum ManifestError {
     MediaType(String),
     #[error("served as {header:?}, but the manifest itself says {body:?}")]
     MediaTypeConflict { header: String, body: String },
-    #[error("it is {0} at once, and programs differ in which of them they take: it is not carried")]
+    #[error("it is {0} at once, and programs disagree on which it is, so it is not carried")]
     Ambiguous(&'static str),
     #[error("it names {0} layers or manifests; the limit is {MOST_CHILDREN}: leave the image out")]
     TooManyChildren(usize),
-    #[error("the {what} that begins {start:?} has {length} bytes; the limit is {most}: leave the image out")]
+    #[error("the {what} that starts with {start:?} has {length} bytes; the limit is {most}: leave the image out")]
     TooLong { what: &'static str, length: usize, most: usize, start: String },
     #[error(
         "the manifests of this run name too many layers; the limit is 250,000, or 15 per manifest if that is more: leave the \

@@ -21,7 +21,7 @@ pub fn read<'de, A: MapAccess<'de>>(
     while let Some(key) = map.next_key_seed(Key(known))? {
         match key.and_then(|at| Some((at, seen.get_mut(at)?, known.get(at)?))) {
             None => drop(map.next_value::<IgnoredAny>()?),
-            Some((_, true, name)) => return Err(A::Error::custom(format!("the key {name:?} is there twice"))),
+            Some((_, true, name)) => return Err(A::Error::custom(format!("the key {name:?} occurs twice"))),
             Some((at, seen, _)) => {
                 *seen = true;
                 field(at, &mut map)?;
@@ -64,7 +64,7 @@ impl Visitor<'_> for Key {
         }
         match self.0.iter().find(|known| is_folded(key, known)) {
             Some(known) => Err(E::custom(format!(
-                "the key {key:?} differs from {known:?} only in case: some programs take one for the other, others do not"
+                "the key {key:?} differs from {known:?} only in case: some programs treat them as equal, others do not"
             ))),
             None => Ok(None),
         }

@@ -193,7 +193,7 @@ impl FromStr for Tag {
             && text.bytes().next().is_some_and(word)
             && text.bytes().all(|c| word(c) || matches!(c, b'.' | b'-'));
         if !valid {
-            let reason = "a tag is at most 128 letters, digits, `_`, `.`, `-`, and starts with none of `.` and `-`";
+            let reason = "a tag has at most 128 letters, digits, `_`, `.`, `-`, and does not start with `.` or `-`";
             return Err(error(text, reason));
         }
         Ok(Tag(text.to_owned()))
@@ -313,7 +313,7 @@ fn check_registry(registry: &str) -> Result<(), String> {
         return Err(format!("{} is not a registry host", quoted(registry)));
     }
     if port.is_some_and(|port| port.parse::<u16>().is_err() || port.starts_with('+')) {
-        return Err(format!("{} has no valid port", quoted(registry)));
+        return Err(format!("{} has an invalid port", quoted(registry)));
     }
     Ok(())
 }

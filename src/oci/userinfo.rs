@@ -2,7 +2,7 @@
 
 /// The advice for people who do that.
 pub const NO_PASSWORD_HERE: &str =
-    "a name holds no password; give it with --creds, in an --authfile, or by `gapferry login`";
+    "a name must not contain a password; give it with --creds, in an --authfile, or by `gapferry login`";
 
 /// `text` with the password of `user:password@host` replaced by `***`; `None` if there is no password.
 pub fn without_password(text: &str) -> Option<String> {

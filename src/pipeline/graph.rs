@@ -1,7 +1,7 @@
-//! The graph of an export, import or migration: images, and all the content below them.
+//! The graph of an export, import or migration: the images, and all content below them.
 //!
-//! An [`Image`] is a lock entry with its manifests and blobs; a [`Graph`] is all of them. A pure value: it is made by the
-//! walk and read by the plan, and it can be printed and tested without either.
+//! An [`Image`] is a lock entry with its manifests and blobs; a [`Graph`] is all of them. It is a pure value: the walk
+//! creates it, the plan reads it, and it can be printed and tested without either.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
@@ -13,19 +13,19 @@ use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository};
 use crate::pipeline::companion::Kind;
 use crate::pipeline::lock::{Attached, LockedImage};
 
-/// One image, complete.
+/// One complete image.
 #[derive(Clone, Debug)]
 pub struct Image {
     pub locked: LockedImage,
-    /// Every manifest that is carried, children before those that point to them; the image's own manifest stands before
-    /// the attached ones, each of which stands after its subject. In an increment, those are missing that the target has and
-    /// withholds by a policy, with what is below them.
+    /// Every carried manifest, children before their parents. The image's own manifest comes before the attached ones,
+    /// and each of those after its subject. In an increment, manifests that the target has and withholds because of a
+    /// policy are missing, with everything below them.
     pub manifests: Vec<Manifest>,
-    /// Every blob that is carried, once, by first use; configs stand before the layers of the same manifest.
+    /// Every carried blob once, in order of first use. Configs come before the layers of the same manifest.
     pub blobs: Vec<Descriptor>,
 }
 
-/// A manifest that speaks of something that is no part of its image. Wherever it is pushed, it becomes a referrer of that.
+/// A manifest whose subject is not part of its image. Wherever it is pushed, it becomes a referrer of that subject.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ForeignSubject {
     pub manifest: Digest,
@@ -33,18 +33,18 @@ pub struct ForeignSubject {
 }
 
 impl Image {
-    /// The manifest that takes the tag; `None`: the target has it and does not give it.
+    /// Returns the manifest that gets the tag. `None` if the target has it and withholds it.
     pub fn root(&self) -> Option<&Manifest> {
         self.manifests.iter().find(|manifest| manifest.digest() == self.locked.digest)
     }
 
-    /// Manifests that speak of something that is no part of the image.
+    /// Returns the manifests whose subject is not part of the image.
     pub fn foreign_subjects(&self) -> Vec<ForeignSubject> {
         let named = |one: &Manifest| Some(ForeignSubject { manifest: one.digest(), subject: one.subject()?.digest });
         let mut named: Vec<ForeignSubject> = self.manifests.iter().filter_map(named).collect();
         if !named.is_empty() {
             let absent = self.locked.absent.iter().map(|absent| absent.digest);
-            // A part of the image may be left to a target that has it and does not give it.
+            // A part of the image may be left to a target that has and withholds it.
             let children = self.manifests.iter().flat_map(Manifest::children).map(|child| child.descriptor.digest);
             let own = self.manifests.iter().map(Manifest::digest).chain(absent).chain(children);
             let own: HashSet<Digest> = own.chain([self.locked.digest]).collect();
@@ -53,17 +53,17 @@ impl Image {
         named
     }
 
-    /// Bytes of all distinct content.
+    /// Size of all distinct content in bytes.
     pub fn total_size(&self) -> u64 {
         sum_distinct(self.content())
     }
 
-    /// Whether the target has more of it than was read: manifests that it does not give.
+    /// Whether the target has more of it than was read: manifests that it withholds.
     pub fn is_partial(&self) -> bool {
         self.total_size() != self.locked.total_size
     }
 
-    /// The manifests that are carried of `root` and what it leads to.
+    /// Returns the carried manifests of `root` and everything below it.
     pub fn below(&self, root: Digest) -> Vec<&Manifest> {
         let (mut open, mut seen, mut below) = (vec![root], HashSet::new(), Vec::new());
         while let Some(digest) = open.pop().filter(|_| seen.len() <= self.manifests.len()) {
@@ -76,14 +76,14 @@ impl Image {
         below
     }
 
-    /// Takes out the companions that are `gone`, those that speak of them, and what nothing else needs. The lock entry then says
-    /// that more may be attached than it names.
+    /// Removes the companions in `gone`, those whose subject is one of them, and everything that nothing else needs.
+    /// The lock entry then says that more companions may exist than it names.
     pub fn leave_out_companions(&mut self, gone: &HashSet<Digest>) {
         let Some(attached) = self.locked.attached.take() else { return };
         let digests = |manifests: Vec<&Manifest>| manifests.into_iter().map(Manifest::digest).collect::<Vec<_>>();
         let mut carried: HashSet<Digest> = digests(self.below(self.locked.digest)).into_iter().collect();
         let mut kept: HashSet<Digest> = HashSet::new();
-        // A companion may speak of another one.
+        // The subject of a companion may be another companion.
         loop {
             let is_next = |one: &&Attached| carried.contains(&one.subject) && !gone.contains(&one.digest);
             let next: Vec<Digest> = attached.iter().filter(is_next).map(|one| one.digest).collect();
@@ -113,19 +113,19 @@ impl Image {
 #[derive(Clone, Debug, Default)]
 pub struct Graph {
     pub images: Vec<Image>,
-    /// What speaks of indexes of which only some platforms are carried, in the order of the images.
+    /// Referrers of indexes of which only some platforms are carried, in the order of the images.
     pub left_behind: Vec<LeftBehind>,
     pub written: ReferencePositions,
 }
 
-/// What speaks of a whole index that is not carried as it is, and therefore stays behind.
+/// Artifacts that refer to a whole index which is not carried unchanged, and that are therefore left behind.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct LeftBehind {
     pub reference: Reference,
-    /// Signatures, attestations and others of the index, by their kind.
+    /// Signatures, attestations and others of the index, by kind.
     pub attached: BTreeMap<Kind, usize>,
-    /// Attestations of the platform that is carried, as children of the index (BuildKit's).
+    /// Attestations of the carried platform that are children of the index, as BuildKit writes them.
     pub inside_index: usize,
 }
 
@@ -144,7 +144,7 @@ pub struct PlacedBlob {
 }
 
 impl LeftBehind {
-    /// Nothing yet.
+    /// An empty entry.
     pub fn of(reference: Reference) -> LeftBehind {
         LeftBehind { reference, attached: BTreeMap::new(), inside_index: 0 }
     }
@@ -169,31 +169,31 @@ impl fmt::Display for LeftBehind {
 }
 
 impl Graph {
-    /// As [`ReferencePositions::shown`].
+    /// As in [`ReferencePositions::shown`].
     pub fn shown(&self, reference: &Reference) -> String {
         self.written.shown(reference)
     }
 
-    /// Every manifest once, by first use.
+    /// Every manifest once, in order of first use.
     pub fn manifests(&self) -> Vec<Manifest> {
         let mut seen = HashSet::new();
         let all = self.images.iter().flat_map(|image| &image.manifests);
         all.filter(|manifest| seen.insert(manifest.digest())).cloned().collect()
     }
 
-    /// Every blob once, by first use.
+    /// Every blob once, in order of first use.
     pub fn blobs(&self) -> Vec<Descriptor> {
         let mut seen = HashSet::new();
         let all = self.images.iter().flat_map(|image| &image.blobs);
         all.filter(|blob| seen.insert(blob.digest)).cloned().collect()
     }
 
-    /// Bytes of all distinct content.
+    /// Size of all distinct content in bytes.
     pub fn total_size(&self) -> u64 {
         sum_distinct(self.images.iter().flat_map(Image::content))
     }
 
-    /// Bytes it would take if every image carried its own copy.
+    /// Size in bytes if every image had its own copy.
     pub fn unshared_size(&self) -> u64 {
         self.images.iter().map(Image::total_size).fold(0, u64::saturating_add)
     }

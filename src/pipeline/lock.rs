@@ -1,7 +1,7 @@
-//! The lock: what each reference of an allowlist meant, once.
+//! The lock: what each reference of an allowlist meant at one time.
 //!
-//! It travels inside the bundle and, with `--lock FILE`, beside it; exporting `--locked FILE` makes the same bundle
-//! again, byte for byte. A value with serde views; reading and writing the file is its caller's business.
+//! It travels inside the bundle and, with `--lock FILE`, next to it. Exporting `--locked FILE` produces the same bundle
+//! again, byte for byte. It is a value with serde views; the caller reads and writes the file.
 
 mod lines;
 
@@ -15,7 +15,7 @@ use crate::base::error::{Error, Kind, Reason, Result};
 use crate::oci::{COSIGN_SUFFIXES, Descriptor, Digest, Platform, Reference, Repository, Tag};
 pub use lines::written;
 
-/// The largest lock that is read, in bytes: room for some ten thousand images.
+/// Maximum size of a lock in bytes: space for about ten thousand images.
 pub const MAX_LOCK: u64 = 64 * 1024 * 1024;
 
 /// Every image of one export, in the order of the allowlist.
@@ -23,32 +23,32 @@ pub const MAX_LOCK: u64 = 64 * 1024 * 1024;
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Lock {
     pub version: u32,
-    /// When the references were resolved, whole seconds UTC; also the time stamp of everything in the bundle.
+    /// When the references were resolved, in whole seconds UTC. Also the timestamp of everything in the bundle.
     pub created: Timestamp,
-    /// The platform that `manifest.json` names of an index with several; `None`: linux/amd64.
+    /// The platform of an index that `manifest.json` names. `None` means linux/amd64.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub load_platform: Option<Platform>,
     pub images: Vec<LockedImage>,
-    /// What was asked for and is not among `images`; in the order of the allowlist, as far as it is known.
+    /// Images that were requested and are not in `images`, in the order of the allowlist as far as it is known.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub missing: Vec<MissingImage>,
 }
 
-/// An image that was asked for and could not be had, in an export that went on without it.
+/// An image that was requested and could not be fetched, in an export that continued without it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct MissingImage {
-    /// As in [`LockedImage`]; a repository alone, where its tags could not be listed, or not all of them.
+    /// As in [`LockedImage`]. A repository without tag if its tags could not be listed, or not all of them.
     pub reference: Reference,
-    /// What the allowlist wants it to be called at the target.
+    /// The name for it at the target, from the allowlist.
     #[serde(rename = "as", default, skip_serializing_if = "Option::is_none")]
     pub rename: Option<Rename>,
-    /// Why it could not be had.
+    /// Why it could not be fetched.
     pub reason: MissingReason,
 }
 
 impl MissingImage {
-    /// Whether `reference` is this image, or one of the repository whose tags are unknown.
+    /// Whether `reference` is this image, or an image of the repository whose tags are unknown.
     pub fn covers(&self, reference: &Reference) -> bool {
         let Reference { repository, tag, digest } = &self.reference;
         let same = tag == &reference.tag && (tag.is_some() || digest == &reference.digest);
@@ -68,24 +68,24 @@ impl std::fmt::Display for MissingImage {
 pub enum MissingReason {
     /// The registry does not have it, or something that it needs.
     NotFound,
-    /// The registry does not give it to this account.
+    /// The registry denies it to this account.
     Denied,
-    /// It has none of the platforms that were asked for.
+    /// It has none of the requested platforms.
     PlatformMissing,
-    /// Its bytes are not what they should be, or are no manifest.
+    /// Its bytes differ from its digest, or are not a manifest.
     Damaged,
-    /// It is of a kind, or was asked for in a way, that cannot be carried.
+    /// It cannot be carried because of its kind, or because of the way it was requested.
     Unsupported,
-    /// The registry asked to be left alone for longer than was allowed.
+    /// The registry asked for a longer pause than was allowed.
     RateLimited,
-    /// The registry could not be reached, or did not answer as one.
+    /// The registry could not be reached, or its answers were not those of a registry.
     Unreachable,
-    /// The reference is a repository whose list of tags may be short: its other images may exist.
+    /// The reference is a repository whose list of tags may be incomplete: it may have more images.
     TagsIncomplete,
 }
 
 impl MissingReason {
-    /// `None`: the failure says nothing of the image, such as a full disk.
+    /// `None` if the failure says nothing about the image, such as a full disk.
     pub fn of(error: &Error) -> Option<MissingReason> {
         match error.kind() {
             _ if error.reason() == Some(&Reason::PlatformMissing) => Some(MissingReason::PlatformMissing),
@@ -111,42 +111,42 @@ impl std::fmt::Display for MissingReason {
             MissingReason::Unsupported => "unsupported",
             MissingReason::RateLimited => "rate-limited",
             MissingReason::Unreachable => "unreachable",
-            MissingReason::TagsIncomplete => "list of tags may be short",
+            MissingReason::TagsIncomplete => "list of tags may be incomplete",
         })
     }
 }
 
-/// One image: what was asked for, and what it is.
+/// One image: what was requested, and what it is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct LockedImage {
     /// The normalized reference, with a tag, a digest or both.
     pub reference: Reference,
-    /// The name it is to have at the target, below the target's prefix: `as=` of the allowlist.
+    /// Its name at the target, below the target's prefix: `as=` in the allowlist.
     #[serde(rename = "as", default, skip_serializing_if = "Option::is_none")]
     pub rename: Option<Rename>,
     /// Its registry. Reports say which mirror was used; the lock does not, so that equal content has equal locks.
     pub source: String,
-    /// Digest of the manifest that is carried: the registry's own, unless `selection` says otherwise.
+    /// Digest of the carried manifest: the registry's own, unless `selection` says otherwise.
     pub digest: Digest,
     pub media_type: String,
-    /// Bytes of that manifest.
+    /// Size of that manifest in bytes.
     pub size: u64,
-    /// Bytes of all distinct content below it that is carried, itself and `attached` included.
+    /// Size in bytes of all distinct carried content below it, including itself and `attached`.
     pub total_size: u64,
-    /// The platforms carried; empty for artifacts that name none.
+    /// The carried platforms. Empty for artifacts that name none.
     #[serde(default)]
     pub platforms: Vec<Platform>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub selection: Option<Selection>,
-    /// Content that the image points to and that is not carried, on purpose.
+    /// Content that the image refers to and that is left out on purpose.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub absent: Vec<Absent>,
-    /// Signatures, attestations, SBOMs and other manifests that travel with the image. `None`: nobody looked for any, or an
-    /// older version, which wrote no empty list, found none.
+    /// Signatures, attestations, SBOMs and other manifests that are carried with the image. `None` if none were looked
+    /// for, or if an older version, which wrote no empty list, found none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attached: Option<Vec<Attached>>,
-    /// The registry did not say all that may be attached: `attached` is what was found all the same.
+    /// Whether more companions may exist, because the registry did not answer completely. `attached` is what was found.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub attached_unknown: bool,
 }
@@ -156,12 +156,12 @@ impl LockedImage {
         Descriptor::new(&self.media_type, self.digest, self.size)
     }
 
-    /// What travels with it, looked for or not.
+    /// Returns its companions; empty if none were looked for.
     pub fn companions(&self) -> &[Attached] {
         self.attached.as_deref().unwrap_or_default()
     }
 
-    /// Why its companions cannot have their tags, or nothing: a tag means one manifest.
+    /// Returns why its companions cannot have their tags, if so: a tag means one manifest.
     pub fn doubled_tag(&self) -> Option<String> {
         let mut known = HashMap::new();
         let mut tagged = self.companions().iter().filter_map(|own| Some((own.tag.as_ref()?, own.digest)));
@@ -171,14 +171,14 @@ impl LockedImage {
         })
     }
 
-    /// The tags that attached manifests have beside it in `repository`, and what they mean.
+    /// Returns the tags in `repository` that attached manifests have next to it, and what they mean.
     pub fn companion_tags(&self, repository: &Repository) -> impl Iterator<Item = (Reference, Digest)> {
         let tagged = self.companions().iter().filter_map(|attached| Some((attached.tag.clone()?, attached.digest)));
         tagged.map(|(tag, digest)| (repository.with_tag(tag), digest))
     }
 
-    /// The manifests that are lists of signatures, to which others may add: those of its companions, and its own where it has the
-    /// tag of such a list.
+    /// Returns the manifests that are lists of signatures, to which others may add: those of its companions, and its
+    /// own if it has the tag of such a list.
     pub fn signature_lists(&self) -> impl Iterator<Item = Digest> {
         let is_list = |tag: Option<&Tag>| tag.is_some_and(Tag::is_list);
         let own =
@@ -187,19 +187,19 @@ impl LockedImage {
         companions.chain(own.then_some(self.digest))
     }
 
-    /// Why `manifest`, which belongs to the image, must not name `subject`, which does not; `None` if it may. It would become a
-    /// referrer of an image that the operator did not choose. The image itself may be an artifact. It may also be a list of
-    /// referrers, if it has the tag of such a list or is named by its digest alone.
-    pub fn subject_fault(&self, manifest: Digest, subject: Digest) -> Option<String> {
+    /// Returns why `manifest`, which belongs to the image, must not have the subject `subject`, which does not; `None`
+    /// if it may. It would become a referrer of an image that the operator did not choose. The image itself may be an
+    /// artifact. It may also be a list of referrers, if it has the tag of such a list or is named by its digest alone.
+    pub fn subject_problem(&self, manifest: Digest, subject: Digest) -> Option<String> {
         let may_be_list = self.reference.tag.as_ref().is_none_or(|tag| *tag == Tag::referrers(&subject));
         if manifest == self.digest || may_be_list {
             return None;
         }
-        let text = format!("its manifest {manifest} names the subject {subject}, which is no manifest of this image");
+        let text = format!("its manifest {manifest} has the subject {subject}, which is not a manifest of this image");
         Some(text)
     }
 
-    /// The name it has in a bundle: `repository:tag`, else `repository@digest`.
+    /// Returns its name in a bundle: `repository:tag`, else `repository@digest`.
     pub fn name(&self) -> String {
         let Reference { repository, tag, .. } = &self.reference;
         match tag {
@@ -218,7 +218,7 @@ pub struct Rename {
 }
 
 impl Rename {
-    /// For an image with this reference: a new name without a tag keeps the tag of what it renames.
+    /// Applies it to an image with this reference: a new name without a tag keeps the tag of the image.
     pub fn of(self, reference: &Reference) -> Rename {
         let tag = self.tag.or_else(|| reference.tag.clone());
         Rename { tag, ..self }
@@ -228,7 +228,7 @@ impl Rename {
 impl TryFrom<String> for Rename {
     type Error = crate::oci::ReferenceError;
 
-    /// Read as a reference below a host: `base/nginx:1.27`.
+    /// Parsed like a reference below a host: `base/nginx:1.27`.
     fn try_from(text: String) -> Result<Rename, Self::Error> {
         let fix = |mut e: crate::oci::ReferenceError| {
             e.text.clone_from(&text);
@@ -256,27 +256,27 @@ impl std::fmt::Display for Rename {
     }
 }
 
-/// That only some platforms of an index are carried, and how.
+/// States that only some platforms of an index are carried, and how.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Selection {
-    /// As asked for.
+    /// As requested.
     pub platforms: Vec<Platform>,
     pub index: IndexMode,
-    /// What the reference meant at the registry: old digest, where [`LockedImage::digest`] is the new one.
+    /// What the reference meant at the registry: the old digest; [`LockedImage::digest`] is the new one.
     pub original: Descriptor,
 }
 
-/// What becomes of an index of which only some platforms are carried.
+/// What is done with an index of which only some platforms are carried.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum IndexMode {
-    /// A smaller index with only the selected children is written; its digest is new.
+    /// A smaller index with only the selected children is written; it has a new digest.
     #[default]
     Trim,
     /// The index is kept byte for byte; children are missing on purpose.
     Sparse,
-    /// The one remaining manifest takes the tag.
+    /// The one remaining manifest gets the tag.
     Single,
 }
 
@@ -290,7 +290,7 @@ impl std::fmt::Display for IndexMode {
     }
 }
 
-/// Something left out on purpose.
+/// Content that is left out on purpose.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Absent {
@@ -304,22 +304,22 @@ pub struct Absent {
 pub enum AbsentReason {
     /// A child of a sparse index whose platform was not selected.
     PlatformNotSelected,
-    /// A layer that registries do not hold; its URLs stand in the manifest.
+    /// A layer that registries do not store; the manifest lists its URLs.
     ForeignLayer,
     /// A child of a sparse index that the registry does not have or denies.
     NotFound,
 }
 
-/// A manifest that travels with an image because it speaks of it.
+/// A manifest that is carried with an image because it refers to it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Attached {
     pub digest: Digest,
     pub media_type: String,
     pub size: u64,
-    /// What it speaks of: the image, one of its children, or another attached manifest.
+    /// Its subject: the image, one of its children, or another attached manifest.
     pub subject: Digest,
-    /// The tag it is found by (cosign's `sha256-….sig`); without one it is found as a referrer of `subject`.
+    /// The tag under which it is found (cosign's `sha256-….sig`). Without one, it is found as a referrer of `subject`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tag: Option<Tag>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -327,19 +327,19 @@ pub struct Attached {
 }
 
 impl Attached {
-    /// Why it is not a companion of its image, or nothing. `in_tree`: its subject is a manifest of the image or of an earlier
-    /// companion. `declared`: the subject that its own manifest names, which registries go by; without a tag, it can be found
-    /// by that alone.
+    /// Returns why it is not a companion of its image, if so. `in_tree` says that its subject is a manifest of the
+    /// image or of an earlier companion. `declared` is the subject in its own manifest, which is what registries use;
+    /// without a tag, nothing else finds it.
     ///
-    /// This keeps a lock from giving any manifest any tag.
+    /// This prevents a lock from giving any tag to any manifest.
     pub fn fault(&self, in_tree: bool, declared: Option<Digest>) -> Option<String> {
         let Attached { digest, subject, tag, .. } = self;
-        if let Some(fault) = self.tag_fault() {
+        if let Some(fault) = self.tag_problem() {
             return Some(fault);
         }
         if !in_tree {
             return Some(format!(
-                "its companion {digest} has the subject {subject}, which is no manifest of this image"
+                "its companion {digest} has the subject {subject}, which is not a manifest of this image"
             ));
         }
         if declared.map_or(tag.is_none(), |declared| declared != *subject) {
@@ -349,16 +349,16 @@ impl Attached {
         None
     }
 
-    /// Why it may not have its tag, or nothing: companions have cosign's tags of their subject. Any other could take the place of an
-    /// image, and a list of referrers is written by the registry, or entry by entry.
-    pub fn tag_fault(&self) -> Option<String> {
+    /// Returns why it may not have its tag, if so. Companions have cosign's tags of their subject. Any other tag could
+    /// replace an image, and a list of referrers is written by the registry, or entry by entry.
+    pub fn tag_problem(&self) -> Option<String> {
         let tag = self.tag.as_ref()?;
         let mut suffixes = COSIGN_SUFFIXES.iter();
         if suffixes.any(|suffix| Tag::cosign(&self.subject, suffix) == *tag) {
             return None;
         }
         let (digest, subject) = (self.digest, self.subject);
-        Some(format!("its companion {digest} has the tag {tag}, which is no tag for companions of {subject}"))
+        Some(format!("its companion {digest} has the tag {tag}, which cannot be the tag of a companion of {subject}"))
     }
 
     pub fn descriptor(&self) -> Descriptor {
@@ -378,17 +378,17 @@ impl Document for Lock {
 }
 
 impl Lock {
-    /// Reads a lock; `name` stands for the file in errors.
+    /// Parses a lock; `name` is the file in errors.
     ///
     /// # Errors
-    /// As [`Document::read`], or a companion has another image's tag (`Input`).
+    /// As for [`Document::read`], or a companion has another image's tag (`Input`).
     pub fn parse(bytes: &[u8], name: &str) -> Result<Lock> {
         let mut lock = Lock::read(bytes, name)?;
         for selection in lock.images.iter_mut().filter_map(|image| image.selection.as_mut()) {
             selection.original = selection.original.bare();
         }
         for image in &lock.images {
-            let fault = image.companions().iter().find_map(Attached::tag_fault);
+            let fault = image.companions().iter().find_map(Attached::tag_problem);
             if let Some(fault) = fault.or_else(|| image.doubled_tag()) {
                 let image = written(bytes, name).shown(&image.reference);
                 return Err(Error::input(format!("reading the lock {name}: {image}: {fault}")));
@@ -397,7 +397,7 @@ impl Lock {
         Ok(lock)
     }
 
-    /// The time of everything in a bundle of it, in seconds since 1970.
+    /// The timestamp of everything in a bundle of this lock, in seconds since 1970.
     pub fn mtime(&self) -> u64 {
         u64::try_from(self.created.as_second()).unwrap_or_default()
     }

@@ -1,21 +1,22 @@
 //! The stages between a source and a sink: from an allowlist to references, complete images, a plan, and the transfer.
 //!
-//! Every stage is a function from values to values. Stages hold a [`Source`](crate::content::Source) and a
-//! [`Sink`](crate::content::Sink) and never name a concrete transport; bundles are for the rooms above.
+//! Every stage is a function from values to values. Stages use a [`Source`](crate::content::Source) and a
+//! [`Sink`](crate::content::Sink) and never name a concrete transport. They know nothing of bundles, which belong to
+//! the modules above.
 //!
 //! ```text
 //! allowlist → resolve → walk, select → lock, graph → plan → transfer → receipt
 //! ```
 //!
-//! | stage | what it is for |
+//! | stage | purpose |
 //! |---|---|
 //! | [`allowlist`] | text, YAML and skopeo's YAML to rules that know their line |
 //! | [`resolve`], [`walk`], [`select`] | rules to references, references to complete images, platforms from an index |
-//! | [`companion`] | what accompanies an image: its kind, and lists of signatures that both sides have added to |
+//! | [`companion`] | kinds of companions, and lists of signatures that both sides have added to |
 //! | [`lock`], [`graph`] | what each reference meant; everything below it |
 //! | [`plan`], [`transfer`] | what has to move where; moving it |
-//! | [`naming`], [`harbor`], [`receipt`] | names at the target, what Harbor wants, what arrived |
-//! | [`prove`] | everything that a registry is said to have, read back over HTTP |
+//! | [`naming`], [`harbor`], [`receipt`] | names at the target, what Harbor needs, what arrived |
+//! | [`prove`] | everything that a registry should have, read back over HTTP |
 
 pub mod allowlist;
 pub mod companion;

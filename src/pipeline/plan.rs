@@ -1,6 +1,6 @@
 //! The plan: what has to move where, decided before anything moves.
 //!
-//! Pure but for [`take_inventory`] and [`Plan::proven`], which ask the target.
+//! Pure except for [`take_inventory`] and [`Plan::proven`], which ask the target.
 
 mod companions;
 mod inventory;
@@ -19,10 +19,10 @@ pub use companions::{CompanionAction, CompanionStep, decide};
 pub use inventory::{Before, Inventory, take_inventory, take_tags};
 pub use lists::{ListState, compare, lists, made_unnecessary};
 
-/// What helps an image whose manifest the target has and does not give.
+/// What to do about an image whose manifest the target has and withholds.
 pub const WITHHELD_REMEDY: &str = "import --missing FILE lists what `export --repair` has to bring";
 
-/// Where each image of a graph goes: the reference (tag or digest) it is to have at the target, in the graph's order.
+/// Where each image of a graph goes: its reference (tag or digest) at the target, in the order of the graph.
 pub type Targets = Vec<Reference>;
 
 /// What to do with a tag that means something else at the target.
@@ -39,12 +39,12 @@ pub enum OnExisting {
 pub struct Plan {
     /// One for each image of the graph, in its order.
     pub images: Vec<ImageStep>,
-    /// Blobs that some repository of the target lacks: those of the largest image first, so that images are complete one
-    /// after the other and what is left at the end is small.
+    /// Blobs that some repository of the target lacks. Those of the largest image come first, so that images are
+    /// completed one after the other and the rest at the end is small.
     pub blobs: Vec<BlobStep>,
 }
 
-/// What becomes of one image.
+/// What is done with one image.
 #[derive(Clone, Debug)]
 pub struct ImageStep {
     /// Where it is read.
@@ -52,19 +52,20 @@ pub struct ImageStep {
     pub to: Reference,
     pub tag: TagState,
     pub action: Action,
-    /// Digests of manifests that are there already.
+    /// Digests of manifests that exist already.
     pub present: HashSet<Digest>,
-    /// Digests of manifests that are there, and that a policy of the target forbids pulling; with its words.
+    /// Digests of manifests that exist and that a policy of the target forbids pulling, with the target's words.
     pub withheld: HashMap<Digest, String>,
-    /// The image's own manifest is at the target, which does not give it, and is not known to be what the tag means: whether the
-    /// image is there shows at the end.
+    /// Whether the target has the image's own manifest, withholds it, and it is unknown whether the tag means it. The
+    /// end of the push shows whether the image is there.
     pub is_unreadable: bool,
-    /// A blob of it is not there, so what the target says of its manifests and its tag is in doubt: distribution takes no manifest
-    /// without its blobs.
+    /// Whether a blob of it is missing, so that the target's statements about its manifests and tag are in doubt:
+    /// distribution accepts no manifest without its blobs.
     pub doubtful: bool,
-    /// The tags of its companions, and its own if it is one of a list; none where the image is left alone.
+    /// The tags of its companions, and its own if it is the tag of a list. Empty if the image is left alone.
     pub companions: Vec<CompanionStep>,
-    /// Digests of manifests and blobs that the target need not have, because a companion's tag means something else there.
+    /// Digests of manifests and blobs that the target need not have, because the tag of a companion means something
+    /// else there.
     pub not_needed: HashSet<Digest>,
 }
 
@@ -74,16 +75,16 @@ pub struct ImageStep {
 pub enum TagState {
     /// It does not exist yet.
     New,
-    /// It is this image already.
+    /// It already means this image.
     Same,
-    /// It is another image.
+    /// It means another image.
     Other(Digest),
-    /// It exists or may exist, and this account may not read what it means: perhaps this image.
+    /// It exists or may exist, and this account may not read what it means. It may be this image.
     Blocked,
 }
 
 impl TagState {
-    /// Of a tag that is to mean `wanted`, as it was found.
+    /// The state of a tag that should mean `wanted`, according to the inventory.
     fn of(inventory: &Inventory, tag: &Reference, wanted: &Digest) -> TagState {
         match inventory.tags.get(tag) {
             None if inventory.blocked.contains_key(tag) => TagState::Blocked,
@@ -92,7 +93,7 @@ impl TagState {
         }
     }
 
-    /// The same, as a look-up answered.
+    /// The same, according to a look-up.
     pub fn now(found: &Lookup, wanted: &Digest) -> TagState {
         match found {
             Lookup::Absent => TagState::New,
@@ -111,31 +112,31 @@ impl TagState {
 pub enum Action {
     /// Push what is missing.
     Push,
-    /// All of it is there, tag included.
+    /// Everything exists, including the tag.
     Nothing,
-    /// The tag means another image, and is to be left alone.
+    /// The tag means another image and should be left alone.
     Skip,
-    /// The tag means another image, or that of a companion something else, and that is an error.
+    /// The tag means another image, or the tag of a companion something else, and that is an error.
     Refuse,
     /// The tag means another image and is immutable.
     Immutable,
-    /// Something it needs has not arrived yet: blobs that have arrived are pushed, but no manifest.
+    /// Something that it needs has not arrived yet: blobs that have arrived are pushed, but no manifest.
     Wait,
 }
 
-/// A blob and the repositories of the target that lack it.
+/// A blob, and the repositories of the target that lack it.
 #[derive(Clone, Debug)]
 pub struct BlobStep {
     pub blob: Descriptor,
     /// Where it is read.
     pub from: Repository,
-    /// Repositories of the target that have it: it can be mounted from there.
+    /// Repositories of the target that have it, from which it can be mounted.
     pub present: Vec<Repository>,
     pub missing: Vec<Repository>,
 }
 
 impl Plan {
-    /// Of blobs alone, which go to a sink that has no repositories of its own.
+    /// A plan of blobs alone, for a sink that has no repositories.
     pub fn of_blobs(blobs: impl IntoIterator<Item = PlacedBlob>) -> Plan {
         let step = |PlacedBlob { blob, repository }: PlacedBlob| {
             let missing = vec![repository.clone()];
@@ -144,7 +145,7 @@ impl Plan {
         Plan { images: Vec::new(), blobs: blobs.into_iter().map(step).collect() }
     }
 
-    /// Decides what moves. `targets` runs parallel to `graph.images`.
+    /// Decides what moves. `targets` is parallel to `graph.images`.
     pub fn new(graph: &Graph, targets: &Targets, inventory: &Inventory, on_existing: OnExisting) -> Plan {
         let images: Vec<ImageStep> =
             graph.images.iter().zip(targets).map(|(image, to)| image_step(image, to, inventory, on_existing)).collect();
@@ -152,7 +153,8 @@ impl Plan {
         Plan { images, blobs }
     }
 
-    /// Removes the blobs that neither the source nor the target has; images that need one of them wait. Returns these blobs.
+    /// Removes the blobs that neither the source nor the target has; images that need one of them wait. Returns these
+    /// blobs.
     pub fn hold_back(&mut self, graph: &Graph, at_hand: impl Fn(&Digest) -> bool) -> BTreeSet<Digest> {
         let is_held = |step: &BlobStep| step.present.is_empty() && !at_hand(&step.blob.digest);
         let held: BTreeSet<Digest> =
@@ -167,13 +169,13 @@ impl Plan {
         held
     }
 
-    /// Bytes of blobs that have to cross to the target: each once.
+    /// Bytes of blobs that have to be transferred to the target, each counted once.
     pub fn new_bytes(&self) -> u64 {
         let absent = self.blobs.iter().filter(|step| step.present.is_empty());
         absent.map(|step| step.blob.size).fold(0, u64::saturating_add)
     }
 
-    /// Bytes of blobs that pushed images need and that need not cross: the target has them.
+    /// Bytes of blobs that pushed images need and that the target already has.
     pub fn present_bytes(&self, graph: &Graph) -> u64 {
         let new: HashSet<Digest> =
             self.blobs.iter().filter(|step| step.present.is_empty()).map(|step| step.blob.digest).collect();
@@ -184,7 +186,7 @@ impl Plan {
         present.filter(|blob| seen.insert(blob.digest)).map(|blob| blob.size).fold(0, u64::saturating_add)
     }
 
-    /// The same blob in another repository: bytes that are mounted, not moved.
+    /// Bytes that are mounted from another repository instead of transferred.
     pub fn mounted_bytes(&self) -> u64 {
         let mounts = |step: &BlobStep| step.missing.len() as u64 - u64::from(step.present.is_empty());
         self.blobs.iter().map(|step| step.blob.size.saturating_mul(mounts(step))).fold(0, u64::saturating_add)
@@ -192,22 +194,22 @@ impl Plan {
 }
 
 impl ImageStep {
-    /// The blobs that the target must have of this image.
+    /// Returns the blobs of this image that the target must have.
     pub fn blobs<'i>(&self, image: &'i Image) -> impl Iterator<Item = &'i Descriptor> {
         image.blobs.iter().filter(|blob| !self.not_needed.contains(&blob.digest))
     }
 
-    /// The manifests that the target must have of this image, under their digests at least.
+    /// Returns the manifests of this image that the target must have, at least under their digests.
     pub fn manifests<'i>(&self, image: &'i Image) -> impl Iterator<Item = &'i Manifest> {
         image.manifests.iter().filter(|manifest| !self.not_needed.contains(&manifest.digest()))
     }
 
-    /// The step for the image's own tag, where that is one of a list to which others may add.
+    /// Returns the step for the image's own tag, if that is the tag of a list that others may add to.
     pub fn own_list(&self) -> Option<&CompanionStep> {
         self.companions.iter().find(|step| step.tag == self.to)
     }
 
-    /// What its tag means before the push and not after it. Signatures that are joined are not replaced.
+    /// Returns what its tag means before the push and not after it. Joined signatures are not replaced.
     pub fn replaced(&self) -> Option<Digest> {
         match (self.tag, self.action) {
             (TagState::Other(digest), Action::Push) if self.own_list().is_none() => Some(digest),
@@ -215,7 +217,7 @@ impl ImageStep {
         }
     }
 
-    /// Why the image is refused.
+    /// Returns why the image is refused.
     pub fn refusal(&self) -> String {
         let reason = self.companions.iter().find_map(|companion| match &companion.action {
             CompanionAction::Refuse { reason } => Some(reason.clone()),
@@ -227,7 +229,7 @@ impl ImageStep {
             _ => None,
         });
         let of_tag = match self.tag {
-            TagState::Blocked => "the tag is there already, and a policy forbids reading what it means",
+            TagState::Blocked => "the tag already exists, and a policy forbids reading what it means",
             _ => "the tag already means another image",
         };
         reason.unwrap_or_else(|| of_tag.to_owned())
@@ -258,7 +260,7 @@ fn image_step(image: &Image, to: &Reference, inventory: &Inventory, on_existing:
         companions,
         not_needed,
     };
-    // A list that others may add to is not simply another image.
+    // A list that others may add to is not just another image.
     let is_list = lists::is_list(to);
     match (tag, on_existing) {
         (TagState::Other(_) | TagState::Blocked, OnExisting::Skip) if !is_list => {
@@ -292,8 +294,8 @@ fn image_step(image: &Image, to: &Reference, inventory: &Inventory, on_existing:
     ImageStep { action, doubtful, ..step }
 }
 
-/// The image's root, where it can be put by its tag alone: one request less. What refers to it must find it before the tag
-/// tells of it; then this is `None`.
+/// Returns the image's root if it can be put by its tag alone, which saves a request. `None` if something refers to it:
+/// that must find the root before the tag exists.
 pub fn put_by_tag(image: &Image, to: &Reference) -> Option<Digest> {
     (to.digest.is_none() && image.locked.companions().is_empty()).then_some(image.locked.digest)
 }
@@ -321,7 +323,7 @@ fn blob_steps(graph: &Graph, images: &[ImageStep], inventory: &Inventory) -> Vec
                     steps[at].present.push(repository.clone());
                 }
             } else if skipped {
-                // Another image of the same repository may still want it.
+                // Another image of the same repository may still need it.
                 seen.remove(&(repository, blob.digest));
             } else {
                 steps[at].missing.push(repository.clone());
@@ -338,7 +340,7 @@ fn blob_steps(graph: &Graph, images: &[ImageStep], inventory: &Inventory) -> Vec
     steps
 }
 
-/// For each blob the largest image that has it, by its bytes; among equals the one that comes first.
+/// Returns, for each blob, the largest image that has it; among equals the first.
 fn weights(graph: &Graph) -> HashMap<Digest, (u64, Reverse<usize>)> {
     let mut weights = HashMap::new();
     for (at, image) in graph.images.iter().enumerate() {

@@ -1,12 +1,12 @@
-//! The receipt of a push: what arrived where, for the connected side to build on and for the records.
+//! The receipt of a push: what arrived where, as a basis for the connected side and for the records.
 //!
 //! An inventory has the same form. It lists what a target has, no matter who pushed it.
 //!
 //! # Threats
-//! A receipt comes back over the gap and may say anything at any length. It is bounded, and what an increment leaves out because
-//! of it is asked for at the target before anything is pushed: a false one costs a journey, never an image. A manifest in it is
-//! what its digest says, or the receipt is invalid. What platforms an image is for is believed, and nothing depends on it: such an
-//! image is not carried.
+//! A receipt comes back over the gap and may say anything at any length. Its size is limited, and what an increment
+//! leaves out because of it is asked for at the target before anything is pushed: a false receipt costs a journey,
+//! never an image. A manifest in it must match its digest, or the receipt is invalid. The platforms of an image are
+//! believed, and nothing depends on them: such an image is not carried.
 
 mod brought;
 mod kept;
@@ -27,50 +27,50 @@ pub use brought::Brought;
 pub use kept::{ConfirmedManifest, kept};
 pub use made::{FromBundle, companions_found, kind_of, platforms};
 
-/// The largest receipt that is read, in bytes: room for a million digests and their images.
+/// Maximum size of a receipt in bytes: space for a million digests and their images.
 pub const MAX_RECEIPT: u64 = MOST_MEMORY;
-/// Bytes that a confirmed digest takes.
+/// Memory of a confirmed digest in bytes.
 const MEMORY_OF_DIGEST: u64 = 72;
-/// Bytes that a manifest takes that is kept, beside its text.
+/// Memory of a kept manifest in bytes, besides its text.
 const MEMORY_OF_KEPT: u64 = 512;
 
-/// See the module documentation. Field order is the order in the file.
+/// See the module documentation. The order of the fields is that in the file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Receipt {
     pub version: u32,
     #[serde(default, skip_serializing_if = "ReceiptKind::is_receipt")]
     pub kind: ReceiptKind,
-    /// The bundle's identity: the digest of its `bundle.json`. `None`: the images did not come from a bundle.
+    /// The identity of the bundle: the digest of its `bundle.json`. `None` if the images did not come from a bundle.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bundle: Option<Digest>,
-    /// When that bundle was made: what comes later has a later time.
+    /// When that bundle was made. Later bundles have later times.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub created: Option<Timestamp>,
-    /// `HOST[:PORT][/PREFIX]`, as it was given.
+    /// `HOST[:PORT][/PREFIX]`, as in the request.
     pub target: String,
-    /// When it was finished.
+    /// When the push ended.
     pub finished: Timestamp,
-    /// Those that were pushed or should have been, then those that the source could not give.
+    /// Images that were pushed or should have been, then those that the source could not deliver.
     pub images: Vec<ImageReceipt>,
-    /// Images that the bundle lacks although its allowlist names them, as in its lock: this push brought nothing of them.
+    /// Images that the bundle lacks although its allowlist names them, as in its lock. This push did not bring them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub missing: Vec<MissingImage>,
-    /// Digests of blobs and manifests that are at the target now, because they arrived or were there already; of images that
-    /// are not there as a whole, none.
+    /// Digests of blobs and manifests that the target has now, because they arrived or existed already. None of images
+    /// that are incomplete there.
     pub confirmed: BTreeSet<Digest>,
     /// What was deleted afterwards, or should have been.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub pruned: Vec<PrunedReceipt>,
-    /// Volumes of the bundle that are still wanted.
+    /// Volumes of the bundle that are still needed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub wanted: Vec<u32>,
-    /// Confirmed manifests, so that the next export need not read them again. May lack any of them.
+    /// Confirmed manifests, so that the next export need not read them again. Any of them may be left out.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub manifests: Vec<ConfirmedManifest>,
 }
 
-/// How it came about.
+/// How it was made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ReceiptKind {
@@ -87,112 +87,114 @@ impl ReceiptKind {
     }
 }
 
-/// What became of one image.
+/// The result for one image.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ImageReceipt {
-    /// Where it came from, a reference if it can be one.
+    /// Where it came from, as a reference if it can be one.
     pub source: String,
-    /// Where it went, or should have gone. `None`: the source could not give it.
+    /// Where it went, or should have gone. `None` if the source could not deliver it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reference: Option<Reference>,
-    /// `None`: unknown, because its tag means nothing.
+    /// `None` if it is unknown because its tag does not exist.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<Digest>,
     pub outcome: ImageOutcome,
-    /// It was not pushed, and an earlier receipt of this side says that gapferry pushed it.
+    /// It was not pushed now, and an earlier receipt of this side says that gapferry pushed it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub brought: bool,
-    /// What its tag meant at the target before and was replaced. Where its own tag is one of a list to which others may add, as in
-    /// [`CompanionReceipt::found`].
+    /// What its tag meant at the target before, if that was replaced. If its own tag is that of a list that others may
+    /// add to, as in [`CompanionReceipt::found`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub found: Option<Digest>,
     /// As in [`CompanionReceipt::joined`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub joined: Option<Digest>,
-    /// What it is for, where it is at the target and its index does not say so.
+    /// Its platforms, if it is at the target and its index does not state them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub platforms: Vec<Platform>,
-    /// What accompanies it, where it is at the target; of an image that failed, what is there all the same. Receipts of older versions
-    /// have none.
+    /// Its companions, if it is at the target. For an image that failed, those that are there anyway. Receipts of older
+    /// versions have none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub companions: Vec<CompanionReceipt>,
-    /// As in the lock: more may be attached to it than its bundle brought.
+    /// As in the lock: there may be more companions than its bundle brought.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub attached_unknown: bool,
-    /// Whether everything of it was read back and is right. `None`: that was not asked for, or it is not at the target.
+    /// Whether all of it was read back and is right. `None` if that was not requested, or it is not at the target.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proven: Option<bool>,
-    /// Why, when it failed.
+    /// The reason, if it failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
 }
 
-/// What became of one companion.
+/// The result for one companion.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct CompanionReceipt {
     pub kind: companion::Kind,
-    /// As the source has it.
+    /// As at the source.
     pub digest: Digest,
-    /// What it speaks of.
+    /// The manifest that it refers to.
     pub subject: Digest,
-    /// The tag it is found by; without one it is found as a referrer of `subject`.
+    /// The tag under which it is found. Without one, it is found as a referrer of `subject`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tag: Option<Tag>,
     pub outcome: CompanionOutcome,
     /// As in [`ImageReceipt::brought`].
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub brought: bool,
-    /// What the tag meant at the target before and was replaced or joined, or means there still, where that is not `digest`.
+    /// What the tag meant at the target before, if that was replaced or joined, or what it still means, if that is not
+    /// `digest`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub found: Option<Digest>,
-    /// What the tag means at the target now, where that is not `digest`: a list of the signatures of both sides.
+    /// What the tag means at the target now, if that is not `digest`: a list with the signatures of both sides.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub joined: Option<Digest>,
 }
 
-/// What became of a tag that was not wanted any more, or of a companion whose subject is gone.
+/// The result for a tag that is no longer wanted, or a companion whose subject is gone.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PrunedReceipt {
-    /// The tag; of a companion without one its digest.
+    /// The tag, or for a companion without one its digest.
     pub reference: Reference,
     /// What it meant.
     pub digest: Digest,
-    /// What it spoke of, if it is a companion.
+    /// The manifest that it referred to, if it is a companion.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subject: Option<Digest>,
     pub outcome: PrunedOutcome,
 }
 
-/// What became of what is not wanted any more.
+/// What was done with something that is no longer wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PrunedOutcome {
     Deleted,
-    /// It would be: nothing is deleted without being asked for.
+    /// It would be deleted: nothing is deleted unless that is requested.
     Listed,
     /// The registry did not delete it.
     Left,
 }
 
-/// What became of a companion.
+/// The result for a companion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum CompanionOutcome {
     Pushed,
-    /// It was there, or the list of signatures there has all that it has.
+    /// It existed, or the list of signatures there contains all of it.
     Present,
     /// The signatures of both sides are in one list now.
     Joined,
     /// The tag means something else there and was left alone.
     Skipped,
-    /// The same, because what is there can neither be joined nor replaced. Of a referrer: the list of its subject was left alone.
+    /// It was left alone because the existing content can be neither joined nor replaced. For a referrer, the list of
+    /// its subject was left alone.
     Failed,
 }
 
-/// What became of an image.
+/// The result for an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ImageOutcome {
@@ -200,12 +202,12 @@ pub enum ImageOutcome {
     Present,
     Skipped,
     Failed,
-    /// Its tag comes with volumes that are still to come.
+    /// Its tag is set when the remaining volumes arrive.
     Waiting,
 }
 
 impl ImageReceipt {
-    /// What became of an image, without what few of them have.
+    /// The result for an image, without the fields that few of them have.
     pub fn new(source: String, digest: Option<Digest>, outcome: ImageOutcome) -> ImageReceipt {
         let (reference, found, joined, proven, error) = Default::default();
         let (brought, platforms, companions, attached_unknown) = Default::default();
@@ -225,12 +227,12 @@ impl ImageReceipt {
         }
     }
 
-    /// Of an image that was wanted, and that its source cannot give.
+    /// An image that was requested and that its source cannot deliver.
     pub fn lost(source: String, digest: Option<Digest>, error: String) -> ImageReceipt {
         ImageReceipt { error: Some(error), ..ImageReceipt::new(source, digest, ImageOutcome::Failed) }
     }
 
-    /// What its tag was left to mean: of a list to which others add, not always `digest`.
+    /// What its tag means in the end. For a list that others add to, that is not always `digest`.
     pub fn meant(&self) -> Option<Digest> {
         self.joined.or(self.found.filter(|_| self.outcome == ImageOutcome::Present)).or(self.digest)
     }
@@ -242,7 +244,7 @@ impl CompanionReceipt {
         self.brought || matches!(self.outcome, CompanionOutcome::Pushed | CompanionOutcome::Joined)
     }
 
-    /// What its tag was left to mean, or its digest where it has none. `None`: something else has its tag.
+    /// What its tag means in the end, or its digest if it has no tag. `None` if something else has its tag.
     pub fn meant(&self) -> Option<Digest> {
         match self.outcome {
             CompanionOutcome::Pushed => Some(self.digest),
@@ -264,7 +266,7 @@ impl Receipt {
         lock.images.iter().any(|image| {
             let in_repository = || missing.get(&image.reference.repository).into_iter().flatten();
             let source = image.reference.to_string();
-            // A list that may have been short lacked nothing that is here.
+            // A list that may have been incomplete lacked nothing that is here.
             let is_lacking = |missing: &MissingImage| {
                 missing.reason != MissingReason::TagsIncomplete || !known.contains(source.as_str())
             };
@@ -276,19 +278,19 @@ impl Receipt {
         })
     }
 
-    /// Reads one; `shown` is what errors call the file.
+    /// Parses a receipt; `shown` is its name in errors.
     ///
     /// # Errors
-    /// As [`Document::read`]; a manifest in it is not what its digest says.
+    /// As for [`Document::read`], or a manifest in it does not match its digest.
     pub fn parse(bytes: &[u8], shown: &str) -> Result<Receipt> {
         Receipt::read(bytes, shown)
     }
 
-    /// What [`Document::to_file`] gives, without `manifests` if the file is too large with them: the next export then asks the
-    /// source for them.
+    /// Returns the text of [`Document::to_file`], without `manifests` if the file would be too large with them: the
+    /// next export then asks the source for them.
     ///
     /// # Errors
-    /// It holds more than a receipt that is read, even without manifests (`Input`).
+    /// It is larger than a receipt that can be read, even without manifests (`Input`).
     pub fn to_file_that_fits(&self) -> Result<String> {
         self.to_file_that_fits_in(MAX_RECEIPT)
     }
@@ -310,7 +312,7 @@ impl Document for Receipt {
     type Outline = ReceiptOutline;
 }
 
-/// How much a receipt holds.
+/// How much a receipt contains.
 #[derive(Deserialize)]
 pub struct ReceiptOutline {
     images: Totals<OutlinedImage>,
@@ -350,15 +352,15 @@ impl Outline for ReceiptOutline {
         match fits_in_memory(texts, &lists) {
             true => Ok(()),
             false => Err(format!(
-                "{} images with {} confirmed digests and {} manifests are more than a receipt or an inventory holds; make one for \
-                 fewer images",
+                "{} images with {} confirmed digests and {} manifests are too many for a receipt or an inventory; \
+                 make one for fewer images",
                 images.number, confirmed.number, manifests.number
             )),
         }
     }
 }
 
-/// Where the signature of a receipt stands.
+/// Returns the path of a receipt's signature.
 pub fn signature_beside(receipt: &Path) -> PathBuf {
     let mut beside = receipt.as_os_str().to_owned();
     beside.push(".sig");
@@ -376,7 +378,7 @@ mod tests {
         totals
     }
 
-    /// It comes back over the gap: a forged one must not cost the machine that reads it all its memory.
+    /// A receipt comes back over the gap: a forged one must not take all the memory of the machine that reads it.
     #[test]
     fn a_receipt_that_would_take_too_much_memory_is_refused_before_it_is_read() {
         let check = |images, nested, confirmed, length| {
@@ -407,7 +409,7 @@ mod tests {
         assert_eq!(outline.images.amount, nested as u64);
     }
 
-    /// `prove`, `--arrived` and the next export have to read what an import of today writes.
+    /// `prove`, `--arrived` and the next export must be able to read what an import writes today.
     #[test]
     fn a_receipt_that_could_not_be_read_again_lacks_its_manifests_or_is_not_written() {
         let manifest = format!(r#"{{"schemaVersion":2,"mediaType":"{}","manifests":[]}}"#, media_type::OCI_INDEX);
@@ -423,7 +425,8 @@ mod tests {
         assert!(message.contains("writing the receipt: it has") && message.contains("fewer images"), "{message}");
     }
 
-    /// A list of tags that may have been short makes no bundle complete again that brings only what the last one brought.
+    /// A bundle that brings only what the last one brought must not count as complete because a list of tags may have
+    /// been incomplete.
     #[test]
     fn a_list_of_tags_that_may_be_short_lacked_only_images_that_did_not_arrive() {
         let digest = Digest::sha256(b"image");

@@ -1,4 +1,4 @@
-//! From the rules of an allowlist to the references they mean now, and from those to a lock and its graph.
+//! Resolves the rules of an allowlist to references, and the references to a lock and its graph.
 
 mod beside;
 mod locate;
@@ -30,21 +30,22 @@ pub use locate::{Search, locate};
 pub struct Failures(pub Vec<Error>);
 
 impl Failures {
-    /// One error for all: a single one as it is, several as a list, of the kind of the first. A limit that was reached, or a
-    /// registry that no longer answers, counts before all else and is named once: it alone passes by itself.
+    /// Returns one error for all. A single error stays as it is; several become a list, with the kind of the first. A
+    /// limit that was reached, or a registry that no longer answers, takes precedence and is named once: only that
+    /// passes by itself.
     pub fn into_error(self, what: &str) -> Error {
         let mut errors = self.0;
         if errors.len() == 1 {
             return errors.remove(0);
         }
-        // It says the same of all that comes after it.
+        // It says the same about everything after it.
         let is_shared = |error: &&Error| error.kind() == Kind::RateLimited || error.stopped().is_some();
         let deciding = errors.iter().find(is_shared).or(errors.first());
         let deciding = deciding.cloned().unwrap_or_else(|| Error::new(Kind::Input, what));
         Failures(errors).into_error_of(deciding, what)
     }
 
-    /// The same list, where it is known which of them decides: the one that ended everything else.
+    /// Returns the same list when it is known which error decides: the one that ended everything else.
     pub fn into_error_of(self, deciding: Error, what: &str) -> Error {
         let errors = self.0;
         let is_shared = |error: &&Error| error.kind() == Kind::RateLimited || error.stopped().is_some();
@@ -52,7 +53,7 @@ impl Failures {
         let shown = errors.iter().filter(|error| !is_shared(error)).chain(errors.iter().find(is_shared));
         let mut lines: Vec<String> = shown.flat_map(Error::lines).map(|line| format!("  {line}")).collect();
         if sharing > 1 {
-            lines.push(format!("  and {} more that were not asked for any more", sharing - 1));
+            lines.push(format!("  and {} more that were not requested any more", sharing - 1));
         }
         let error = Error::new(deciding.kind(), format!("{what}: {} of them failed", errors.len())).listing(lines);
         let error = deciding.reason().cloned().into_iter().fold(error, Error::with_reason);
@@ -63,21 +64,21 @@ impl Failures {
 /// Which failures leave an image out, recorded in the lock, instead of ending the run.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct LeaveOut {
-    /// All that are of the image or of its registry.
+    /// All failures that concern the image or its registry.
     pub failed: bool,
-    /// That it has none of the platforms asked for.
+    /// That it has none of the requested platforms.
     pub platform_missing: bool,
 }
 
 impl LeaveOut {
-    /// Why the image is left out; `None`: the run ends.
+    /// Returns why the image is left out. `None` if the run ends.
     pub fn reason(self, error: &Error) -> Option<MissingReason> {
         let reason = MissingReason::of(error)?;
         let accepted = self.failed || (self.platform_missing && reason == MissingReason::PlatformMissing);
         accepted.then_some(reason)
     }
 
-    /// Sorts `error` into what is missing or what ends the run.
+    /// Sorts `error` into what is missing and what ends the run.
     fn sort(self, missing: Missing<'_>, error: Error, events: &Events) {
         let Missing { reference, rename, images, failures } = missing;
         match self.reason(&error) {
@@ -90,7 +91,7 @@ impl LeaveOut {
     }
 }
 
-/// What [`LeaveOut::sort`] sorts, and into what.
+/// The lists that [`LeaveOut::sort`] sorts into.
 struct Missing<'a> {
     reference: Reference,
     rename: Option<Rename>,
@@ -101,20 +102,20 @@ struct Missing<'a> {
 /// How lists of tags are read.
 #[derive(Clone, Copy, Debug)]
 pub struct TagLists {
-    /// A pattern that matches nothing is no error.
+    /// Whether a pattern may match nothing.
     pub allow_empty: bool,
-    /// What is attached to an image travels with it.
+    /// Whether companions of an image travel with it.
     pub companions: bool,
 }
 
-/// Writes out what the rules select: a repository becomes its tags, a pattern the tags it matches.
+/// Expands what the rules select: a repository to its tags, a pattern to the tags that it matches.
 ///
-/// The same reference selected twice is carried once, with a notice. A pattern that matches nothing is an error unless
-/// `allow_empty`. A list of tags leaves out the tags of signatures, attestations and referrers lists whose subject is in the
-/// same repository: they travel with that image, or stay behind without `companions`.
+/// A reference that is selected twice is carried once, with a notice. A pattern that matches nothing is an error unless
+/// `allow_empty`. Tags of signatures, attestations and lists of referrers whose subject is in the same repository are
+/// left out of a list of tags: they travel with that image, or are left behind without `companions`.
 ///
 /// # Errors
-/// Every rule that could not be followed.
+/// Every rule that could not be resolved.
 pub async fn expand(
     source: &dyn Source,
     rules: &[Rule],
@@ -162,20 +163,20 @@ pub async fn expand(
     }
 }
 
-/// What an allowlist asks for.
+/// What an allowlist requests.
 #[derive(Debug, Default)]
 pub struct Expanded {
     pub wanted: Vec<Wanted>,
     /// Repositories whose tags could not be listed.
     pub missing: Vec<(MissingImage, Error)>,
-    /// Repositories whose list of tags may be short.
+    /// Repositories whose list of tags may be incomplete.
     pub doubtful: Vec<MissingImage>,
 }
 
 /// What one rule selects.
 struct Selected {
     references: Vec<Reference>,
-    /// The list of tags may be short, so there may be more.
+    /// Whether the list of tags may be incomplete, so that there may be more.
     is_doubtful: bool,
 }
 
@@ -207,12 +208,12 @@ impl Merged {
     }
 }
 
-/// Whether both ask for the same, wherever they stand.
+/// Whether both request the same, wherever they were written.
 fn is_same(one: &Wanted, other: &Wanted) -> bool {
     Wanted { written: String::new(), ..one.clone() } == Wanted { written: String::new(), ..other.clone() }
 }
 
-/// Where a rule stands, and what it says, as far as that says more than the reference.
+/// Returns where a rule is written, and its text if that says more than the reference.
 fn written_as(rule: &Rule, reference: &Reference) -> String {
     let is_reference = rule.written == reference.to_string();
     let written = plain_piece(&rule.written);
@@ -224,20 +225,20 @@ fn written_as(rule: &Rule, reference: &Reference) -> String {
     }
 }
 
-/// One notice for all rules.
+/// Reports one notice for all rules.
 fn report_left_out(tags: usize, lists: TagLists, events: &Events) {
     if tags > 0 {
         events.report(Event::Notice(companion_tags(tags, lists.companions)));
     }
 }
 
-/// What a notice says of `tags` that are no images; `travel`: they go where their images go.
+/// The text of a notice about `tags` that are not images. `travel` says that they go where their images go.
 pub fn companion_tags(tags: usize, travel: bool) -> String {
     let fate = match travel {
-        true => "they travel with the images they speak of",
-        false => "they stay behind (--no-referrers)",
+        true => "they travel with the images they belong to",
+        false => "they are left behind (--no-referrers)",
     };
-    format!("{} of signatures, attestations or lists of referrers: no images; {fate}", count(tags, "tag"))
+    format!("not counted as images: {} of signatures, attestations or lists of referrers; {fate}", count(tags, "tag"))
 }
 
 async fn select(
@@ -257,7 +258,7 @@ async fn select(
     for doubt in doubts {
         events.report(Event::Incomplete(format!("{}: {doubt}", rule.at)));
     }
-    // Registries should sort them; distribution 2.8 does not, and the order of a bundle must not depend on its mood.
+    // Registries should sort them, and distribution 2.8 does not. The order of a bundle must not depend on that.
     tags.sort();
     let matching: Vec<Tag> = tags.iter().filter(|tag| rule.select.matches(tag)).cloned().collect();
     let matched = matching.len();
@@ -275,7 +276,7 @@ async fn select(
     Err(Error::new(Kind::NotFound, text))
 }
 
-/// `companions`: how many tags matched, all of them companions.
+/// `companions` is the number of matching tags, all of them companions.
 fn nothing_matches(repository: &Repository, tags: &[Tag], companions: usize) -> String {
     if tags.is_empty() {
         return format!("{repository} has no tags");
@@ -283,7 +284,7 @@ fn nothing_matches(repository: &Repository, tags: &[Tag], companions: usize) -> 
     if companions > 0 {
         let what = "matches no image, only signatures, attestations or lists of referrers of images in that repository";
         return format!(
-            "{repository}: the list of tags {what} ({companions} of them); a tag that is named in full is carried"
+            "{repository}: the list of tags {what} ({companions} of them); a tag is carried if you name it in full"
         );
     }
     let some: Vec<&str> = tags.iter().take(5).map(Tag::as_str).collect();
@@ -294,7 +295,7 @@ fn nothing_matches(repository: &Repository, tags: &[Tag], companions: usize) -> 
 /// Finds out what every reference means, and everything below it.
 ///
 /// # Errors
-/// Every image that could not be resolved, but for those that are left out; and if nothing else is there, those.
+/// Every image that could not be resolved, except those that are left out; these too if nothing else is left.
 pub async fn discover(
     walk: &Walk<'_>,
     expanded: Expanded,
@@ -312,10 +313,10 @@ pub async fn discover(
     Ok((lock, Graph { images, left_behind: walk.left_behind(), written }))
 }
 
-/// As [`discover`], for a caller that needs no more than the lock: known images are not read.
+/// Does the same as [`discover`] for a caller that needs only the lock: known images are not read.
 ///
 /// # Errors
-/// As [`discover`].
+/// As for [`discover`].
 pub async fn pin(
     walk: &Walk<'_>,
     expanded: Expanded,
@@ -332,7 +333,7 @@ pub async fn pin(
     Ok(Lock { version: Lock::VERSION, created: now, load_platform: None, images, missing })
 }
 
-/// What was found, and what is missing and may be.
+/// Returns what was found, what is missing, and what may be.
 fn sort(
     Expanded { wanted, mut missing, doubtful }: Expanded,
     walked: Vec<Result<Image>>,
@@ -359,10 +360,10 @@ fn sort(
     if failures.is_empty() { Ok((images, missing)) } else { Err(Failures(failures)) }
 }
 
-/// Makes the graph of a lock again, and the lock of what could be had: without `leave_out` the same.
+/// Rebuilds the graph of a lock, and the lock of what could be fetched, which is the same without `leave_out`.
 ///
 /// # Errors
-/// As [`assemble`], but for what is left out.
+/// As for [`assemble`], except for what is left out.
 pub async fn follow(
     walk: &Walk<'_>,
     lock: Lock,
@@ -398,7 +399,7 @@ pub async fn follow(
     ))
 }
 
-/// Makes the graph of a lock again.
+/// Rebuilds the graph of a lock.
 ///
 /// # Errors
 /// Every image that is no longer what the lock says.
@@ -413,7 +414,7 @@ pub async fn assemble(
     Ok(Graph { images, written: walk.written().clone(), ..Graph::default() })
 }
 
-/// The same, but a failure costs its own image only. In the order of the lock.
+/// Does the same, but a failure affects only its own image. In the order of the lock.
 pub async fn assemble_each(
     walk: &Walk<'_>,
     lock: &Lock,
@@ -424,8 +425,9 @@ pub async fn assemble_each(
     walk_all(&lock.images, jobs, events, |locked| walk.assemble(locked, origin)).await
 }
 
-/// As [`discover`], but a failure costs its own image only: for a source that nobody keeps in order. On `threads` threads,
-/// which belong to the runtime of the caller: what is read from a disk keeps processors busy, and seldom waits.
+/// Does the same as [`discover`], but a failure affects only its own image: for a source that may contain broken
+/// images. Runs on `threads` threads of the caller's runtime: reading from a disk keeps processors busy and seldom
+/// waits.
 pub fn discover_each(walk: &Walk<'_>, wanted: &[Wanted], threads: usize, events: &Events) -> Vec<Result<Image>> {
     events.report(Event::Phase { phase: Phase::Walk, items: wanted.len() as u64, bytes: 0 });
     let runtime = tokio::runtime::Handle::current();

@@ -1,6 +1,6 @@
-//! Choosing platforms from an index, and what becomes of the index.
+//! Selects platforms from an index, and decides what the index becomes.
 //!
-//! Pure: manifests in, manifests out. Where they come from and go to is the walk's business.
+//! Pure: manifests in, manifests out. The walk reads and writes them.
 
 use std::collections::BTreeSet;
 
@@ -10,18 +10,19 @@ use crate::base::error::{Error, Reason, Result};
 use crate::oci::{Child, Described, Descriptor, Digest, Kind, Manifest, Platform, Role, has_at_most_values};
 use crate::pipeline::lock::{Absent, AbsentReason, IndexMode};
 
-/// The most values in an index that is written anew: real ones have some thousands, and each takes a hundred bytes meanwhile.
+/// Maximum number of values in an index that is rewritten. Real ones have some thousands, and each takes a hundred
+/// bytes meanwhile.
 const MOST_VALUES: usize = 100_000;
 
 /// What is left of an image after selection.
 #[derive(Debug)]
 pub struct Selected {
-    /// The manifest that takes the tag: the index as it was, a smaller one, or the one remaining child, which the caller
-    /// has yet to fetch.
+    /// The manifest that gets the tag: the index as it was, a smaller one, or the one remaining child, which the caller
+    /// still has to fetch.
     pub root: SelectedRoot,
     /// Children of the index that are left out on purpose.
     pub absent: Vec<Absent>,
-    /// Whether anything differs from “everything”.
+    /// Whether anything differs from "everything".
     pub changed: bool,
 }
 
@@ -40,10 +41,10 @@ impl SelectedRoot {
     }
 }
 
-/// Picks the children of `index` whose platform is one of `platforms`, with their attestations.
+/// Selects the children of `index` whose platform is one of `platforms`, with their attestations.
 ///
 /// # Errors
-/// A platform that the index does not have (the message names what it has); `single` with several left.
+/// A platform that the index does not have (the message names those that it has); `single` with several left.
 pub fn select(index: &Manifest, platforms: &[Platform], mode: IndexMode) -> Result<Selected> {
     let children = index.children();
     let chosen = chosen(&children, platforms)?;
@@ -61,8 +62,8 @@ pub fn select(index: &Manifest, platforms: &[Platform], mode: IndexMode) -> Resu
     Ok(Selected { root: SelectedRoot::Manifest(root), absent, changed: true })
 }
 
-/// What becomes of `index` where nobody said: of one platform the one manifest takes the tag, a digest that exists upstream. An
-/// index that has nothing else stays as it is.
+/// Returns what `index` becomes by default: for one platform, that manifest gets the tag, so that the digest exists
+/// upstream. An index that has nothing else stays as it is.
 pub fn default_mode(index: &Manifest, platforms: &[Platform]) -> IndexMode {
     let children = index.children();
     let one = |chosen: &BTreeSet<Digest>| chosen.len() == 1 && children.iter().any(|child| !keeps(child, chosen));
@@ -72,7 +73,7 @@ pub fn default_mode(index: &Manifest, platforms: &[Platform]) -> IndexMode {
     }
 }
 
-/// The digests of the selected platform manifests.
+/// Returns the digests of the selected platform manifests.
 ///
 /// # Errors
 /// A platform that the index does not have.
@@ -89,7 +90,7 @@ pub fn chosen(children: &[Child], platforms: &[Platform]) -> Result<BTreeSet<Dig
     Ok(platforms.iter().flat_map(|asked| asked.best(offered())).collect())
 }
 
-/// Those of `platforms` that `index` has something for.
+/// Returns those of `platforms` that `index` has something for.
 pub fn available(index: &Manifest, platforms: &[Platform]) -> Vec<Platform> {
     let children = index.children();
     let has = |asked: &&Platform| children.iter().filter_map(offered_platform).any(|has| asked.selects(has));
@@ -105,13 +106,13 @@ pub fn lacks<'a>(missing: &[String], has: impl Iterator<Item = &'a Platform>) ->
     Error::input(text).with_reason(Reason::PlatformMissing)
 }
 
-/// The platform of a child that is a real image of the index, not an attestation or other artifact.
+/// Returns the platform of a child that is an image of the index, not an attestation or other artifact.
 pub fn offered_platform(child: &Child) -> Option<&Platform> {
     let platform = child.descriptor.platform()?;
     (child.role == Role::Manifest && !platform.is_unknown()).then_some(platform)
 }
 
-/// A selected child, or an attestation of one.
+/// Whether it is a selected child, or an attestation of one.
 fn keeps(child: &Child, chosen: &BTreeSet<Digest>) -> bool {
     match child.descriptor.attestation_subject() {
         Some(subject) => chosen.contains(&subject),
@@ -132,7 +133,7 @@ fn single(kept: &[&Child]) -> Result<Selected> {
             let names: Vec<String> =
                 several.iter().filter_map(|c| c.descriptor.platform()).map(Platform::to_string).collect();
             Err(Error::input(format!(
-                "a single manifest was asked for, but {} platforms remain: {}",
+                "--index single was requested, but {} platforms remain: {}",
                 names.len(),
                 names.join(", ")
             )))
@@ -145,15 +146,14 @@ fn left_out(child: &Child) -> Absent {
     Absent { digest, size, reason: AbsentReason::PlatformNotSelected }
 }
 
-/// The same index without the children that were not chosen. Every other field keeps its place and value, so the same
-/// selection from the same index gives the same bytes anywhere.
+/// Returns the index without the children that were not selected. Every other field keeps its position and value, so
+/// the same selection from the same index gives the same bytes anywhere.
 fn trim(index: &Manifest, chosen: &BTreeSet<Digest>) -> Result<Manifest> {
     let fail = |e: serde_json::Error| Error::damaged("trimming the index").because(e);
     let bytes = index.bytes()?;
     if !has_at_most_values(&bytes, MOST_VALUES) {
-        let text = format!(
-            "the index has more than {MOST_VALUES} values; --index sparse or single carries it without a change"
-        );
+        let text =
+            format!("the index has more than {MOST_VALUES} values; --index sparse or single carries it unchanged");
         return Err(Error::damaged(text));
     }
     let mut json: serde_json::Value = serde_json::from_slice(&bytes).map_err(fail)?;
@@ -167,8 +167,8 @@ fn trim(index: &Manifest, chosen: &BTreeSet<Digest>) -> Result<Manifest> {
     trimmed.map_err(|e| Error::damaged("trimming the index").because(e))
 }
 
-/// Whether a selection can apply: to an index that names platforms. A list of referrers or of artifacts names none, and runs
-/// nowhere.
+/// Whether a selection can apply: to an index that names platforms. A list of referrers or of artifacts names none, and
+/// runs nowhere.
 pub fn is_selectable(manifest: &Manifest) -> bool {
     manifest.kind() == Kind::Index && manifest.children().iter().any(|child| offered_platform(child).is_some())
 }
@@ -182,7 +182,7 @@ mod tests {
         Digest::sha256(&[n])
     }
 
-    /// amd64 with an attestation, arm64 with one, and a field this program does not know.
+    /// amd64 with an attestation, arm64 with one, and an unknown field.
     fn index() -> Manifest {
         let entry = |n: u8, platform: &str, annotations: String| {
             let (os, arch) = platform.split_once('/').unwrap();
@@ -237,7 +237,7 @@ mod tests {
         let selected = select(&index(), &platforms(&["linux/amd64"]), IndexMode::Single).unwrap();
         assert!(matches!(selected.root, SelectedRoot::Child(child) if child.digest == digest(1)));
         let error = select(&index(), &platforms(&["linux/amd64", "linux/arm64"]), IndexMode::Single).unwrap_err();
-        let message = "a single manifest was asked for, but 2 platforms remain: linux/amd64, linux/arm64";
+        let message = "--index single was requested, but 2 platforms remain: linux/amd64, linux/arm64";
         assert_eq!(error.to_string(), message);
     }
 
@@ -248,7 +248,7 @@ mod tests {
         assert_eq!(default(&["linux/amd64", "linux/arm64"]), IndexMode::Trim);
         let selected = select(&index(), &platforms(&["linux/amd64"]), IndexMode::Trim).unwrap();
         let SelectedRoot::Manifest(trimmed) = selected.root else { panic!("an index") };
-        // Nothing is left out of an index that has this platform alone.
+        // Nothing is left out of an index that has only this platform.
         assert_eq!(default_mode(&trimmed, &platforms(&["linux/amd64"])), IndexMode::Trim);
         assert_eq!(default(&["linux/s390x"]), IndexMode::Trim);
     }

@@ -1,8 +1,9 @@
 //! The transfer: carries out a plan between any source and any sink.
 //!
-//! Each blob is read once and then mounted. As soon as the blobs of an image are there, its manifests follow, children
-//! first, companions after what they speak of, and the tag last. Whatever the moment of an interruption, a tag that exists
-//! can be pulled, and what was complete has its tag. A failure belongs to the images it touches; the others go on.
+//! Each blob is read once and then mounted. As soon as the blobs of an image exist at the target, its manifests follow:
+//! children first, companions after their subjects, and the tag last. Whenever a transfer is interrupted, every
+//! existing tag can be pulled, and every complete image has its tag. A failure belongs to the images that it affects;
+//! the others continue.
 
 mod arrivals;
 mod awaited;
@@ -57,16 +58,16 @@ pub use tag_outcomes::{CompanionOutcomes, TagOutcome};
 /// How to run a transfer.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
-    /// Blobs, then images, at a time.
+    /// Number of blobs, then of images, at a time.
     pub jobs: usize,
-    /// Stop at the first failure instead of finishing the other images.
+    /// Whether to stop at the first failure instead of finishing the other images.
     pub fail_fast: bool,
 }
 
 /// A manifest or a tag of one repository: whether it was put there, and who may do so now.
 type Turn = Arc<tokio::sync::Mutex<bool>>;
 
-/// What is transferred, where images are known: they say which blobs are worth sending when there is little room.
+/// What is transferred, if images are known: they decide which blobs are worth sending when there is little space.
 #[derive(Clone, Copy)]
 struct Job<'j> {
     graph: &'j Graph,
@@ -86,17 +87,17 @@ pub struct Transfer<'a> {
     /// Each manifest is put once per repository, however many images share it, and tagged by one image at a time:
     /// distribution 2.8 rewrites its link in place, and a client that reads at that moment gets a 500.
     ///
-    /// The tag of a companion has a turn of its own, taken before that of its manifest: two images may bring different lists for
-    /// it, and the second has to see what the first has put there.
+    /// The tag of a companion has its own turn, taken before that of its manifest: two images may bring different lists
+    /// for it, and the second has to see what the first has put there.
     published: Mutex<HashMap<Reference, Turn>>,
     resent: Resent,
     /// As in [`TransferOutcome::blocked`], as far as is known.
     blocked: Mutex<Vec<(Reference, String)>>,
-    /// Manifests of which the same is so.
+    /// Manifests that are blocked in the same way.
     withheld: Mutex<HashSet<(Repository, Digest)>>,
-    /// Immutable tags that may not be read. Their images are there.
+    /// Immutable tags that may not be read. Their images exist.
     kept: Mutex<Vec<Reference>>,
-    /// Registries that let this account push and not read, as was said.
+    /// Registries that let this account push and not read, and for which that was reported.
     unread: Mutex<HashSet<String>>,
     /// As in [`TransferOutcome::unlisted`].
     unlisted: Mutex<BTreeMap<(Repository, Digest), Unlisted>>,
@@ -136,21 +137,21 @@ impl<'a> Transfer<'a> {
         Transfer { publishing: publishing.clone(), ..self }
     }
 
-    /// Blobs and manifests; the plan's images end pushed, present, skipped or failed.
+    /// Transfers blobs and manifests. The plan's images end as pushed, present, skipped or failed.
     ///
-    /// With `fail_fast`, what was not finished at the first failure has failed too, and says so.
+    /// With `fail_fast`, everything that was not finished at the first failure has failed too, and says so.
     pub async fn run(&self, graph: &Graph, plan: &Plan) -> TransferOutcome {
         self.run_with(graph, plan, None).await
     }
 
-    /// The same, blobs in the order in which they come to hand.
+    /// Does the same with blobs in the order in which they arrive.
     pub async fn run_with(&self, graph: &Graph, plan: &Plan, arrivals: Option<&dyn Arrivals>) -> TransferOutcome {
         self.resent.set_streamed(arrivals.is_some());
         let (complete, to_publish) = mpsc::unbounded_channel();
         let awaited = Awaited::new(graph, plan, complete);
         let outcomes = &self.outcomes;
         let blobs = async {
-            // It is dropped at the end: then no further image is to be published.
+            // It is dropped at the end: no further image is published then.
             let awaited = awaited;
             let done = |step: &BlobStep| {
                 awaited.mark_done(step);
@@ -161,7 +162,7 @@ impl<'a> Transfer<'a> {
             self.events.report(Event::Phase { phase: Phase::Publish, items, bytes: 0 });
             moved
         };
-        // It ends early only with `fail_fast` or where the disk is full; every failure is noted where it belongs.
+        // It ends early only with `fail_fast` or if the disk is full. Every failure is recorded where it belongs.
         let _ = try_join(blobs, self.images(graph, plan, received(to_publish), outcomes)).await;
         self.check_lists(graph, plan).await;
         self.report_all_lacking();
@@ -169,13 +170,13 @@ impl<'a> Transfer<'a> {
         self.so_far(graph, plan, "another failure ended the run")
     }
 
-    /// What has become of the images until now; what is still under way has failed, for the reason `why`.
+    /// Returns the results of the images so far. Images under way have failed, because of `why`.
     pub fn so_far(&self, graph: &Graph, plan: &Plan, why: &str) -> TransferOutcome {
         let mut outcomes = self.outcomes.known();
         let pairs = graph.images.iter().zip(&plan.images).enumerate();
         let images = pairs.map(|(at, (image, step))| {
             let outcome = outcomes.remove(&at).unwrap_or_else(|| self.untried(image, step, why));
-            // A denial is reported the same way whether the other images were pushed now or earlier.
+            // A denial is reported in the same way whether the other images were pushed now or earlier.
             if matches!(outcome, Ok(Done::Pushed | Done::Present)) {
                 self.stopped.note_accepted(&step.to.repository);
             }
@@ -197,7 +198,7 @@ impl<'a> Transfer<'a> {
         TransferOutcome { images, moved: self.moved(), mounted, blocked, withheld, kept, set, companions, unlisted }
     }
 
-    /// Manifests and tags of the images that `complete` names by their place.
+    /// Publishes the manifests and tags of the images in `complete`, given by index.
     ///
     /// # Errors
     /// Only with `fail_fast`: the first failure.
@@ -230,18 +231,19 @@ impl<'a> Transfer<'a> {
         Ok(())
     }
 
-    /// Whether the target has answered that it set the image's own tag. Of a list that others add to, that says too little.
+    /// Whether the target has answered that it set the image's own tag. For a list that others add to, that is not
+    /// enough.
     fn has_set_tag(&self, step: &ImageStep) -> bool {
         step.to.digest.is_none() && step.own_list().is_none() && self.publishing.is_set(&step.to)
     }
 
-    /// What is known of an image that was not reached.
+    /// Returns what is known about an image that was not reached.
     fn untried(&self, image: &Image, step: &ImageStep, why: &str) -> Result<Done, Arc<Error>> {
         match step.action {
             Action::Nothing => return Ok(Done::Present),
             Action::Skip => return Ok(Done::Skipped),
             Action::Wait => return self.waiting(image, step),
-            // Tags come last: all of it is there.
+            // Tags come last, so all of it exists.
             Action::Push if self.has_set_tag(step) => return Ok(Done::Pushed),
             Action::Refuse | Action::Immutable | Action::Push => {}
         }
@@ -250,7 +252,7 @@ impl<'a> Transfer<'a> {
         Err(Arc::new(Error::new(Kind::Interrupted, text)))
     }
 
-    /// Bytes of blobs that moved so far, those of failed tries included, but not those of blobs that failed in the end.
+    /// Bytes of blobs moved so far, including failed tries, but without blobs that failed in the end.
     pub fn moved(&self) -> u64 {
         self.source.read()
     }

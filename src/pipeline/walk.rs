@@ -1,8 +1,8 @@
 //! The walk: from one reference to a complete [`Image`].
 //!
-//! [`Walk::discover`] asks what a reference means and what travels with it, and makes the lock entry;
-//! [`Walk::assemble`] follows a lock entry that exists. Both read manifests only (and the configs of single images, for
-//! their platform): when the walk is over, every size is known and nothing has been transferred.
+//! [`Walk::discover`] finds out what a reference means and what travels with it, and makes the lock entry.
+//! [`Walk::assemble`] follows an existing lock entry. Both read only manifests (and the configs of single images, for
+//! their platform). After the walk, every size is known and nothing has been transferred.
 
 mod attached;
 mod left_behind;
@@ -35,23 +35,23 @@ pub use platforms::{other_platform, platform_of_config};
 pub use recall::EarlierImages;
 use tree::Tree;
 
-/// The largest image config that is read for its platform, in bytes (as in docker-archive readers).
+/// Maximum size of an image config that is read for its platform, in bytes (as in docker-archive readers).
 pub const MAX_CONFIG: u64 = 4 * 1024 * 1024;
 
-/// One reference to carry, with what was said about it.
+/// One reference to carry, with its options.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wanted {
     /// With a tag, a digest or both.
     pub reference: Reference,
     pub rename: Option<Rename>,
-    /// Empty: everything the reference points to.
+    /// Empty: everything that the reference leads to.
     pub platforms: Vec<Platform>,
-    /// Where the operator asked for it, and how, for messages; may be empty.
+    /// Where and how the operator requested it, for messages. May be empty.
     pub written: String,
 }
 
 impl Wanted {
-    /// What messages call it.
+    /// Its name in messages.
     pub fn shown(&self) -> String {
         match self.written.as_str() {
             "" => self.reference.to_string(),
@@ -60,37 +60,37 @@ impl Wanted {
     }
 }
 
-/// What travels with an image and how platforms are taken from an index.
+/// What travels with an image, and how platforms are selected from an index.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
-    /// What becomes of an index of which only some platforms are carried; `None`: see [`Modes`].
+    /// What an index becomes if only some of its platforms are carried. `None`: see [`Modes`].
     pub index: Option<IndexMode>,
-    /// Platforms that an image lacks are left out, as long as it has one of those asked for.
+    /// Whether platforms that an image lacks are left out, as long as it has one of those requested.
     pub available_platforms: bool,
     pub referrers: Referrers,
     pub foreign_layers: bool,
 }
 
-/// Whether signatures, SBOMs and whatever else is attached to images is looked for.
+/// Whether to look for signatures, SBOMs and other artifacts that refer to images.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Referrers {
     Leave,
-    /// An image of which a registry does not say what is attached travels with what was found; its lock entry says so.
+    /// If a registry does not answer, the image is carried with what was found, and its lock entry says so.
     Look,
     /// Such an image fails.
     Require,
 }
 
-/// Which side holds the images of a lock: decides what a platform selection means.
+/// Which side has the images of a lock. This decides what a platform selection means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LockOrigin {
-    /// The registry the lock was made from: a selection is applied to the original index.
+    /// The registry that the lock was made from: a selection is applied to the original index.
     Registry,
-    /// A bundle: what was selected is there, and nothing else.
+    /// A bundle: it has what was selected, and nothing else.
     Bundle,
 }
 
-/// What single images are for, each by the digest of its manifest.
+/// The platforms of single images, by the digest of the manifest.
 pub type Platforms = HashMap<Digest, Vec<Platform>>;
 
 /// Walks a source. One for a whole job, so that images share what they have in common.
@@ -98,32 +98,32 @@ pub struct Walk<'a> {
     source: &'a Cached<'a>,
     options: Options,
     events: Events,
-    /// What is not asked about.
+    /// Images that are not asked about.
     known: EarlierImages,
     recalled: AtomicUsize,
-    /// What earlier entries say of index modes, and the images that keep theirs.
+    /// What earlier entries say about index modes, and the images that keep theirs.
     modes: Modes,
     kept_modes: Mutex<BTreeMap<Reference, IndexMode>>,
-    /// Companions of an earlier lock or bundle, and what was kept of them.
+    /// Companions of an earlier lock or bundle, and which of them were kept.
     former: FormerCompanions,
     kept_companions: Mutex<KeptCompanions>,
-    /// Companions of the lock that a registry denies and that count as gone because of that.
+    /// Companions of the lock that a registry denies and that therefore count as gone.
     denied_companions: Mutex<BTreeSet<Reference>>,
     left_behind: Mutex<Vec<LeftBehind>>,
     companions: LockedCompanions,
     leaves_withheld: bool,
     leaves_lost_companions: bool,
-    /// Where the images of a lock that is followed stand in its file.
+    /// Where the images of a lock are in its file.
     written: ReferencePositions,
     platforms: Platforms,
-    /// The tags of each repository, where it would tell: which companions cannot exist.
+    /// The tags of each repository, if it lists them: they show which companions cannot exist.
     tags: Mutex<HashMap<Repository, attached::KnownTags>>,
-    /// Registries that were reported as not listing what is attached.
+    /// Registries that were reported as not listing referrers.
     silent: Mutex<HashSet<String>>,
     lost: LostCompanions,
     /// Repositories that were reported as listing referrers which do not name the subject.
     foreign: Mutex<HashSet<Repository>>,
-    /// What follows from that for the command, and what can be done about it: the end of the warning.
+    /// The end of the warning: what this means for the command, and what to do about it.
     silent_effect: &'static str,
 }
 
@@ -158,55 +158,56 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// What follows for the command where a registry does not say what is attached, and which of its options help: it ends the
-    /// warning.
+    /// Sets the end of the warning about a registry that does not list referrers: what this means for the command, and
+    /// which of its options help.
     pub fn with_silent_effect(self, effect: &'static str) -> Walk<'a> {
         Walk { silent_effect: effect, ..self }
     }
 
-    /// What becomes of the companions of a lock that is followed.
+    /// Sets what to do with the companions of a lock.
     pub fn with_companions(self, companions: LockedCompanions) -> Walk<'a> {
         Walk { companions, ..self }
     }
 
-    /// Images of a lock are assembled without manifests that the source has and does not give, because a policy forbids pulling
-    /// them: for a target that needs nothing of what it has.
+    /// Images of a lock are assembled without manifests that the source has and withholds because of a policy: for a
+    /// target that needs nothing of what it has.
     pub fn leaving_withheld(self) -> Walk<'a> {
         Walk { leaves_withheld: true, ..self }
     }
 
-    /// Images of a lock are assembled without companions of it that their registries no longer have; their entries then say that
-    /// more may be attached. A companion that is only out of reach for now still costs its image.
+    /// Images of a lock are assembled without companions that their registries no longer have; their entries then say
+    /// that more companions may exist. A companion that is only unreachable at the moment still makes its image fail.
     pub fn leaving_lost_companions(self, leaves: bool) -> Walk<'a> {
         Walk { leaves_lost_companions: leaves, ..self }
     }
 
-    /// Where the images of a lock that is followed stand in its file, for messages.
+    /// Sets where the images of a lock are in its file, for messages.
     pub fn with_written(self, written: ReferencePositions) -> Walk<'a> {
         Walk { written, ..self }
     }
 
-    /// As it was given.
+    /// Returns these positions.
     pub fn written(&self) -> &ReferencePositions {
         &self.written
     }
 
-    /// Earlier entries keep their index mode, where none is asked for.
+    /// Earlier entries keep their index mode if none is requested.
     pub fn with_modes(self, modes: Modes) -> Walk<'a> {
         Walk { modes, ..self }
     }
 
-    /// Where a registry does not say what is attached to an image, the image keeps its companions of `former`.
+    /// If a registry does not list the companions of an image, the image keeps those in `former`.
     pub fn with_former(self, former: FormerCompanions) -> Walk<'a> {
         Walk { former, ..self }
     }
 
-    /// Companions that images keep only because today's could not be looked up.
+    /// Returns companions that images keep only because current ones could not be looked up.
     pub fn kept_companions(&self) -> KeptCompanions {
         *self.kept_companions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Companions of the lock that a registry denies, as some do with what they no longer have, so that they count as gone.
+    /// Returns companions of the lock that a registry denies, as some do with what they no longer have, so that they
+    /// count as gone.
     pub fn denied_companions(&self) -> BTreeSet<Reference> {
         self.denied_companions.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -215,34 +216,34 @@ impl<'a> Walk<'a> {
         self.kept_modes.lock().unwrap_or_else(PoisonError::into_inner).insert(reference.clone(), mode);
     }
 
-    /// The images whose index has a mode only because an earlier entry has it.
+    /// Returns the images whose index has a mode only because an earlier entry has it.
     pub fn kept_modes(&self) -> BTreeMap<Reference, IndexMode> {
         self.kept_modes.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// What speaks of indexes of which only some platforms are carried, sorted by reference.
+    /// Returns the referrers of indexes of which only some platforms are carried, sorted by reference.
     pub fn left_behind(&self) -> Vec<LeftBehind> {
         let mut all = self.left_behind.lock().unwrap_or_else(PoisonError::into_inner).clone();
         all.sort_by(|one, other| one.reference.cmp(&other.reference));
         all
     }
 
-    /// Believes `platforms` and does not read the configs of these images.
+    /// Uses `platforms` instead of reading the configs of these images.
     pub fn with_platforms(self, platforms: Platforms) -> Walk<'a> {
         Walk { platforms, ..self }
     }
 
-    /// Takes the entries of `known` over wherever they are what is wanted, without asking what their tags mean now.
+    /// Uses the entries of `known` that match a request, without asking what their tags mean now.
     pub fn with_known(self, known: EarlierImages) -> Walk<'a> {
         Walk { known, ..self }
     }
 
-    /// Says which companions registries named and did not give.
+    /// Reports which companions registries named and did not deliver.
     pub fn report_lost(&self) {
         self.lost.report(&self.events);
     }
 
-    /// How many images were not asked about.
+    /// Number of images that were not asked about.
     pub fn recalled(&self) -> usize {
         self.recalled.load(Ordering::Relaxed)
     }
@@ -250,17 +251,17 @@ impl<'a> Walk<'a> {
     /// Finds out what `wanted` means now.
     ///
     /// # Errors
-    /// Not there, not readable, not a manifest, a platform it does not have, or a tag known never to move that has moved;
-    /// the message begins with the reference.
+    /// It does not exist, cannot be read, is not a manifest, or lacks a platform; or a tag that is known never to move
+    /// has moved. The message starts with the reference.
     pub async fn discover(&self, wanted: &Wanted) -> Result<Image> {
         let image = self.recall_or_discover(wanted).await;
         image.map_err(|error| error.while_doing(format!("image {}", wanted.shown())))
     }
 
-    /// Only the lock entry: of what is known already, nothing is read.
+    /// Returns only the lock entry: known images are not read.
     ///
     /// # Errors
-    /// As [`Walk::discover`].
+    /// As for [`Walk::discover`].
     pub async fn pin(&self, wanted: &Wanted) -> Result<LockedImage> {
         match recall::entry(self, wanted) {
             Some(locked) => {
@@ -271,12 +272,12 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Where it reads.
+    /// The source that it reads.
     pub fn source(&self) -> &'a Cached<'a> {
         self.source
     }
 
-    /// The manifest of a lock entry, alone.
+    /// Returns the manifest of a lock entry, alone.
     ///
     /// # Errors
     /// It is gone, or the selection gives another one now.
@@ -292,7 +293,7 @@ impl<'a> Walk<'a> {
         Ok(root)
     }
 
-    /// The manifest of a companion that a lock entry names, alone.
+    /// Returns the manifest of a companion that a lock entry names, alone.
     ///
     /// # Errors
     /// It is gone or denied; the message says what its tag means now.
@@ -300,10 +301,10 @@ impl<'a> Walk<'a> {
         locked::companion(self, locked, companion).await
     }
 
-    /// Makes the image of a lock entry again, exactly.
+    /// Rebuilds the image of a lock entry exactly.
     ///
     /// # Errors
-    /// Anything the lock names is gone or is no longer what the lock says; the message begins with the reference.
+    /// Something that the lock names is gone or differs from the lock. The message starts with the reference.
     pub async fn assemble(&self, locked: &LockedImage, origin: LockOrigin) -> Result<Image> {
         let image = self.assemble_inner(locked, origin).await;
         image.map_err(|error| error.while_doing(format!("image {}", self.written.shown(&locked.reference))))
@@ -339,7 +340,7 @@ impl<'a> Walk<'a> {
             _ => Tree::of(self.source, repository, root.clone(), &absent).await?,
         };
         let platforms = self.platforms(wanted, &tree, &root).await?;
-        // The index said which child is of this platform; what its config says may be less exact.
+        // The index said which child is for this platform; its config may be less exact.
         if selection.is_none() {
             match self.options.available_platforms {
                 true => check_has_any(&wanted.platforms, &platforms)?,
@@ -413,13 +414,13 @@ impl<'a> Walk<'a> {
         check_subjects(image)
     }
 
-    /// A manifest that has to be there.
+    /// Reads a manifest that must exist.
     async fn need(&self, reference: &Reference) -> Result<Manifest> {
         let missing = || Error::new(Kind::NotFound, format!("{} does not have it", reference.repository.registry()));
         self.source.manifest(reference, Need::Required).await?.ok_or_else(missing)
     }
 
-    /// A manifest that a lock promises; where it is gone, what the tag means now is part of the message.
+    /// Reads a manifest that a lock promises. If it is gone, the message says what the tag means now.
     async fn need_locked(&self, locked: &LockedImage, descriptor: &Descriptor) -> Result<Manifest> {
         let repository = &locked.reference.repository;
         let read = self.source.manifest(&repository.with_digest(descriptor.digest), Need::Required).await;
@@ -445,7 +446,7 @@ impl<'a> Walk<'a> {
         let select = |platforms: &[Platform]| select::select(&original, platforms, selection.index).map(|it| it.root);
         let root = match select(&selection.platforms) {
             Ok(root) if root.digest() == locked.digest => Ok(root),
-            // An older lock took other variants for the same platforms, and says which.
+            // An older lock selected other variants for the same platforms, and says which.
             now => select(&locked.platforms).ok().filter(|then| then.digest() == locked.digest).map_or(now, Ok),
         };
         match root? {
@@ -454,7 +455,8 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// `name:tag@digest` is by digest; that the tag means something else by now is worth knowing, not an error.
+    /// `name:tag@digest` goes by the digest. If the tag means something else by now, that is worth a notice and is not
+    /// an error.
     async fn check_tag_agrees(&self, reference: &Reference) -> Result<()> {
         let (Some(tag), Some(digest)) = (&reference.tag, reference.digest) else { return Ok(()) };
         let now = match self.source.resolve(&reference.repository.with_tag(tag.clone()), Need::Required).await {
@@ -492,9 +494,9 @@ impl<'a> Walk<'a> {
 }
 
 /// # Errors
-/// A manifest below the image's own speaks of something that is no part of it.
+/// A manifest below the image's own has a subject that is not part of the image.
 fn check_subjects(image: Image) -> Result<Image> {
     let mut foreign = image.foreign_subjects().into_iter();
-    let fault = foreign.find_map(|one| image.locked.subject_fault(one.manifest, one.subject));
+    let fault = foreign.find_map(|one| image.locked.subject_problem(one.manifest, one.subject));
     fault.map_or(Ok(image), |fault| Err(Error::damaged(fault)))
 }

@@ -18,8 +18,8 @@ pub(super) const MAX_SIZE: u64 = 4 * 1024 * 1024;
 const ELSEWHERE: [&str; 4] =
     ["aliases", "short-name-mode", "unqualified-search-registries", "additional-layer-store-auth-helper"];
 
-const VERSION_1: &str = "this is version 1 of the format, which nothing reads any more; write a `[[registry]]` table for \
-    each registry, with `insecure = true` or `blocked = true` (containers-registries.conf(5))";
+const VERSION_1: &str = "this is version 1 of the format, which is no longer supported; write a `[[registry]]` table \
+                         for each registry, with `insecure = true` or `blocked = true` (containers-registries.conf(5))";
 
 impl Routes {
     /// Parses the main file and its drop-ins in order, each with its name for messages. A table in a later file replaces one
@@ -100,7 +100,7 @@ impl<'a> Reader<'a> {
             return None;
         };
         if location.is_none() && !prefix.is_wildcard() {
-            self.problem(at, format!("{prefix} has no `location`; only a prefix such as *.example.com needs none"));
+            self.problem(at, format!("{prefix} has no `location`; only a prefix such as *.example.com may lack one"));
         }
         Some(Rule { at: self.position(at), prefix, location, insecure, blocked, mirrors })
     }
@@ -119,10 +119,7 @@ impl<'a> Reader<'a> {
             other => Err(format!("{other:?} is not all, digest-only or tag-only")),
         });
         if digests_only && serves.is_some() {
-            self.problem(
-                at,
-                "`pull-from-mirror` here and `mirror-by-digest-only` above: only one of them can be".into(),
-            );
+            self.problem(at, "`pull-from-mirror` here and `mirror-by-digest-only` above exclude each other".into());
         }
         let insecure = self.flag(table, "insecure");
         if table.get("location").is_none() {
@@ -140,7 +137,7 @@ impl<'a> Reader<'a> {
             match merged.iter().find(|first| first.prefix == rule.prefix) {
                 Some(first) => {
                     let text =
-                        format!("{}: a second table for {}; the one at {} counts", rule.at, rule.prefix, first.at);
+                        format!("{}: a second table for {}; the one at {} is used", rule.at, rule.prefix, first.at);
                     self.warnings.push(text);
                 }
                 None => merged.push(rule),
@@ -154,7 +151,7 @@ impl<'a> Reader<'a> {
         let own = |helper: &Value<'_>| helper.get_ref().as_str() == Some("containers-auth.json");
         let only_own = value.get_ref().as_array().is_some_and(|list| list.iter().all(own));
         if !only_own {
-            let text = "`credential-helpers` is not followed; name helpers in auth.json (credsStore, credHelpers)";
+            let text = "`credential-helpers` is ignored; name helpers in auth.json (credsStore, credHelpers)";
             self.warning(value.span().start, text);
         }
     }
@@ -166,7 +163,7 @@ impl<'a> Reader<'a> {
         for entry in array.into_iter().flat_map(|array| array.iter()) {
             match entry.get_ref() {
                 DeValue::Table(table) => tables.push((entry.span().start, table)),
-                _ => self.problem(entry.span().start, format!("`{key}` holds something else than tables")),
+                _ => self.problem(entry.span().start, format!("`{key}` contains something other than tables")),
             }
         }
         if array.is_none() {
@@ -179,14 +176,14 @@ impl<'a> Reader<'a> {
     fn text_of<T>(&mut self, table: &Table<'a>, key: &str, read: impl Fn(&str) -> Result<T, String>) -> Option<T> {
         let value = table.get(key)?;
         let at = value.span().start;
-        let found = value.get_ref().as_str().ok_or_else(|| "it is no text in quotes".to_owned()).and_then(read);
+        let found = value.get_ref().as_str().ok_or_else(|| "it is not a quoted string".to_owned()).and_then(read);
         found.map_err(|reason| self.problem(at, format!("`{key}`: {reason}"))).ok()
     }
 
     fn flag(&mut self, table: &Table<'a>, key: &str) -> bool {
         let Some(value) = table.get(key) else { return false };
         value.get_ref().as_bool().unwrap_or_else(|| {
-            self.problem(value.span().start, format!("`{key}` is true or false, without quotes"));
+            self.problem(value.span().start, format!("`{key}` must be true or false, without quotes"));
             false
         })
     }
@@ -198,7 +195,7 @@ impl<'a> Reader<'a> {
     }
 
     fn unknown(&mut self, at: usize, key: &str) {
-        self.warning(at, &format!("`{}` means nothing to this program", key.escape_debug()));
+        self.warning(at, &format!("`{}` is ignored", key.escape_debug()));
     }
 
     fn problem(&mut self, at: usize, text: String) {

@@ -73,6 +73,9 @@ fn read(path: &Path) -> Result<(String, Vec<u8>)> {
     let shown = path.display().to_string();
     match std::fs::File::open(path).and_then(|file| read_all(file, MAX_SIZE)).map_err(fail)? {
         Some(bytes) => Ok((shown, bytes)),
-        None => Err(Error::input(format!("reading {shown}: more than {MAX_SIZE} bytes, which no registries.conf has"))),
+        None => Err(Error::input(format!(
+            "reading {shown}: it has more than {MAX_SIZE} bytes, too many for a \
+             registries.conf"
+        ))),
     }
 }

@@ -88,7 +88,7 @@ fn place(text: &str) -> Result<(), String> {
     }
     let (host, path) = text.split_once('/').unwrap_or((text, "any"));
     if path.contains([':', '@']) {
-        return Err("a tag or digest has no place in it here; name the repository".into());
+        return Err("a tag or digest is not allowed here; name the repository".into());
     }
     Repository::new(host, path).map(drop).map_err(|e| e.reason)
 }

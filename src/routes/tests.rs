@@ -143,7 +143,7 @@ fn everything_that_is_wrong_is_reported_at_once_with_its_line() {
         (3, "https://"),
         (4, "neither"),
         (5, "no `location`"),
-        (10, "only one"),
+        (10, "exclude each other"),
         (13, "no `location`"),
         (14, "sometimes"),
         (16, "tag"),

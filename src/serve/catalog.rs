@@ -69,8 +69,8 @@ impl Catalog {
         } else {
             StoredIndex::in_layout(&layout)?
         };
-        if let Some(fault) = layout.faults().first() {
-            let count = layout.faults().len();
+        if let Some(fault) = layout.problems().first() {
+            let count = layout.problems().len();
             let text = format!("{count} entries of {} are not served: {}: {}", path.display(), fault.path, fault.what);
             events.report(Event::Warning(text));
         }

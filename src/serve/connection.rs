@@ -86,7 +86,7 @@ impl Connection {
             return outcome;
         }
         if self.head.is_some() || self.moved < self.limits.least {
-            return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "too little moved for too long")));
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "too little data moved for too long")));
         }
         self.next_span(self.limits.idle, context);
         outcome

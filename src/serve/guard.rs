@@ -26,13 +26,13 @@ impl Guard {
     pub fn check(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), RequestRefusal> {
         let mut named: Vec<&str> = uri.authority().map(Authority::as_str).into_iter().collect();
         for value in headers.get_all(header::HOST) {
-            named.push(value.to_str().map_err(|_| foreign("a Host that is no text"))?);
+            named.push(value.to_str().map_err(|_| foreign("a Host that is not text"))?);
         }
         for authority in &named {
             if !self.answers_to(authority) {
                 let shown: String = authority.chars().take(100).collect();
                 return Err(foreign(&format!(
-                    "the name {shown:?}: it answers to addresses, localhost, and names given by --host"
+                    "the name {shown:?}: it answers only to addresses, localhost, and names given by --host"
                 )));
             }
         }
@@ -62,7 +62,7 @@ impl Guard {
 }
 
 fn foreign(what: &str) -> RequestRefusal {
-    RequestRefusal::new(403, "DENIED", format!("this registry takes no request for {what}"))
+    RequestRefusal::new(403, "DENIED", format!("this registry rejects requests for {what}"))
 }
 
 #[cfg(test)]
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_that_gave_its_own_name_our_address_is_kept_out() {
+    fn a_page_that_gave_its_own_name_our_address_is_rejected() {
         for host in [
             "evil.example",
             "evil.example:5000",
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_of_another_origin_is_kept_out() {
+    fn a_page_of_another_origin_is_rejected() {
         let host = "127.0.0.1:5000";
         assert!(verdict(host, &[("origin", "http://127.0.0.1:5000")]));
         for origin in

@@ -79,7 +79,7 @@ struct Page<'a> {
 
 impl<'a> Page<'a> {
     fn of(query: &'a Query) -> Result<Page<'a>, RequestRefusal> {
-        let bad = |_| RequestRefusal::new(400, "PAGINATION_NUMBER_INVALID", "n is to be a number of items");
+        let bad = |_| RequestRefusal::new(400, "PAGINATION_NUMBER_INVALID", "n must be a number");
         let size: Option<usize> = query.get("n").map(str::parse).transpose().map_err(bad)?;
         Ok(Page { last: query.get("last").unwrap_or_default(), size })
     }

@@ -86,7 +86,7 @@ impl Uploads {
         let mut map = self.map();
         let most = self.limits.uploads;
         if map.len() >= most {
-            let text = format!("{most} uploads are open already; finish or cancel some");
+            let text = format!("{most} uploads are already open; finish or cancel some");
             return Err(RequestRefusal::new(429, "TOOMANYREQUESTS", text));
         }
         map.insert(id.to_owned(), Upload { name: name.to_owned(), received: Arc::clone(&received) });
@@ -101,7 +101,7 @@ impl Uploads {
         let received = self.find(name, id)?.received;
         // Waiting requests keep their connections; a client that tries again needs one or two.
         if Arc::strong_count(&received) > MOST_AT_ONCE {
-            let refusal = RequestRefusal::new(429, "TOOMANYREQUESTS", "other requests write to this upload");
+            let refusal = RequestRefusal::new(429, "TOOMANYREQUESTS", "other requests are writing to this upload");
             return Err(refusal.with("retry-after", "1"));
         }
         let held = received.lock_owned().await;

@@ -89,7 +89,7 @@ fn check_children(catalog: &Catalog, manifest: &Manifest) -> Result<Vec<Digest>,
                 return Err(RequestRefusal::new(400, "MANIFEST_INVALID", text));
             }
             None if child.role != Role::ForeignLayer => {
-                let text = format!("{} is not there; push it first", wanted.digest);
+                let text = format!("{} does not exist; push it first", wanted.digest);
                 return Err(RequestRefusal::new(400, "MANIFEST_BLOB_UNKNOWN", text));
             }
             _ => {}

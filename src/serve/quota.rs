@@ -37,7 +37,7 @@ impl Quota {
         taken.map(drop).map_err(|used| {
             // `transport/registry/refusals.rs` parses this.
             let (limit, left) = (units::bytes(limit), limit.saturating_sub(used));
-            Error::new(Kind::Refused, format!("the quota of this registry is {limit}, {left} bytes left"))
+            Error::new(Kind::Refused, format!("the quota of this registry is {limit}; {left} bytes left"))
         })
     }
 

@@ -137,7 +137,7 @@ fn checked(text: &str) -> Result<&str, RequestRefusal> {
 
 fn refused(error: DigestError) -> RequestRefusal {
     if error.is_too_many() {
-        let text = "too many different sha512 digests were named since the server was started; start it again";
+        let text = "too many different sha512 digests were requested since the server was started; start it again";
         return RequestRefusal::new(429, "TOOMANYREQUESTS", text);
     }
     RequestRefusal::new(400, "DIGEST_INVALID", error.to_string())
@@ -175,7 +175,7 @@ impl Query {
         let Some(registry) = self.get("ns") else { return Ok(None) };
         match Repository::new(registry, "x") {
             Ok(_) => Ok(Some(registry)),
-            Err(e) => Err(RequestRefusal::new(400, "NAME_INVALID", format!("ns is to be a registry: {e}"))),
+            Err(e) => Err(RequestRefusal::new(400, "NAME_INVALID", format!("ns must be a registry: {e}"))),
         }
     }
 

@@ -154,7 +154,7 @@ async fn receive_piece(held: Held, name: &str, id: &str, request: Request<Body>)
     let length = held.size - start;
     if let Some((from, to)) = announced.filter(|(from, to)| to - from + 1 != length) {
         held.take_back(start, before);
-        let text = format!("Content-Range says {} bytes, {length} came; none are kept", to - from + 1);
+        let text = format!("Content-Range says {} bytes, and {length} were received; none are kept", to - from + 1);
         return Err(RequestRefusal::new(400, "SIZE_INVALID", text));
     }
     Ok(held)
@@ -171,9 +171,7 @@ fn content_range(headers: &HeaderMap) -> Result<Option<(u64, u64)>, RequestRefus
     };
     match value.to_str().ok().and_then(parse) {
         Some(range) => Ok(Some(range)),
-        None => {
-            Err(RequestRefusal::new(400, "BLOB_UPLOAD_INVALID", "Content-Range is to be start-end, such as 0-1023"))
-        }
+        None => Err(RequestRefusal::new(400, "BLOB_UPLOAD_INVALID", "Content-Range must be start-end, such as 0-1023")),
     }
 }
 

@@ -123,7 +123,7 @@ impl LayoutWriter {
         let adds = matches!(change, Change::Tag { .. } | Change::List { .. });
         // The manifest, and the one that had the tag before.
         if adds && self.size() + 2 * line.len() as u64 + FOR_NAMES > MAX_INDEX {
-            return Err(Error::new(Kind::Refused, "the layout has as many names as an index can hold"));
+            return Err(Error::new(Kind::Refused, "the layout already has the maximum number of names"));
         }
         self.sync_blobs()?;
         self.unseal()?;

@@ -59,15 +59,15 @@ impl Sealed {
     /// Parses the content of the PEM block. Errors say what is wrong and repeat none of it.
     pub fn parse(json: &[u8]) -> Result<Sealed, &'static str> {
         let document: Document =
-            serde_json::from_slice(json).map_err(|_| "what is encrypted in it is not in cosign's form (JSON)")?;
+            serde_json::from_slice(json).map_err(|_| "its encrypted part is not in cosign's form (JSON)")?;
         let Document { kdf, cipher, ciphertext } = document;
         if kdf.name != "scrypt" || cipher.name != "nacl/secretbox" {
-            return Err("it is encrypted by other means than scrypt and nacl/secretbox, which cosign uses");
+            return Err("it is not encrypted with scrypt and nacl/secretbox, as cosign does");
         }
         let Params { n, r, p } = kdf.params;
         let cost = n.checked_ilog2().filter(|log| n.is_power_of_two() && COSTS.contains(log));
         let Some(cost) = cost.filter(|_| r == BLOCK && p == LANES) else {
-            return Err("its scrypt parameters are none that cosign uses (N 32768, 65536 or 131072, r 8, p 1)");
+            return Err("its scrypt parameters are not cosign's (N 32768, 65536 or 131072, r 8, p 1)");
         };
         let params = u8::try_from(cost).ok().and_then(|cost| scrypt::Params::new(cost, r, p, 32).ok());
         let bytes = |text: &str| STANDARD.decode(text).ok().filter(|bytes| bytes.len() <= MOST);
@@ -85,7 +85,7 @@ impl Sealed {
     pub fn open(&self, passphrase: &Secret) -> Result<Vec<u8>, &'static str> {
         let mut key = Key::default();
         scrypt::scrypt(passphrase.expose().as_bytes(), &self.salt, &self.params, &mut key)
-            .map_err(|_| "its scrypt parameters are none that cosign uses")?;
+            .map_err(|_| "its scrypt parameters are not cosign's")?;
         let mut text = self.ciphertext.clone();
         let opened = XSalsa20Poly1305::new(&key).decrypt_in_place_detached(
             Nonce::from_slice(&self.nonce),
@@ -93,6 +93,6 @@ impl Sealed {
             &mut text,
             Tag::from_slice(&self.tag),
         );
-        opened.map(|()| text).map_err(|_| "the passphrase is not the one it was encrypted with, or it is damaged")
+        opened.map(|()| text).map_err(|_| "the passphrase is wrong, or the key is damaged")
     }
 }

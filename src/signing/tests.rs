@@ -31,7 +31,7 @@ fn a_key_that_cosign_encrypted_signs_with_its_passphrase_and_with_no_other() {
     assert!(public.verifies(b"what is signed", &signature) && !public.verifies(b"something else", &signature));
     assert!(signature.len() <= key.longest_signature());
     let wrong = PrivateKey::parse(SEALED.as_bytes(), "k", &passphrase("incorrect horse")).unwrap_err();
-    let message = "reading the private key k: the passphrase is not the one it was encrypted with, or it is damaged";
+    let message = "reading the private key k: the passphrase is wrong, or the key is damaged";
     assert_eq!(wrong.to_string(), message, "and no part of the passphrase");
     assert!(!format!("{key:?}").contains("horse"));
 }
@@ -50,10 +50,10 @@ fn parameters_that_would_fill_the_memory_are_refused_before_anybody_types_a_pass
     };
     assert!(document(32768, 8, 1, "scrypt").contains("nobody was to be asked"));
     for (n, r, p) in [(1 << 30, 8, 1), (32767, 8, 1), (0, 8, 1), (32768, 1 << 20, 1), (32768, 8, 1 << 20), (2, 8, 1)] {
-        assert!(document(n, r, p, "scrypt").contains("none that cosign uses"), "{n} {r} {p}");
+        assert!(document(n, r, p, "scrypt").contains("not cosign's"), "{n} {r} {p}");
     }
     assert!(document(u64::MAX, 8, 1, "scrypt").contains("not in cosign's form"));
-    assert!(document(32768, 8, 1, "argon2").contains("other means"));
+    assert!(document(32768, 8, 1, "argon2").contains("not encrypted with scrypt"));
 }
 
 #[test]
@@ -64,13 +64,13 @@ fn what_is_no_key_is_reported_for_what_it_is() {
     let too_large = "-----BEGIN PUBLIC KEY-----\n".to_owned() + &"A".repeat(MAX_KEY_FILE as usize);
     for (file, public, private) in [
         (String::new(), "it is empty", "it is empty"),
-        ("hello".to_owned(), "no key in PEM form", "no key in PEM form"),
-        ("0\u{3}".to_owned(), "DER form", "DER form"),
+        ("hello".to_owned(), "not a key in PEM form", "not a key in PEM form"),
+        ("0\u{3}".to_owned(), "key in DER", "key in DER"),
         ("ssh-ed25519 AAAA me".to_owned(), "OpenSSH", "OpenSSH"),
         (too_large, "more than 65536 bytes", "more than 65536 bytes"),
         ("-----BEGIN PUBLIC KEY-----\nAAAA".to_owned(), "cut off", "cut off"),
         ("-----BEGIN PUBLIC KEY-----\n!\n-----END PUBLIC KEY-----".to_owned(), "not base64", "not base64"),
-        (old.to_owned(), "OpenSSL's old way", "OpenSSL's old way"),
+        (old.to_owned(), "an old format of OpenSSL", "an old format of OpenSSL"),
         (pem("CERTIFICATE", b"x"), "openssl x509", "it is a certificate"),
         (pem("RSA PRIVATE KEY", b"x"), "it is a private key", "an RSA key"),
         (pem("ENCRYPTED PRIVATE KEY", b"x"), "it is a private key", "openssl pkcs8"),

@@ -87,7 +87,7 @@ fn open<'a>(blob: &'a Blob<'a>) -> Open<'a> {
 fn slice(layout: &Layout, blob: &Blob<'_>) -> Result<Slice, String> {
     match layout.slice(&blob.declared.path) {
         Ok(Some(slice)) if slice.size() == blob.size => Ok(slice),
-        Ok(_) => Err("the file changed while it was read".to_owned()),
+        Ok(_) => Err("the file changed while it was being read".to_owned()),
         Err(error) => Err(error.chain()),
     }
 }

@@ -26,7 +26,7 @@ pub fn compare(layout: &Layout, bundle: &BundleJson, partial: &BTreeSet<String>)
     };
     let malformed = |found: &str| vec![Problem::new(DOCKER_JSON, ProblemKind::Malformed).found(found)];
     if !has_at_most_values(&bytes, MOST_DOCKER_VALUES) {
-        return malformed("more entries than any bundle has");
+        return malformed("more entries than a bundle can have");
     }
     let Ok(entries) = serde_json::from_slice::<Vec<Value>>(&bytes) else {
         return malformed("not a list of images as `docker save` writes it");

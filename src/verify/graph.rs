@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::manifests::ManifestReader;
 use super::{Problem, ProblemKind, Problems};
-use crate::bundle::{Assumed, AssumedKind, BUNDLE_JSON, BundleJson, fault_of_order};
+use crate::bundle::{Assumed, AssumedKind, BUNDLE_JSON, BundleJson, problem_of_order};
 use crate::files::{IMAGE_NAME, Layout};
 use crate::oci::{Described, Descriptor, Digest, Kind, Manifest, ManifestError, Platform, Role, media_type};
 use crate::pipeline::lock::{AbsentReason, Attached, LockedImage};
@@ -205,7 +205,7 @@ impl<'a, 'w> Follow<'a, 'w> {
         let declared = self.met.get(&attached.digest).copied().flatten();
         // An increment may leave the subject's parents to the target. The import, which reads them there, then reports the
         // problem.
-        let fault = if self.unread { attached.tag_fault() } else { attached.fault(in_tree, declared) };
+        let fault = if self.unread { attached.tag_problem() } else { attached.fault(in_tree, declared) };
         if let Some(fault) = fault {
             let found = format!("{}: {fault}", image.name());
             self.problems.push(Problem::new(BUNDLE_JSON, ProblemKind::Disagreement).found(found));
@@ -223,7 +223,7 @@ impl<'a, 'w> Follow<'a, 'w> {
         let is_own = |subject: &Digest| self.met.contains_key(subject) || self.left_out.manifests.contains(subject);
         let named = self.met.iter().filter_map(|(digest, subject)| Some((*digest, (*subject)?)));
         let foreign = named.filter(|(digest, subject)| !companions.contains(digest) && !is_own(subject));
-        let faults = foreign.filter_map(|(digest, subject)| image.subject_fault(digest, subject));
+        let faults = foreign.filter_map(|(digest, subject)| image.subject_problem(digest, subject));
         let Some(fault) = faults.min() else { return };
         let found = format!("{}: {fault}", image.name());
         self.problems.push(Problem::new(BUNDLE_JSON, ProblemKind::Disagreement).found(found));
@@ -361,7 +361,7 @@ fn platforms(layout: &Layout, image: &LockedImage) -> Result<Option<Vec<Platform
 /// Reports blobs that are not in the order of the format.
 fn order(layout: &Layout, bundle: &BundleJson, manifests: &HashSet<Digest>) -> Option<Problem> {
     let all = ManifestReader::new(layout);
-    let found = fault_of_order(bundle, |digest| manifests.contains(digest), &all.find())?;
+    let found = problem_of_order(bundle, |digest| manifests.contains(digest), &all.find())?;
     // Other checks report a manifest that can no longer be read.
     all.is_sound().then(|| Problem::new(BUNDLE_JSON, ProblemKind::Disagreement).found(found))
 }

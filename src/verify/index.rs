@@ -67,7 +67,7 @@ fn subjects_agree(bundle: &BundleJson, listed: &[Descriptor], problems: &mut Vec
     for descriptor in listed {
         let Some(subject) = descriptor.annotations().get(SUBJECT) else { continue };
         if !known.contains(&(descriptor.digest, subject.clone())) {
-            let found = format!("{} names the subject {subject}, which is not in the lock", descriptor.digest);
+            let found = format!("{} has the subject {subject}, which is not in the lock", descriptor.digest);
             problems.push(Problem::new(INDEX_JSON, ProblemKind::Disagreement).found(found));
         }
     }

@@ -64,11 +64,12 @@ pub enum Depth {
 
 /// The result of a check.
 #[derive(Clone, Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Report {
     /// SHA-256 of `bundle.json`, if it could be read.
     pub identity: Option<Digest>,
     /// Number of images in the lock, or in `index.json` if the lock cannot be read.
-    pub images: usize,
+    pub image_count: usize,
     /// Images that the export was asked for and could not get.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub missing: Vec<MissingImage>,
@@ -80,7 +81,7 @@ pub struct Report {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub proof: Option<BlobProof>,
     /// Why `chunks.b3` did not prove the blobs, although the check should have used it.
-    #[serde(rename = "proofReason", skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub proof_reason: Option<&'static str>,
     /// The bundles that this increment builds on. Empty if the bundle is complete in itself.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -343,16 +344,16 @@ pub fn check_proven(opened: &Opened, depth: Depth, proven: Option<&Proven>, even
         Opened::Whole(layout) => layout,
     };
     let mut problems = Problems::default();
-    problems.extend(faults(layout));
+    problems.extend(problems_in(layout));
     problems.extend(signatures::check(layout));
     let asked = Asked { depth, proven, read: &WholeVolumes::default(), events };
     examine(layout, &asked, problems).map(|examined| examined.report)
 }
 
 /// Returns what does not belong in a layout.
-fn faults(layout: &Layout) -> Vec<Problem> {
+fn problems_in(layout: &Layout) -> Vec<Problem> {
     let kind = |is_cut| if is_cut { ProblemKind::CutShort } else { ProblemKind::Unsafe };
-    layout.faults().iter().map(|fault| Problem::new(&fault.path, kind(fault.is_cut)).found(&fault.what)).collect()
+    layout.problems().iter().map(|fault| Problem::new(&fault.path, kind(fault.is_cut)).found(&fault.what)).collect()
 }
 
 /// `bundle.json`, as far as it can be read.
@@ -410,7 +411,7 @@ fn examine(layout: &Layout, asked: &Asked<'_>, mut problems: Problems) -> Result
     name_images(&mut problems, &reach);
     let report = Report {
         identity,
-        images: reach.images.len(),
+        image_count: reach.images.len(),
         missing: bundle.iter().flat_map(|bundle| bundle.lock.missing.clone()).collect(),
         files: layout.entries().count(),
         proof: proved.proof,
@@ -435,7 +436,7 @@ struct Read {
 /// Reads `bundle.json`. If it is missing, the sums show that this is meant to be a bundle.
 fn open_json(layout: &Layout, problems: &mut Problems) -> Result<Read> {
     if layout.size_of(BUNDLE_JSON).is_none() {
-        if layout.size_of(SUMS).is_none() && layout.faults().is_empty() {
+        if layout.size_of(SUMS).is_none() && layout.problems().is_empty() {
             return Err(no_bundle(layout));
         }
         problems.push(Problem::new(BUNDLE_JSON, ProblemKind::Missing));

@@ -39,7 +39,7 @@ impl Table {
             return without(if is_set { "volumes contain no chunks.b3" } else { "there is no chunks.b3" });
         };
         let misfit =
-            |problem: Problem| Table { problem: Some(problem), ..without("chunks.b3 does not fit the bundle") };
+            |problem: Problem| Table { problem: Some(problem), ..without("chunks.b3 does not match the bundle") };
         if size > MAX_CHUNKS {
             return without("chunks.b3 is too large");
         }

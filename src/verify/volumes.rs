@@ -16,7 +16,7 @@ use super::declared::Declarations;
 use super::whole_volumes::WholeVolumes;
 use super::{
     Asked, ByteRange, Depth, Examined, Problem, ProblemKind, Problems, Report, Subject, chunks, declared, examine,
-    faults, name_images, signatures,
+    name_images, problems_in, signatures,
 };
 use crate::base::error::Result;
 use crate::base::progress::Events;
@@ -32,17 +32,17 @@ pub use lost::is_of_lost_volume;
 
 /// The result of checking a set, apart from its problems.
 #[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct SetReport {
     /// Number of volumes in the set, without recovery volumes.
     pub of: u32,
     /// Number of recovery volumes in the set.
-    pub recovery: u32,
+    pub recovery_count: u32,
     /// The files that were given, ordered by number. Unusable files come last.
     pub volumes: Vec<VolumeReport>,
     /// Numbers of the volumes that were not given.
-    pub missing: Vec<u32>,
+    pub missing_volumes: Vec<u32>,
     /// Numbers of the recovery volumes that were not given.
-    #[serde(rename = "missingRecovery")]
     pub missing_recovery: Vec<u32>,
 }
 
@@ -141,7 +141,13 @@ pub fn check(set: &Volumes, depth: Depth, proven: Option<&Proven>, events: &Even
     report.bytes = all().flat_map(Layout::entries).map(|(_, size)| size).fold(0, u64::saturating_add);
     let (missing, missing_recovery) = (set.missing(), set.missing_recovery());
     let volumes = states(set, &problems);
-    report.set = Some(SetReport { of: set.set.of, recovery: set.set.recovery, volumes, missing, missing_recovery });
+    report.set = Some(SetReport {
+        of: set.set.of,
+        recovery_count: set.set.recovery,
+        volumes,
+        missing_volumes: missing,
+        missing_recovery,
+    });
     report.problems = problems;
     // A single volume does not lack the files of the others.
     report.lacking = if set.given > 1 { lacking } else { Vec::new() };
@@ -240,7 +246,7 @@ impl<'s> One<'s> {
     }
 
     fn check(&self) -> Vec<Problem> {
-        let mut problems: Vec<Problem> = faults(self.layout);
+        let mut problems: Vec<Problem> = problems_in(self.layout);
         let (sums, own) = own_sums(self.layout, &self.volume.label);
         problems.extend(own);
         let entries = VolumeEntries::of(self.volume);

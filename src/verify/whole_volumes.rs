@@ -107,7 +107,7 @@ fn algorithm_of(path: &str) -> Algorithm {
 
 /// Reads a tar. `None` if the file is not a tar, or its layout is wrong.
 fn read(layout: &Layout, buffer: &mut [u8], advance: &dyn Fn(u64)) -> io::Result<Option<ReadVolume>> {
-    let Some(file) = layout.tar().filter(|_| layout.faults().is_empty()) else { return Ok(None) };
+    let Some(file) = layout.tar().filter(|_| layout.problems().is_empty()) else { return Ok(None) };
     let size = file.metadata()?.len();
     let mut places = Vec::new();
     for (path, length) in layout.entries() {

@@ -157,8 +157,8 @@ fn the_command_line_overrides_the_environment() {
     for (option, path, says) in [
         ("--authfile", "/dev/zero", too_large),
         ("--ca-file", large.to_str().unwrap(), too_large),
-        ("--ca-file", "/dev/zero", "it is no plain file"),
-        ("--cert-dir", endless, "it is no plain file"),
+        ("--ca-file", "/dev/zero", "it is not a regular file"),
+        ("--cert-dir", endless, "it is not a regular file"),
     ] {
         let refused = lock(&[option, path]);
         assert_code(&refused, 2);

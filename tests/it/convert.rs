@@ -50,19 +50,21 @@ fn a_file_that_is_not_a_signature_is_left_out_with_a_notice() {
     builder().write(&source).unwrap();
     Ran::of(gapferry().arg("sign").arg(&source).arg("--full").arg("--key").arg(&key.private)).ended(0);
     let malformed = ["SHA256SUMS.0123456789abcdef.sig", "chunks.b3.0123456789abcdef.sig"];
-    malformed.iter().for_each(|name| std::fs::write(source.join(name), "no signature").unwrap());
+    malformed.iter().for_each(|name| std::fs::write(source.join(name), "not a signature").unwrap());
     for (to, arguments) in FORMS {
         let out = directory.path().join("to").join(to);
         let ran = convert(std::slice::from_ref(&source), &out, arguments).ended(0);
-        malformed.iter().for_each(|name| assert!(ran.stderr.contains(&format!("{name} is no signature")), "{ran:?}"));
+        malformed
+            .iter()
+            .for_each(|name| assert!(ran.stderr.contains(&format!("{name} is not a signature")), "{ran:?}"));
         Ran::of(gapferry().arg("verify").args(written(&out)).arg("--key").arg(&key.public)).ended(0);
     }
     // The same in the output directory.
     let out = directory.path().join("to/directory");
-    std::fs::write(out.join(malformed[0]), "no signature").unwrap();
+    std::fs::write(out.join(malformed[0]), "not a signature").unwrap();
     malformed.iter().for_each(|name| std::fs::remove_file(source.join(name)).unwrap());
     let ran = convert(std::slice::from_ref(&source), &out, &[]).ended(0);
-    assert!(ran.stderr.contains(&format!("{} is no signature", malformed[0])), "{ran:?}");
+    assert!(ran.stderr.contains(&format!("{} is not a signature", malformed[0])), "{ran:?}");
     Ran::of(gapferry().arg("verify").arg(&out)).ended(0);
 }
 
@@ -262,7 +264,9 @@ fn convert_never_writes_into_a_bundle_or_over_foreign_files() {
     let (tar, bundle) = (directory.path().join("b.tar"), directory.path().join("b"));
     builder().write(&tar).unwrap();
     convert(std::slice::from_ref(&tar), &bundle, &[]).ended(0);
-    convert(std::slice::from_ref(&tar), &bundle.join("inside.tar"), &[]).ended(2).reported(&["it is in the bundle"]);
+    convert(std::slice::from_ref(&tar), &bundle.join("inside.tar"), &[])
+        .ended(2)
+        .reported(&["it is inside the bundle"]);
     let precious = directory.path().join("p.partial/thesis.txt");
     std::fs::create_dir(precious.parent().unwrap()).unwrap();
     std::fs::write(&precious, "years of work").unwrap();
@@ -284,7 +288,9 @@ fn replacing_another_bundle_is_reported_and_an_unsupported_archive_is_refused() 
         .ended(0)
         .reported(&["replacing", "other.tar, which is another bundle"]);
     for name in ["b.tgz", "b.tar.gz", "b.zip"] {
-        convert(std::slice::from_ref(&tar), &directory.path().join(name), &[]).ended(2).reported(&["end it in .tar"]);
+        convert(std::slice::from_ref(&tar), &directory.path().join(name), &[])
+            .ended(2)
+            .reported(&["end the name in .tar"]);
     }
 }
 

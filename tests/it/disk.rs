@@ -257,7 +257,7 @@ fn an_existing_file_that_is_not_a_bundle_is_not_overwritten() {
         assert!(
             message.contains(name)
                 && (name == "dangling"
-                    || message.contains("that is not a bundle, and it is not overwritten")
+                    || message.contains("is not a bundle, so it is not overwritten")
                     || message.contains("there is a directory")),
             "{message}"
         );
@@ -290,7 +290,7 @@ fn foreign_files_in_place_of_an_unfinished_bundle_are_refused_before_any_request
         let output = export(registry.host(), &root.join(out));
         let message = stderr(&output);
         assert_eq!(output.status.code(), Some(2), "{out}: {message}");
-        assert!(message.contains(link) && message.contains("gapferry has not made it; remove it"), "{message}");
+        assert!(message.contains(link) && message.contains("gapferry did not create it; remove it"), "{message}");
         assert!(root.join(link).is_symlink(), "{link}");
     }
     assert_eq!(registry.requests().len(), asked);

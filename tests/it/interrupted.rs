@@ -185,7 +185,7 @@ fn leftovers_of_an_interrupted_run_are_verified_before_use() {
     gapferry().arg("verify").arg(&out).assert().success();
 }
 
-/// No leftovers beside the results.
+/// No leftovers next to the results.
 fn assert_only(directory: &Path, allowed: &[&str]) {
     for entry in std::fs::read_dir(directory).unwrap() {
         let name = entry.unwrap().file_name().to_string_lossy().into_owned();

@@ -113,7 +113,7 @@ fn an_export_returns_its_plan_and_result_as_values() {
     let report = wait(app::export(request(), &environment)).unwrap();
     assert_eq!(report.outcome(), Outcome::SomeImagesFailed);
     let ExportReport::Written(written) = report else { panic!("this was not a dry run") };
-    assert_eq!((written.images, written.missing.len(), written.unchanged), (1, 1, false));
+    assert_eq!((written.image_count, written.missing.len(), written.unchanged), (1, 1, false));
     assert_eq!((written.identity, written.bytes), (plan.identity, output.metadata().unwrap().len()));
 
     let bundle = VerifyInput::Files { paths: vec![output.clone()], full: true };

@@ -46,6 +46,7 @@ mod prose;
 mod prove;
 mod reads;
 mod registry;
+mod release;
 mod rooms;
 mod serve;
 mod signed;

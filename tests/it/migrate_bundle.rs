@@ -289,5 +289,5 @@ fn a_bundle_is_reported_as_signed_only_if_it_is() {
     let output = migrate(&registry.storage(), &out, &sign);
     let message = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(2), "{message}");
-    assert!(message.contains("it has 16 signatures") && !message.contains("signed by"), "{message}");
+    assert!(message.contains("it already has 16 signatures") && !message.contains("signed by"), "{message}");
 }

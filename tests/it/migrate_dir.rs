@@ -129,9 +129,9 @@ fn a_foreign_file_is_not_overwritten_and_fails_only_its_image() {
     assert_eq!(output.status.code(), Some(1), "{message}");
     for says in [
         "image another:1: ",
-        "another image is there already",
-        "something else is there already: \"letter.txt\"",
-        "its version is another",
+        "another image exists there",
+        "something else exists there: \"letter.txt\"",
+        "its version is different",
         "image link:1: ",
         "image inner/deep:1: ",
         "1 image written, 5 failed",

@@ -312,7 +312,7 @@ fn companion_tags_are_images_only_if_named_or_their_subject_is_elsewhere() {
     assert_eq!(target.digest("team/app", signature.tag.as_deref().unwrap()), Some(signature.digest()));
     assert!(has(&target, &sbom));
     let target = Registry::start();
-    push(&source, &target, &["--no-referrers"]).ended(0).reported(&["they stay behind (--no-referrers)"]);
+    push(&source, &target, &["--no-referrers"]).ended(0).reported(&["they are left behind (--no-referrers)"]);
     assert_eq!(target.tags("team/app"), ["v1"]);
     // A registry on the new storage can find referrers only through their list.
     let second = directory.path().join("storage");

@@ -36,7 +36,7 @@ fn states(report: &Value) -> Vec<(&str, &str)> {
 }
 
 fn sums(report: &Value) -> [u64; 3] {
-    ["written", "present", "failed"].map(|state| report[state].as_u64().unwrap())
+    ["written", "present", "failedCount"].map(|state| report[state].as_u64().unwrap())
 }
 
 #[test]

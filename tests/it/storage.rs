@@ -136,14 +136,10 @@ const ACCIDENTS: [Accident; 18] = [
     (
         "newline",
         |root, image| fs::write(link(root, image), image.digest() + "\n").unwrap(),
-        "bad-link: the link holds no",
+        "bad-link: the link contains \"",
     ),
-    (
-        "outside",
-        |root, image| fs::write(link(root, image), "../../../../etc/passwd").unwrap(),
-        "the link holds no digest",
-    ),
-    ("long", |root, image| fs::write(link(root, image), "x".repeat(100_000)).unwrap(), "longer than any digest"),
+    ("outside", |root, image| fs::write(link(root, image), "../../../../etc/passwd").unwrap(), "instead of a digest"),
+    ("long", |root, image| fs::write(link(root, image), "x".repeat(100_000)).unwrap(), "longer than a digest"),
     ("no-link", |root, image| fs::remove_file(link(root, image)).unwrap(), "tag-without-link: "),
     (
         "no-revision",
@@ -151,7 +147,7 @@ const ACCIDENTS: [Accident; 18] = [
         "link: missing: a tag means sha256:",
     ),
     ("empty-revision", |root, image| fs::write(revision(root, image), "").unwrap(), "bad-link: the link is empty"),
-    ("other-revision", |root, image| fs::write(revision(root, image), sha256(b"")).unwrap(), "holds another digest"),
+    ("other-revision", |root, image| fs::write(revision(root, image), sha256(b"")).unwrap(), "contains another digest"),
     ("no-manifest", |root, image| fs::remove_file(data(root, &image.digest())).unwrap(), "data: missing: "),
     ("rotten", |root, image| fs::write(data(root, &image.digest()), "{}").unwrap(), "data: wrong-digest: "),
     ("no-layer", |root, image| fs::remove_file(layer(root, image)).unwrap(), "data: missing: "),
@@ -393,7 +389,7 @@ fn a_compressed_storage_tar_is_refused_with_reason_and_remedy() {
             let report = String::from_utf8(output.stderr).unwrap();
             assert_eq!(output.status.code(), Some(2), "{report}");
             assert!(report.contains("compressed with") && report.contains(remedy), "{report}");
-            assert!(report.contains("only a plain tar can be read"), "{report}");
+            assert!(report.contains("gapferry reads only a plain tar"), "{report}");
         }
         assert!(!to.exists());
     }

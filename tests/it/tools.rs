@@ -254,7 +254,7 @@ fn a_signature_covers_the_tools() {
     let sum = "s=$(sha256sum bundle/tools/hello | cut -c1-64); sed -i \"s|^.* tools/hello$|$s  tools/hello|\" bundle/SHA256SUMS";
     shell(fixture.directory.path(), sum);
     shell(&fixture.path("bundle"), "sha256sum -c --quiet --ignore-missing SHA256SUMS");
-    fixture.run(&["verify", "bundle", "--key", "a.pub"]).ended(3).reported(&["its signature does not fit"]);
+    fixture.run(&["verify", "bundle", "--key", "a.pub"]).ended(3).reported(&["its signature does not match"]);
 }
 
 #[test]
@@ -401,7 +401,7 @@ fn unpackable_tools_are_all_named_before_any_request() {
             "third/GapFerry: ",
             "a:b: its name has",
             "none: ",
-            "other: it is no plain file",
+            "other: it is not a regular file",
             "..: it has no name",
         ]);
         assert!(!fixture.path(out).exists() && !fixture.path(&format!("{out}.partial")).exists());

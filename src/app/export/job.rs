@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
-use super::keep_going::{Faults, May};
+use super::keep_going::{BrokenContent, May};
 use super::loaders::report_loaders;
 use super::report::{
     ExportPlan, ExportReport, Exported, PlannedVolumes, blob_bytes, listed, read_from, saved_by_sharing,
@@ -124,7 +124,7 @@ impl ExportJob<'_> {
         let may = self.may_leave_out(is_locked);
         let events = &self.environment.events;
         if may.images {
-            Faults::of_sizes(&graph, &source).await?.leave_out(&mut lock, &mut graph, may, events)?;
+            BrokenContent::of_sizes(&graph, &source).await?.leave_out(&mut lock, &mut graph, may, events)?;
         }
         let (baseline, tools) = (baseline.as_ref(), &tools[..]);
         let from = From { source: &source, baseline, tools, former: replaced, lost: &lost };
@@ -142,7 +142,7 @@ impl ExportJob<'_> {
                 Err(error) => error,
             };
             graph = kept.ok_or(error.clone())?;
-            let lost = Faults::of_lost(lost.take());
+            let lost = BrokenContent::of_lost(lost.take());
             // If nothing could be left out, the error of the transfer gives the reason.
             if !lost.leave_out(&mut lock, &mut graph, may, events).unwrap_or_default() {
                 return Err(error);
@@ -286,7 +286,7 @@ impl ExportJob<'_> {
             identity: finished.identity,
             bytes: finished.size,
             unchanged: finished.unchanged,
-            images: graph.images.len(),
+            image_count: graph.images.len(),
             missing: lock.missing.clone(),
             bytes_moved: moved,
             bytes_saved_by_sharing: saved_by_sharing(graph),

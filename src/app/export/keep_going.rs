@@ -15,7 +15,7 @@ use crate::pipeline::resolve::Failures;
 
 /// Blobs that make the manifests that need them unusable.
 #[derive(Default)]
-pub struct Faults {
+pub struct BrokenContent {
     /// Blobs that could not be fetched, and the reason.
     lost: HashMap<Digest, Error>,
     /// The true sizes of blobs whose manifests state different sizes.
@@ -30,16 +30,16 @@ pub struct May {
     pub companions: bool,
 }
 
-impl Faults {
-    pub fn of_lost(lost: HashMap<Digest, Error>) -> Faults {
-        Faults { lost, ..Faults::default() }
+impl BrokenContent {
+    pub fn of_lost(lost: HashMap<Digest, Error>) -> BrokenContent {
+        BrokenContent { lost, ..BrokenContent::default() }
     }
 
     /// Finds blobs for which manifests state different sizes, and asks the source for the right size.
     ///
     /// # Errors
     /// An error that says nothing about the blob, for example a registry that no longer answers.
-    pub async fn of_sizes(graph: &Graph, source: &dyn Source) -> Result<Faults> {
+    pub async fn of_sizes(graph: &Graph, source: &dyn Source) -> Result<BrokenContent> {
         let mut stated: HashMap<Digest, BTreeMap<u64, &Repository>> = HashMap::new();
         let manifests = graph.manifests();
         let own: HashMap<Digest, u64> = manifests.iter().map(|manifest| (manifest.digest(), manifest.size())).collect();
@@ -51,7 +51,7 @@ impl Faults {
                 stated.entry(blob.digest).or_default().entry(blob.size).or_insert(repository);
             }
         }
-        let mut faults = Faults::default();
+        let mut faults = BrokenContent::default();
         for (digest, sizes) in stated {
             match own.get(&digest) {
                 Some(size) => drop(faults.sizes.insert(digest, *size)),

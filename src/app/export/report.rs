@@ -85,12 +85,13 @@ pub struct ReadFrom {
 
 /// The volumes that would be written.
 #[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct PlannedVolumes {
     pub volumes: Vec<PlannedVolume>,
     /// Number of volumes in the set.
     pub of: usize,
     /// Number of recovery volumes.
-    pub recovery: u32,
+    pub recovery_count: u32,
 }
 
 /// A volume that would be written.
@@ -121,7 +122,7 @@ pub struct Exported {
     /// Whether the bundle already existed.
     pub unchanged: bool,
     /// Number of images in the bundle.
-    pub images: usize,
+    pub image_count: usize,
     /// Images that were requested and could not be fetched.
     pub missing: Vec<MissingImage>,
     /// Bytes of blobs that were fetched.

@@ -49,7 +49,7 @@ impl ExportJob<'_> {
             let survey = preflight::survey(path, &files, &options)?;
             let recovery = volumes.shape.recovery;
             let volumes = wanted.iter().map(|volume| PlannedVolume::new(&set, volume)).collect();
-            let volumes = Some(PlannedVolumes { volumes, of, recovery });
+            let volumes = Some(PlannedVolumes { volumes, of, recovery_count: recovery });
             let (identity, total, up_to_date) = (set.identity, survey.total, there.is_some());
             let planned = Planned { identity, total, survey: Some(survey), up_to_date, volumes };
             return Ok(self.plan(&images, graph, planned));

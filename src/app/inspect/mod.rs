@@ -64,7 +64,7 @@ pub struct InspectReport {
     /// Size of the manifest in bytes.
     pub size: u64,
     /// The platforms that an index offers, or the platform in the config of an image.
-    pub platforms: Vec<String>,
+    pub platforms: Vec<Platform>,
     #[serde(flatten)]
     pub content: InspectedContent,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -332,10 +332,9 @@ async fn read_config(source: &Cached<'_>, repository: &Repository, manifest: &Ma
 }
 
 /// Returns the platforms of an index, or the platform in the config of an image.
-fn platforms(manifest: &Manifest, config: Option<&Value>) -> Vec<String> {
+fn platforms(manifest: &Manifest, config: Option<&Value>) -> Vec<Platform> {
     let children = manifest.children();
-    let offered = children.iter().filter_map(offered_platform).map(Platform::to_string);
+    let offered = children.iter().filter_map(offered_platform).cloned();
     let own = config.and_then(|config| serde_json::from_value::<Platform>(config.clone()).ok());
-    let own = own.filter(|platform| !platform.is_unknown()).map(|platform| platform.to_string());
-    offered.chain(own).collect()
+    offered.chain(own.filter(|platform| !platform.is_unknown())).collect()
 }

@@ -37,6 +37,7 @@ impl JsonReport for MigrateReport {}
 
 /// The contents of a storage.
 #[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct StorageList {
     pub version: u32,
     /// Whether the storage could be read. Its problems are in `problems`.
@@ -45,9 +46,9 @@ pub struct StorageList {
     #[serde(serialize_with = "as_path")]
     pub storage: PathBuf,
     /// Number of repositories.
-    pub repositories: usize,
+    pub repository_count: usize,
     /// Number of manifests in all repositories.
-    pub manifests: usize,
+    pub manifest_count: usize,
     /// Size of the images in bytes. Shared blobs and manifests count once.
     pub size: u64,
     pub images: Vec<StoredImage>,
@@ -129,7 +130,7 @@ pub struct Migrated {
     /// Number of images that already existed.
     pub present: usize,
     /// Number of failed images, and of unreadable places that may contain images.
-    pub failed: usize,
+    pub failed_count: usize,
     /// Number of blobs that are links to the storage.
     pub blobs_linked: u64,
     /// Bytes of blobs that were copied.
@@ -239,7 +240,7 @@ impl Ended {
             images: images(self.outcomes, collected),
             written,
             present,
-            failed,
+            failed_count: failed,
             blobs_linked: self.linked,
             bytes_copied: self.copied,
             problems: collected.problems.clone(),

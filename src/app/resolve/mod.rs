@@ -4,13 +4,17 @@ mod notes;
 mod options;
 mod walk_file;
 
+use std::path::Path;
+
 use jiff::Timestamp;
 
 use super::environment::Environment;
 use super::local::{Text, read_bounded};
 use super::outcome::Outcome;
+use crate::base::document::Document;
 use crate::base::error::{Error, Result};
 use crate::base::position::ReferencePositions;
+use crate::bundle::{Bundle, Form};
 use crate::content::Cached;
 use crate::pipeline::allowlist::Allowlist;
 use crate::pipeline::graph::Graph;
@@ -203,7 +207,19 @@ impl Resolver<'_> {
     }
 }
 
-fn read_lock(path: &std::path::Path) -> Result<Lock> {
+/// Returns the lock in a bundle, as a lock file has it. `None` if there is no bundle at the path.
+///
+/// # Errors
+/// A directory is no bundle, or the bundle cannot be read.
+pub fn lock_in_bundle(path: &Path) -> Result<Option<Text>> {
+    if !path.is_dir() && Form::named(path) == Form::Directory {
+        return Ok(None);
+    }
+    let opened = Bundle::open_any(std::slice::from_ref(&path.to_owned()))?;
+    Ok(Some(Text { name: path.display().to_string(), bytes: opened.lock().to_file()?.into_bytes() }))
+}
+
+fn read_lock(path: &Path) -> Result<Lock> {
     let Text { name, bytes } = read_bounded(path, MAX_LOCK + 1)?;
     Lock::parse(&bytes, &name)
 }

@@ -73,24 +73,24 @@ impl Seekable {
         let (frames, flags) = (u64::from(number(&footer)), footer[4]);
         let width: u64 = if flags & HAS_CHECKSUMS == 0 { 8 } else { 12 };
         if flags & 0x7c != 0 || frames > MOST_FRAMES {
-            return Err(wrong("of a kind that is not known here"));
+            return Err(wrong("of an unknown kind"));
         }
         let table = frames * width;
         let begin = length.checked_sub(TABLE_HEADER + table + FOOTER).ok_or_else(|| wrong("longer than the file"))?;
         let mut bytes = vec![0; usize::try_from(TABLE_HEADER + table).unwrap_or_default()];
         FileExt::read_exact_at(&file, &mut bytes, begin).map_err(fail)?;
         if number(&bytes) != TABLE_MAGIC || u64::from(number(&bytes[4..])) != table + FOOTER {
-            return Err(wrong("it does not begin where it should"));
+            return Err(wrong("it does not start where it should"));
         }
         let (mut at, mut list) = ((0_u64, 0_u64), Vec::with_capacity(usize::try_from(frames).unwrap_or_default() + 1));
         for entry in bytes[TABLE_HEADER as usize..].chunks_exact(usize::try_from(width).unwrap_or(8)) {
             let size = u64::from(number(&entry[4..]));
             if size > MAX_FRAME {
-                return Err(wrong("a frame is larger than any that is read here"));
+                return Err(wrong("a frame is larger than gapferry reads"));
             }
             // Readers by offset would never see it, but a full decompression would: two programs would read two tars.
             if size == 0 && number(entry) > 0 {
-                return Err(wrong("a frame is there that holds nothing"));
+                return Err(wrong("it lists an empty frame"));
             }
             list.push(at);
             at = (at.0 + u64::from(number(entry)), at.1 + size);
@@ -153,7 +153,7 @@ impl Seekable {
         let size = usize::try_from(last - first).unwrap_or_default();
         // A frame never needs more, because data that does not compress is stored.
         let packed = usize::try_from(end - begin).ok().filter(|packed| *packed <= size + size / 64 + 1024);
-        let mut packed = vec![0; packed.ok_or_else(|| wrong("is longer than what it holds"))?];
+        let mut packed = vec![0; packed.ok_or_else(|| wrong("is longer than what it contains"))?];
         FileExt::read_exact_at(&self.file, &mut packed, begin)?;
         let mut bytes = vec![0; size];
         let read = Decompressor::new()?.decompress_to_buffer(&packed, &mut bytes);
@@ -253,7 +253,7 @@ impl<R: Read> Read for Decompressed<R> {
 }
 
 fn wrong(why: &str) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, format!("what is compressed {why}"))
+    io::Error::new(io::ErrorKind::InvalidData, format!("its compressed data {why}"))
 }
 
 /// Little-endian, like everything in the format.

@@ -65,10 +65,16 @@ impl Extended {
     pub fn contradiction(&self, header: &Header) -> Option<&'static str> {
         let has_room = |name: &Vec<u8>| name.len() < LONG_NAME && name.is_ascii();
         if self.name.as_ref().is_some_and(|name| has_room(name) && *name != header.name) {
-            return Some("its extended header gives another name than its header, which some programs read alone");
+            return Some(
+                "its extended header gives another name than its header, and some programs read only the \
+                         header",
+            );
         }
         let is_other = self.size.is_some_and(|size| size < LARGE && size != header.size);
-        is_other.then_some("its extended header gives another size than its header, which some programs read alone")
+        is_other.then_some(
+            "its extended header gives another size than its header, and some programs read only the \
+                            header",
+        )
     }
 
     /// Returns `false` if the header is malformed.

@@ -120,7 +120,7 @@ fn links_devices_and_sparse_files_are_faults_and_never_offered() {
 }
 
 #[test]
-fn a_size_that_overflows_or_passes_the_end_is_a_fault() {
+fn a_size_that_overflows_or_passes_the_end_is_a_problem() {
     for size in [513, u64::MAX >> 1, (u64::MAX >> 1) - 511] {
         let found = scan_bytes(&[header(b'0', "a", size), [0; 512]].concat());
         assert_eq!((found.files.len(), found.faults.len()), (0, 1), "{size}");
@@ -128,7 +128,7 @@ fn a_size_that_overflows_or_passes_the_end_is_a_fault() {
 }
 
 #[test]
-fn a_tar_cut_anywhere_is_a_fault_and_never_a_panic() {
+fn a_tar_cut_anywhere_is_a_problem_and_never_a_panic() {
     let whole = [header(b'0', "a", 10), [0; 512], header(b'0', "b", 0), [0; 512], [0; 512]].concat();
     for length in 0..whole.len() {
         let found = scan_bytes(&whole[..length]);
@@ -138,7 +138,7 @@ fn a_tar_cut_anywhere_is_a_fault_and_never_a_panic() {
 }
 
 #[test]
-fn data_that_no_digest_covers_is_a_fault() {
+fn data_that_no_digest_covers_is_a_problem() {
     let whole = [header(b'0', "a", 10), [0; 512], [0; 512], [0; 512]].concat();
     assert!(scan_bytes(&whole).faults.is_empty());
     for hidden in [512 + 10, 1023, 1024 + 512 + 3, whole.len() - 1] {
@@ -152,7 +152,7 @@ fn data_that_no_digest_covers_is_a_fault() {
 
 /// The faults of a tar with these blocks before its end mark.
 #[track_caller]
-fn faults(blocks: &[[u8; 512]]) -> Vec<String> {
+fn problems_of(blocks: &[[u8; 512]]) -> Vec<String> {
     scan_bytes(&[blocks.concat(), vec![0; 1024]].concat()).faults
 }
 
@@ -188,7 +188,7 @@ fn a_name_that_ends_in_a_slash_is_a_directory_whatever_its_header_calls_it() {
 }
 
 #[test]
-fn a_number_or_an_extended_header_that_others_may_read_differently_is_a_fault() {
+fn a_number_or_an_extended_header_that_others_may_read_differently_is_a_problem() {
     for size in [
         &b"+0000000000\0"[..],
         b"-0000000001\0",
@@ -201,7 +201,7 @@ fn a_number_or_an_extended_header_that_others_may_read_differently_is_a_fault() 
     ] {
         let mut forged = header(b'0', "a", 0);
         forged[124..124 + size.len()].copy_from_slice(size);
-        assert_eq!(faults(&[summed(forged)]).len(), 1, "{}", size.escape_ascii());
+        assert_eq!(problems_of(&[summed(forged)]).len(), 1, "{}", size.escape_ascii());
     }
     for record in [
         &b"9 path=b"[..],
@@ -216,23 +216,23 @@ fn a_number_or_an_extended_header_that_others_may_read_differently_is_a_fault() 
         b"path=b\n",
     ] {
         let pax = header(b'x', "pax", record.len() as u64);
-        let problems = faults(&[pax, block(record), header(b'0', "a", 0)]);
+        let problems = problems_of(&[pax, block(record), header(b'0', "a", 0)]);
         assert_eq!(problems, ["its extended header is malformed"], "{}", record.escape_ascii());
     }
     for size in
         [&b"11 size=+0\n"[..], b"11 size=-1\n", b"11 size= 0\n", b"11 size=0x\n", b"30 size=18446744073709551616\n"]
     {
         let pax = header(b'x', "pax", size.len() as u64);
-        assert_eq!(faults(&[pax, block(size), header(b'0', "a", 0)]).len(), 1, "{}", size.escape_ascii());
+        assert_eq!(problems_of(&[pax, block(size), header(b'0', "a", 0)]).len(), 1, "{}", size.escape_ascii());
     }
     let name = block(b"one\0two");
-    let problems = faults(&[header(b'L', "long", 8), name, header(b'0', "a", 0)]);
+    let problems = problems_of(&[header(b'L', "long", 8), name, header(b'0', "a", 0)]);
     assert_eq!(problems[0], "its extended header is malformed", "{problems:?}");
 }
 
 /// An alias of a blob would be a different file for a loader, under a valid signature.
 #[test]
-fn what_two_programs_may_call_by_two_names_is_a_fault() {
+fn what_two_programs_may_call_by_two_names_is_a_problem() {
     let long = |name: &str| [header(b'L', "long", name.len() as u64), block(name.as_bytes())];
     let other = pax(&[("path", "manifest.json")]);
     let two = "it is a second extended header before one entry";
@@ -244,16 +244,16 @@ fn what_two_programs_may_call_by_two_names_is_a_fault() {
         (pax(&[("size", "1000000")]), pax(&[("comment", "0123456")])),
     ] {
         let blocks = [first, second].concat();
-        let problems = faults(&[&blocks[..], &[header(b'0', "a", 0)]].concat());
+        let problems = problems_of(&[&blocks[..], &[header(b'0', "a", 0)]].concat());
         assert!(problems.contains(&two.to_owned()), "{problems:?}");
     }
     let [twice, data] = pax(&[("path", "manifest.json"), ("path", "manifest.jsom")]);
-    assert_eq!(faults(&[twice, data, header(b'0', "a", 0)]), ["its extended header is malformed"]);
+    assert_eq!(problems_of(&[twice, data, header(b'0', "a", 0)]), ["its extended header is malformed"]);
     for dialect in [&b"ustar  \0"[..], &[0; 8][..]] {
         let mut forged = header(b'0', "a", 0);
         forged[257..265].copy_from_slice(dialect);
         forged[345..350].copy_from_slice(b"../up");
-        let problems = faults(&[summed(forged)]);
+        let problems = problems_of(&[summed(forged)]);
         assert!(problems.len() == 1 && problems[0].contains("has a prefix"), "{problems:?}");
     }
 }
@@ -271,7 +271,7 @@ fn pax(records: &[(&str, &str)]) -> [[u8; 512]; 2] {
 
 /// bsdtar uses the real size of a sparse file. It would unpack bytes that no digest covers, or cut a blob short.
 #[test]
-fn a_field_that_only_other_kinds_of_entries_have_is_a_fault_because_some_programs_read_it() {
+fn a_field_that_only_other_kinds_of_entries_have_is_a_problem_because_some_programs_read_it() {
     let gnu = b"ustar  \0";
     // Times, offset, long names, the sparse map, whether it continues, the real size, and fields that no program uses.
     for (dialect, at) in [(gnu, 357), (gnu, 369), (gnu, 381), (gnu, 386), (gnu, 482), (gnu, 483), (gnu, 511)]
@@ -281,13 +281,13 @@ fn a_field_that_only_other_kinds_of_entries_have_is_a_fault_because_some_program
     {
         let mut forged = header(b'0', "a", 0);
         forged[257..265].copy_from_slice(dialect);
-        assert_eq!(faults(&[summed(forged)]), [""; 0]);
+        assert_eq!(problems_of(&[summed(forged)]), [""; 0]);
         forged[at] = b'1';
-        assert_eq!(faults(&[summed(forged)]), [FOREIGN_FIELD], "{} {at}", dialect.escape_ascii());
+        assert_eq!(problems_of(&[summed(forged)]), [FOREIGN_FIELD], "{} {at}", dialect.escape_ascii());
         // Also in an extended header.
         if dialect != &[0; 8] {
             forged[156] = b'x';
-            assert_eq!(faults(&[summed(forged), header(b'0', "a", 0)]), [FOREIGN_FIELD], "{at}");
+            assert_eq!(problems_of(&[summed(forged), header(b'0', "a", 0)]), [FOREIGN_FIELD], "{at}");
         }
     }
     let mut plain = header(b'0', "name", 0);
@@ -304,58 +304,63 @@ fn times_behind_a_short_prefix_change_nothing() {
     forged[257..265].copy_from_slice(b"ustar\x0000");
     for (at, field) in [(476, &b"14722471223\0"[..]), (488, b"14722471223 "), (508, b"tar\0")] {
         forged[at..at + field.len()].copy_from_slice(field);
-        assert_eq!(faults(&[summed(forged)]), [""; 0], "{at}");
+        assert_eq!(problems_of(&[summed(forged)]), [""; 0], "{at}");
     }
     forged[475] = b'p';
-    assert_eq!(faults(&[summed(forged)]), [FOREIGN_FIELD], "now they are read as a part of the name");
+    assert_eq!(problems_of(&[summed(forged)]), [FOREIGN_FIELD], "now they are read as a part of the name");
 }
 
 /// A target of more than a hundred bytes has no other place. Links are reported as links.
 #[test]
-fn a_link_with_a_long_target_is_no_two_readings() {
+fn a_link_with_a_long_target_is_not_two_readings() {
     for kind in [b'1', b'2'] {
         let [first, second] = pax(&[("linkpath", &"b".repeat(107))]);
-        let kind_alone = faults(&[header(kind, "a", 0)]);
-        assert_eq!(faults(&[first, second, header(kind, "a", 0)]), kind_alone);
+        let kind_alone = problems_of(&[header(kind, "a", 0)]);
+        assert_eq!(problems_of(&[first, second, header(kind, "a", 0)]), kind_alone);
     }
 }
 
 #[test]
-fn a_record_that_some_programs_obey_and_others_do_not_know_is_a_fault() {
+fn a_record_that_some_programs_obey_and_others_do_not_know_is_a_problem() {
     for key in
         ["SCHILY.realsize", "SCHILY.filetype", "SUN.holesdata", "linkpath", "hdrcharset", "GNU.volume.label", "Path"]
     {
         let [first, second] = pax(&[("mtime", "1.5"), (key, "1")]);
-        let problems = faults(&[first, second, header(b'0', "a", 0)]);
+        let problems = problems_of(&[first, second, header(b'0', "a", 0)]);
         assert_eq!(problems, [format!("its extended header has {key:?}, which programs read differently")]);
     }
     let harmless = ["atime", "uname", "SCHILY.xattr.user.x", "SCHILY.ino", "LIBARCHIVE.creationtime", "comment"];
     for key in harmless {
         let [first, second] = pax(&[(key, "1")]);
-        assert_eq!(faults(&[first, second, header(b'0', "a", 0)]), [""; 0], "{key}");
+        assert_eq!(problems_of(&[first, second, header(b'0', "a", 0)]), [""; 0], "{key}");
     }
 }
 
 /// busybox does not know pax headers and would unpack the bytes of a blob as entries of their own.
 #[test]
-fn an_extended_header_that_contradicts_a_header_with_room_for_it_is_a_fault() {
+fn an_extended_header_that_contradicts_a_header_with_room_for_it_is_a_problem() {
     let [first, second] = pax(&[("size", "512")]);
     let nested = header(b'0', "manifest.json", 0);
-    let problems = faults(&[first, second, header(b'0', "a", 0), nested]);
-    assert_eq!(problems, ["its extended header gives another size than its header, which some programs read alone"]);
-    assert_eq!(faults(&[first, second, header(b'0', "a", 512), nested]), [""; 0]);
-    let name = "its extended header gives another name than its header, which some programs read alone";
+    let problems = problems_of(&[first, second, header(b'0', "a", 0), nested]);
+    assert_eq!(
+        problems,
+        ["its extended header gives another size than its header, and some programs read only the header"]
+    );
+    assert_eq!(problems_of(&[first, second, header(b'0', "a", 512), nested]), [""; 0]);
+    let name = "its extended header gives another name than its header, and some programs read only the header";
     let long = [header(b'L', "long", 2), block(b"b")];
     for [first, second] in [pax(&[("path", "b")]), pax(&[("path", "")]), pax(&[("path", &"b".repeat(99))]), long] {
-        assert_eq!(faults(&[first, second, header(b'0', "a", 0)]), [name]);
+        assert_eq!(problems_of(&[first, second, header(b'0', "a", 0)]), [name]);
     }
     let (long, foreign) = ("b".repeat(100), "blob-é");
     for path in ["a", &long, foreign] {
         let [first, second] = pax(&[("path", path)]);
-        assert_eq!(faults(&[first, second, header(b'0', "a", 0)]), [""; 0], "{path}");
+        assert_eq!(problems_of(&[first, second, header(b'0', "a", 0)]), [""; 0], "{path}");
     }
     let [first, second] = pax(&[("path", "a\0b")]);
-    assert!(faults(&[first, second, header(b'0', "a", 0)]).contains(&"its extended header is malformed".to_owned()));
+    assert!(
+        problems_of(&[first, second, header(b'0', "a", 0)]).contains(&"its extended header is malformed".to_owned())
+    );
 }
 
 /// Every dialect that this system's tar can write: none may be rejected for what it always contains.
@@ -387,12 +392,12 @@ fn tars_of_gnu_tar_are_read_without_a_fault_in_every_dialect() {
 }
 
 #[test]
-fn a_header_of_no_known_dialect_is_a_fault_because_programs_differ_in_what_they_do_with_it() {
+fn a_header_of_no_known_dialect_is_a_problem_because_programs_differ_in_what_they_do_with_it() {
     let long = header(b'L', "long", 2);
     for dialect in [&b"ustar( \0"[..], b"ustar\0\0\0", b"ustar\x0001", b"USTAR  \0", b"\0\0\0\0\0\0\0\0"] {
         let mut forged = long;
         forged[257..265].copy_from_slice(dialect);
-        let problems = faults(&[summed(forged), block(b"b"), header(b'0', "a", 0)]);
+        let problems = problems_of(&[summed(forged), block(b"b"), header(b'0', "a", 0)]);
         assert!(
             problems.len() == 1 && problems[0].contains("an unknown dialect"),
             "{}: {problems:?}",
@@ -401,7 +406,7 @@ fn a_header_of_no_known_dialect_is_a_fault_because_programs_differ_in_what_they_
     }
     let mut oldest = header(b'0', "a", 0);
     oldest[257..265].fill(0);
-    assert_eq!(faults(&[summed(oldest)]), [""; 0]);
+    assert_eq!(problems_of(&[summed(oldest)]), [""; 0]);
 }
 
 #[test]

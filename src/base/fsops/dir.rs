@@ -182,7 +182,7 @@ impl Dir {
         // Another user may have linked this name to a file that they cannot write themselves.
         if matches!(how, Open::Keep | Open::Empty | Open::Append) && metadata.nlink() > 1 {
             let path = self.path_of(name);
-            let text = "the file has another name besides (a hard link), and what is written would be in both; remove this one";
+            let text = "the file is a hard link and has another name; both would be changed; remove this one";
             return Err(Error::input(format!("opening {}: {text}", path.display())));
         }
         if how == Open::Empty {
@@ -194,7 +194,7 @@ impl Dir {
     pub(super) fn not_ours(&self, name: &OsStr, wanted: &str) -> Error {
         let path = self.path_of(name);
         Error::input(format!(
-            "opening {}: it is no plain {wanted}, so gapferry has not made it; remove it",
+            "opening {}: it is not a regular {wanted}, so gapferry did not create it; remove it",
             path.display()
         ))
     }

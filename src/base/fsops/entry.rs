@@ -91,7 +91,8 @@ impl Entry {
         if self.occupant() == expected {
             return Ok(());
         }
-        let text = "something else has taken this name meanwhile, and it is not replaced; move it away, then run the same command again";
+        let text = "something else has taken this name and is not replaced; move it away, then run the same command \
+                    again";
         Err(Error::input(format!("naming {}: {text}", self.path.display())))
     }
 

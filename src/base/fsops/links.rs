@@ -64,6 +64,6 @@ impl Linkable {
 
     /// The error for a path that leads to another file now.
     pub fn changed(&self) -> Error {
-        Error::damaged(format!("{} has become another file while it was read", self.path))
+        Error::damaged(format!("{} was replaced while it was being read", self.path))
     }
 }

@@ -38,7 +38,7 @@ fn a_link_in_place_of_an_unfinished_file_does_not_lead_the_writing_elsewhere() {
     symlink(victim.join("kept"), dir.path_of("out.partial")).unwrap();
     for how in [Open::Read, Open::Change, Open::Keep, Open::Empty, Open::Append] {
         let error = dir.open_file("out.partial", how).unwrap_err();
-        let message = "it is no plain file, so gapferry has not made it; remove it";
+        let message = "it is not a regular file, so gapferry did not create it; remove it";
         assert_eq!(error.to_string(), format!("opening {}: {message}", dir.path_of("out.partial").display()));
     }
     assert!(dir.create_new("out.partial", 0o666).is_err() && is_unharmed(&victim));
@@ -55,7 +55,7 @@ fn a_pipe_in_place_of_a_file_to_read_does_not_keep_the_program_waiting() {
         let (sender, opened) = std::sync::mpsc::channel();
         std::thread::spawn(move || sender.send(open_plain(&path)));
         let opened = opened.recv_timeout(std::time::Duration::from_secs(60)).expect("it does not wait");
-        assert_eq!(opened.unwrap_err().to_string(), "it is no plain file");
+        assert_eq!(opened.unwrap_err().to_string(), "it is not a regular file");
     }
     symlink(victim.join("kept"), dir.path_of("link")).unwrap();
     assert!(open_plain(&dir.path_of("link")).is_ok());

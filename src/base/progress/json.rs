@@ -34,10 +34,10 @@ impl Reporter for Json {
                 state.1 = Instant::now();
             }
             due.then(|| {
-                let Tally { phase, items, items_done, bytes, bytes_done } = &state.0;
+                let Tally { phase, items, items_done, bytes, bytes_done, bytes_moved } = &state.0;
                 let phase = phase.map(super::Phase::label);
                 json!({ "event": "progress", "phase": phase, "items": items, "itemsDone": items_done,
-                        "bytes": bytes, "bytesDone": bytes_done })
+                        "bytes": bytes, "bytesDone": bytes_done, "bytesMoved": bytes_moved })
             })
         };
         let described = described(&event).filter(|_| !self.quiet || event.is_urgent());

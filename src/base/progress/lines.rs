@@ -4,7 +4,7 @@ use std::io::Write;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::tally::Tally;
+use super::tally::{Tally, speed};
 use super::units::{bytes, count, duration};
 use super::{Event, Phase, Reporter, shown_line};
 
@@ -81,7 +81,7 @@ fn status(tally: &Tally, elapsed: Duration) -> String {
     if tally.bytes == 0 {
         return format!("{label}: {items}");
     }
-    let rate = tally.bytes_done as f64 / elapsed.as_secs_f64().max(0.001);
-    let (done, all, rate) = (bytes(tally.bytes_done), bytes(tally.bytes), bytes(rate as u64));
-    format!("{label}: {items}, {done} of {all}, {rate}/s")
+    let speed = speed(tally.bytes_moved, tally.bytes.saturating_sub(tally.bytes_done), elapsed);
+    let comma = if speed.is_empty() { "" } else { ", " };
+    format!("{label}: {items}, {} of {}{comma}{speed}", bytes(tally.bytes_done), bytes(tally.bytes))
 }

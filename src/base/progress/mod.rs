@@ -112,7 +112,7 @@ impl Phase {
         match self {
             Phase::Resolve => "resolving",
             Phase::Walk => "reading manifests",
-            Phase::Recheck => "proving what is there",
+            Phase::Recheck => "rechecking",
             Phase::Inventory => "asking the target",
             Phase::Transfer => "transferring",
             Phase::Publish => "publishing",

@@ -1,11 +1,14 @@
 //! Bars on a terminal: one for the phase, some for blobs in transfer. Lines are printed above them.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressState, ProgressStyle};
 
+use super::tally::{Tally, speed};
 use super::units::duration;
 use super::{Event, Phase, Reporter, shown_line};
 use crate::oci::Digest;
@@ -23,7 +26,9 @@ pub struct Terminal {
 #[derive(Default)]
 struct State {
     main: Option<ProgressBar>,
-    counts_bytes: bool,
+    tally: Tally,
+    /// Bytes that have moved in this phase, for the bar, which draws itself in a thread of its own.
+    moved: Arc<AtomicU64>,
     blobs: HashMap<Digest, ProgressBar>,
 }
 
@@ -63,8 +68,8 @@ impl State {
 
     fn begin(&mut self, bars: &MultiProgress, phase: Phase, items: u64, bytes: u64) {
         self.end(bars);
-        self.counts_bytes = bytes > 0;
-        let (length, style) = if bytes > 0 { (bytes, bytes_style()) } else { (items, items_style()) };
+        self.moved = Arc::default();
+        let (length, style) = if bytes > 0 { (bytes, bytes_style(&self.moved)) } else { (items, items_style()) };
         if length == 0 {
             return;
         }
@@ -82,11 +87,11 @@ impl State {
         self.blobs.insert(digest, bar);
     }
 
-    fn count(&self, bytes: u64, digest: &Digest) {
-        if self.counts_bytes {
-            self.main.iter().for_each(|main| main.inc(bytes));
-        }
-        self.blobs.get(digest).into_iter().for_each(|bar| bar.inc(bytes));
+    /// Moves the bar of the phase to what the tally says.
+    fn advance(&self) {
+        self.moved.store(self.tally.bytes_moved, Ordering::Relaxed);
+        let done = if self.tally.bytes > 0 { self.tally.bytes_done } else { self.tally.items_done };
+        self.main.iter().for_each(|main| main.set_position(done));
     }
 }
 
@@ -103,20 +108,14 @@ impl Reporter for Terminal {
             _ => {}
         }
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.tally.count(&event);
         match event {
             Event::Phase { phase, items, bytes } => state.begin(&self.bars, phase, items, bytes),
-            Event::ItemDone if !state.counts_bytes => state.main.iter().for_each(|main| main.inc(1)),
-            Event::BlobStarted { digest, size, present } => {
-                state.blob(&self.bars, digest, size, present);
-                if state.counts_bytes {
-                    state.main.iter().for_each(|main| main.inc(present));
-                }
+            Event::BlobStarted { digest, size, present } => state.blob(&self.bars, digest, size, present),
+            Event::BlobAdvanced { digest, bytes } => {
+                state.blobs.get(&digest).into_iter().for_each(|bar| bar.inc(bytes));
             }
-            Event::BlobAdvanced { digest, bytes } => state.count(bytes, &digest),
-            Event::BlobRestarted { digest, bytes } => {
-                if state.counts_bytes {
-                    state.main.iter().for_each(|main| main.set_position(main.position().saturating_sub(bytes)));
-                }
+            Event::BlobRestarted { digest, .. } => {
                 state.blobs.get(&digest).into_iter().for_each(|bar| bar.set_position(0));
             }
             Event::BlobFinished { digest } => {
@@ -133,6 +132,7 @@ impl Reporter for Terminal {
             | Event::Waiting { .. }
             | Event::Http(_) => {}
         }
+        state.advance();
     }
 }
 
@@ -147,8 +147,13 @@ fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> ")
 }
 
-fn bytes_style() -> ProgressStyle {
-    style("{prefix} [{wide_bar}] {binary_bytes} of {binary_total_bytes} {binary_bytes_per_sec}, {eta} left")
+fn bytes_style(moved: &Arc<AtomicU64>) -> ProgressStyle {
+    let moved = moved.clone();
+    let speed = move |state: &ProgressState, line: &mut dyn fmt::Write| {
+        let left = state.len().unwrap_or_default().saturating_sub(state.pos());
+        let _ = line.write_str(&speed(moved.load(Ordering::Relaxed), left, state.elapsed()));
+    };
+    style("{prefix} [{wide_bar}] {binary_bytes} of {binary_total_bytes} {speed}").with_key("speed", speed)
 }
 
 fn items_style() -> ProgressStyle {

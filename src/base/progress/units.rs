@@ -67,7 +67,7 @@ pub fn parse_bytes(text: &str) -> Result<u64, String> {
 ///
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
     const LONGEST: u64 = 365 * 24 * 3600;
-    let fail = || format!("{text:?} is no time: write 90s, 10m, 6h, 1d or 1h30m");
+    let fail = || format!("{text:?} is not a time: write 90s, 10m, 6h, 1d or 1h30m");
     let mut rest = text.trim();
     let mut seconds: u64 = 0;
     while !rest.is_empty() || text.trim().is_empty() {

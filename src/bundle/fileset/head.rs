@@ -94,7 +94,7 @@ fn check_readable(file: &Metadata) -> Result<()> {
     let Metadata { path, bytes } = file;
     // A value takes at least two bytes.
     let has_few_values = bytes.len() / 2 <= values || has_at_most_values(bytes, values);
-    let text = || format!("planning the bundle: {path} would be longer than can be read again; make several bundles");
+    let text = || format!("planning the bundle: {path} would be too large to be read again; make several bundles");
     if bytes.len() as u64 > most || !has_few_values {
         return Err(Error::input(text()));
     }

@@ -19,7 +19,7 @@ use crate::bundle::format::{
     SIGNATURE, SUMS, head_of, is_signature, name_of_key, signatures_of, signed_file,
 };
 use crate::bundle::open::Bundle;
-use crate::bundle::order::fault_of_order;
+use crate::bundle::order::problem_of_order;
 use crate::bundle::tar_plan::TarPlan;
 use crate::bundle::tools::Tool;
 use crate::bundle::{Contents, chunks};
@@ -122,7 +122,7 @@ impl FileSet {
             found.iter().flat_map(Manifest::children).map(|child| (child.descriptor.digest, child.descriptor));
         let descriptors: HashMap<Digest, Descriptor> = children.collect();
         let find = |wanted: &Descriptor| known.get(&wanted.digest).cloned();
-        if let Some(fault) = fault_of_order(json, |digest| known.contains_key(digest), &find) {
+        if let Some(fault) = problem_of_order(json, |digest| known.contains_key(digest), &find) {
             return Err(wrong(layout, BUNDLE_JSON, &fault));
         }
         let (mut tools, mut manifests, mut blobs) = (Vec::new(), Vec::new(), Vec::new());
@@ -133,7 +133,7 @@ impl FileSet {
             }
             match known.get(digest) {
                 Some(manifest) if blobs.is_empty() => manifests.push(manifest.clone()),
-                Some(_) => return Err(wrong(layout, BUNDLE_JSON, "a manifest stands behind other blobs")),
+                Some(_) => return Err(wrong(layout, BUNDLE_JSON, "a manifest comes after other blobs")),
                 None => {
                     let of_size = descriptors.get(digest).filter(|blob| blob.size == *size).cloned();
                     blobs.push(of_size.unwrap_or_else(|| Descriptor::new("application/octet-stream", *digest, *size)));
@@ -192,7 +192,7 @@ impl FileSet {
         let list = match (&mut self.trailer, signed) {
             (Some(Trailer::Copied(list)), Some(CHUNKS)) => list,
             (_, Some(SUMS)) => &mut self.head,
-            _ => return Err(Error::input(format!("adding {}: nothing that it signs is written", file.path))),
+            _ => return Err(Error::input(format!("adding {}: nothing that it signs is being written", file.path))),
         };
         list.retain(|other| other.path != file.path);
         let stands_before = |other: &KnownFile| {
@@ -296,8 +296,8 @@ impl KnownFile {
         let bytes = layout.read(path, limit)?.ok_or_else(|| wrong(layout, path, "it is missing"))?;
         match digest.is_none_or(|digest| digest.is_of(&bytes)) {
             true => Ok(KnownFile { path: path.to_owned(), bytes: Kept::new(&bytes) }),
-            false if path == SUMS => Err(wrong(layout, path, "it does not say what bundle.json says")),
-            false => Err(wrong(layout, path, "it has another digest than bundle.json says")),
+            false if path == SUMS => Err(wrong(layout, path, "it does not match bundle.json")),
+            false => Err(wrong(layout, path, "its digest is not the one in bundle.json")),
         }
     }
 

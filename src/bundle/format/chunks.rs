@@ -83,8 +83,8 @@ impl std::fmt::Display for Misfit {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Misfit::Length { expected, found } => write!(f, "it has {found} bytes instead of {expected}"),
-            Misfit::Header => f.write_str("it does not begin as a chunks.b3"),
-            Misfit::Identity => f.write_str("it is of another bundle"),
+            Misfit::Header => f.write_str("it does not start like a chunks.b3"),
+            Misfit::Identity => f.write_str("it belongs to another bundle"),
         }
     }
 }

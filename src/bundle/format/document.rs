@@ -77,9 +77,7 @@ impl BundleJson {
         json.files.shrink_to_fit();
         let fault = json.fault().or_else(|| {
             let (number, line) = canonical::first_difference(bytes, &json)?;
-            Some(format!(
-                "it is not written as format {FORMAT_VERSION} has it: line {number} differs, which is {line:?}"
-            ))
+            Some(format!("it is not in the exact form of format {FORMAT_VERSION}: line {number} differs: {line:?}"))
         });
         match fault {
             Some(fault) => Err(Error::damaged(format!("reading {shown}: {fault}"))),
@@ -92,21 +90,21 @@ impl BundleJson {
         let mut times = self.parents.iter().filter_map(|parent| parent.time).chain([self.lock.created]);
         let is_time = |time: &Timestamp| time.subsec_nanosecond() == 0 && TIMES.contains(&time.as_second());
         if let Some(time) = times.find(|time| !is_time(time)) {
-            return Some(format!("{time} is not a time of whole seconds from 1970 to 2242"));
+            return Some(format!("{time} is not a whole second between 1970 and 2242"));
         }
         let mut names = HashSet::new();
         if let Some(image) = self.lock.images.iter().find(|image| !names.insert(image.name())) {
-            return Some(format!("two of its images are called {}", image.name()));
+            return Some(format!("two of its images have the name {}", image.name()));
         }
         let mut originals = self.lock.images.iter().filter_map(|image| image.selection.as_ref());
         if let Some(Selection { original, .. }) = originals.find(|one| one.original != one.original.bare()) {
-            return Some(format!("what it says of the original {} is more than its descriptor", original.digest));
+            return Some(format!("its entry for the original {} has more than a descriptor", original.digest));
         }
-        if let Some(fault) = fault_of_paths(&self.files) {
+        if let Some(fault) = problem_of_paths(&self.files) {
             return Some(fault);
         }
         if let Some(file) = self.files.iter().find(|file| file.size > i64::MAX as u64) {
-            return Some(format!("{:?} cannot have {} bytes", file.path, file.size));
+            return Some(format!("{:?} cannot have a size of {} bytes", file.path, file.size));
         }
         let is_wrong = |file: &&FileEntry| match file.path.starts_with("blobs/") {
             true => Digest::of_blob_path(&file.path) != Some(file.digest),
@@ -117,7 +115,7 @@ impl BundleJson {
         }
         let expected = self.sha512sums().map(|text| Digest::sha256(text.as_bytes()));
         let declared = self.files.iter().find(|file| file.path == SUMS512).map(|file| file.digest);
-        (expected != declared).then(|| format!("its {SUMS512} is not that of its files"))
+        (expected != declared).then(|| format!("its {SUMS512} does not match its files"))
     }
 
     /// Counts the contents before anything of them is kept in memory.
@@ -149,7 +147,7 @@ impl BundleJson {
             missing: Count,
         }
         if !has_at_most_values(bytes, MOST_VALUES) {
-            return Err(Error::damaged(format!("{shown} has more entries than any bundle")));
+            return Err(Error::damaged(format!("{shown} has more entries than a bundle can have")));
         }
         let fail = |e: serde_json::Error| Error::damaged(format!("reading {shown}")).because(e);
         let Outline { gapferry_bundle, tool, created, parents, assumed, removed, lock, files } =
@@ -175,7 +173,7 @@ impl BundleJson {
         match fits_in_memory(memory_of_json(bytes), &lists) {
             true => Ok(()),
             false => Err(Error::damaged(format!(
-                "{shown} has more entries than any bundle: {} images, {} files, {} assumed, {} removed",
+                "{shown} has more entries than a bundle can have: {} images, {} files, {} assumed, {} removed",
                 lock.images.number, files.number, assumed.number, removed.number
             ))),
         }
@@ -226,7 +224,7 @@ impl BundleJson {
 }
 
 /// Only these paths are allowed, in this order, so no path can lead elsewhere.
-fn fault_of_paths(files: &[FileEntry]) -> Option<String> {
+fn problem_of_paths(files: &[FileEntry]) -> Option<String> {
     let mut before: Option<(usize, &str)> = None;
     let mut blobs = HashSet::new();
     for FileEntry { path, .. } in files {
@@ -235,23 +233,23 @@ fn fault_of_paths(files: &[FileEntry]) -> Option<String> {
             Some(group) => group,
             None if is_tool(path) => TOOL,
             None if path.starts_with("blobs/") => TOOL + 1,
-            None => return Some(format!("{path:?} is no file of a bundle")),
+            None => return Some(format!("{path:?} cannot be a file of a bundle")),
         };
         let is_behind = |(last, other): (usize, &str)| match last == group {
             true => group > TOOL || group == TOOL && other < path.as_str(),
             false => last < group,
         };
         if group > TOOL && !blobs.insert(path.as_str()) {
-            return Some(format!("{path:?} is named twice"));
+            return Some(format!("{path:?} is listed twice"));
         }
         if !before.is_none_or(is_behind) {
-            return Some(format!("{path:?} is not in its place"));
+            return Some(format!("{path:?} is out of order"));
         }
         before = Some((group, path));
     }
     let required = [OCI_LAYOUT, INDEX_JSON, DOCKER_JSON];
     let is_lost = |own: &&&str| !files.iter().take(required.len()).any(|file| file.path == **own);
-    required.iter().find(is_lost).map(|own| format!("it does not name {own}"))
+    required.iter().find(is_lost).map(|own| format!("it does not list {own}"))
 }
 
 /// The group of tools, which follow metadata in the order of files.
@@ -337,8 +335,8 @@ pub(in crate::bundle) fn check_number(files: usize, images: usize, bytes: u64) -
     match files <= most + OTHERS {
         true => Ok(()),
         false => Err(format!(
-            "its {images} images have {files} files, more than the {most} that a bundle of so many images and bytes holds: leave \
-             out those of thousands of layers, or make several bundles"
+            "its {images} images have {files} files, more than {most}, the limit for a bundle with this number of \
+             images and bytes: leave out images with thousands of layers, or make several bundles"
         )),
     }
 }

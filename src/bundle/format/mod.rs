@@ -17,7 +17,7 @@ pub use signatures::{
     is_signature, name_of_key, signatures_of, signed_file,
 };
 pub use tool_path::{TOOLS, is_tool};
-pub(super) use tool_path::{fault_of_name, mode_of};
+pub(super) use tool_path::{mode_of, problem_of_name};
 
 pub const OCI_LAYOUT: &str = "oci-layout";
 pub const BUNDLE_JSON: &str = "bundle.json";

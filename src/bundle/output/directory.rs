@@ -144,7 +144,7 @@ fn refuse_foreign_in(out: &Path, root: &Path) -> Result<()> {
     match foreign {
         None => Ok(()),
         Some(name) => {
-            let text = "which no export has made, and would be removed; take it away";
+            let text = "which no export has written, and which would be removed; move it away";
             Err(Error::input(format!("writing {}: {} has {name}, {text}", out.display(), root.display())))
         }
     }

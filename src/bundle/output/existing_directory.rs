@@ -56,7 +56,10 @@ impl ExistingDirectory {
             }
             if let Some(file) = named.open_dir()?.names()?.first() {
                 let (shown, file) = (named.path().display(), file.to_string_lossy());
-                let text = format!("it is a directory with {file} in it where the bundle has a file; take it away");
+                let text = format!(
+                    "it is a directory that contains {file}, and the bundle needs a file there; move \
+                                    it away"
+                );
                 return Err(Error::input(format!("writing {shown}: {text}")));
             }
             empty.push(named);

@@ -64,7 +64,7 @@ impl ExistingTar {
             let slice = bundle.slice(&path).ok()?.filter(|slice| slice.size() == size)?;
             Some((path, slice.offset()))
         });
-        let places = places.collect::<Option<HashMap<String, u64>>>().filter(|_| bundle.faults().is_empty());
+        let places = places.collect::<Option<HashMap<String, u64>>>().filter(|_| bundle.problems().is_empty());
         let (at, survey) = match places {
             Some(at) => (at, None),
             None => {
@@ -155,7 +155,7 @@ impl ExistingTar {
     }
 
     fn place(&self, path: &str) -> Result<u64> {
-        let lost = || Error::damaged(format!("repairing {}: {path} has no place", self.path.display()));
+        let lost = || Error::damaged(format!("repairing {}: there is no place for {path}", self.path.display()));
         self.at.get(path).copied().ok_or_else(lost)
     }
 

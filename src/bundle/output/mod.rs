@@ -189,11 +189,8 @@ impl Slot {
 /// Reports what an unfinished run had fetched and is lost, so that it is clear why it is fetched again.
 pub(super) fn report_lost(out: &Path, lost: u64, events: &Events) {
     if lost > 0 {
-        let text = format!(
-            "{}: {} that an unfinished export of other images had fetched were removed",
-            out.display(),
-            bytes(lost)
-        );
+        let text =
+            format!("{}: removed {} that an unfinished export of other images had fetched", out.display(), bytes(lost));
         events.report(Event::Notice(text));
     }
 }

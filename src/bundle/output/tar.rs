@@ -180,7 +180,10 @@ impl TarOutput {
 impl Placement for TarOutput {
     fn slot(&self, digest: &Digest, size: u64) -> Result<Slot> {
         let Some(at) = self.position.get(&digest.blob_path()) else {
-            return Err(Error::input(format!("writing {}: {digest} is not part of it", self.partial.path().display())));
+            return Err(Error::input(format!(
+                "writing {}: {digest} does not belong to it",
+                self.partial.path().display()
+            )));
         };
         let part = self.claims.part.get(digest).copied().unwrap_or_default().min(size);
         // A blob that is called complete and still wanted was found to be wrong.
@@ -306,7 +309,7 @@ mod tests {
 
     /// Otherwise the next run would fetch everything again.
     #[test]
-    fn a_run_that_stops_while_it_sets_a_tar_aside_costs_nothing_that_was_fetched() {
+    fn a_run_that_stops_while_it_sets_a_tar_aside_loses_nothing_that_was_fetched() {
         let directory = tempfile::tempdir().unwrap();
         let out = Entry::of(&directory.path().join("b.tar")).unwrap();
         let (first, fetched) = (Digest::sha256(b"first"), Digest::sha256(b"fetched for an hour"));
@@ -339,7 +342,7 @@ mod tests {
         let stopped = create(72);
         stopped.file.write_all_at(&[7; 72], stopped.plan.files[0].data).unwrap();
         create(70).seal(&files(70), &[], &HashMap::new()).unwrap();
-        assert_eq!(Layout::open(out.path()).unwrap().faults(), []);
+        assert_eq!(Layout::open(out.path()).unwrap().problems(), []);
     }
 
     #[test]
@@ -351,7 +354,7 @@ mod tests {
         let length = tar.plan.length;
         tar.file.write_all_at(&[9; 3_000], length - 1_024).unwrap();
         tar.seal(&files, &[], &HashMap::new()).unwrap();
-        assert_eq!(Layout::open(out.path()).unwrap().faults(), []);
+        assert_eq!(Layout::open(out.path()).unwrap().problems(), []);
         assert_eq!(out.path().metadata().unwrap().len(), length);
     }
 

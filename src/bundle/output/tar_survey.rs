@@ -125,7 +125,7 @@ impl TarSurvey {
 /// # Errors
 /// The copy cannot be read.
 pub fn by_survey(copy: &Layout, list: &FileList<'_>) -> Result<Option<Layout>> {
-    if copy.faults().is_empty() {
+    if copy.problems().is_empty() {
         return Ok(None);
     }
     let Some(survey) = TarSurvey::of(copy, list, false)? else { return Ok(None) };

@@ -153,7 +153,7 @@ pub async fn write_repair(
     let ended = transfer.blobs(&plan).await;
     refuse_failed(ended, transfer.failures().into_iter().map(|(_, error)| error).collect())?;
     drop(transfer);
-    let stopped = |e| Error::new(Kind::Interrupted, "writing the repair").because(e);
+    let stopped = |e| Error::new(Kind::Interrupted, "writing the repair file").because(e);
     tokio::task::spawn_blocking(move || writer.finish()).await.map_err(stopped)??;
     Ok(RepairFile { blobs: number, size })
 }
@@ -164,7 +164,7 @@ fn refuse_foreign(out: &Path) -> Result<()> {
     if out.symlink_metadata().is_err() || Layout::open(out).is_ok_and(|layout| matches!(is_for(&layout), Ok(Some(_)))) {
         return Ok(());
     }
-    let text = "something is there that is no repair, and it is not overwritten; name another output";
+    let text = "it exists and is not a repair file, so it is not overwritten; name another output";
     Err(Error::input(format!("writing {}: {text}", out.display())))
 }
 
@@ -180,13 +180,13 @@ pub fn refuse_unwanted(missing: &Missing, tools: &[Tool]) -> Result<()> {
         };
         let found = tool.sha256();
         let was = asked.sha256.filter(|was| *was != found)?;
-        Some(format!("{path} was another file: its sha256 was {}, that of this one is {}", was.hex(), found.hex()))
+        Some(format!("{path} was another file: its sha256 was {}, and this one has {}", was.hex(), found.hex()))
     };
     let faults: Vec<String> = tools.iter().filter_map(fault).collect();
     match faults.is_empty() {
         true => Ok(()),
         false => {
-            Err(Error::input(format!("{}; leave it out, or name the right one by --tool-file", faults.join("; "))))
+            Err(Error::input(format!("{}; leave it out, or name the right file with --tool-file", faults.join("; "))))
         }
     }
 }
@@ -210,9 +210,9 @@ fn metadata(missing: &Missing, contents: &Contents) -> Result<Vec<Metadata>> {
     let head = contents.head()?;
     if asked(BUNDLE_JSON) && head.identity != missing.identity {
         let text = format!(
-            "what is missing is {BUNDLE_JSON} of the bundle {}, and this lock with these tools and parents gives {}: name its own lock by \
-             --locked, the tools that it holds by --include-tool and --tool-file, and what it builds on by --since; or repair \
-             with another copy of the bundle",
+            "the missing {BUNDLE_JSON} is that of the bundle {}, and this lock with these tools and parents gives {}: \
+             name the bundle's own lock with --locked, its tools with --include-tool and --tool-file, and what it \
+             builds on with --since; or repair it with another copy of the bundle",
             missing.identity, head.identity
         );
         return Err(Error::input(text));

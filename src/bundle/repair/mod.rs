@@ -114,7 +114,7 @@ pub fn repair(path: &Path, lock: Option<WriteLock>, with: &RepairWith<'_>) -> Re
         let stretches = brought.patched.iter().map(|digest| (*digest, sources.stretches(digest))).collect();
         let wanted = WantedOfTar { files: &wanted, chunks: wants_chunks, stretches };
         let Some(mut tar) = ExistingTar::open(lock.output(), &bundle, &list, wanted)? else {
-            let is_whole_copy = !is_repair && from.faults().is_empty() && done.lacking.is_empty();
+            let is_whole_copy = !is_repair && from.problems().is_empty() && done.lacking.is_empty();
             return Err(no_place(path, is_whole_copy.then_some(from)));
         };
         wants_chunks |= tar.moves_chunks(&bundle);
@@ -140,7 +140,7 @@ pub fn repair(path: &Path, lock: Option<WriteLock>, with: &RepairWith<'_>) -> Re
     let writer = Writer::into_place(lock, place, files, &[supply], events.clone())?;
     if let Some(blob) = writer.missing().next() {
         // The source may be on a medium that reads differently each time.
-        let text = format!("repairing {}: {} could not be read a second time", path.display(), blob.digest.blob_path());
+        let text = format!("repairing {}: {} could not be read again", path.display(), blob.digest.blob_path());
         return Err(Error::damaged(text));
     }
     let mut trailer = Vec::new();
@@ -220,7 +220,7 @@ pub(super) fn belongs(repair: &Layout, identity: Digest) -> Result<bool> {
         Some(found) => (found, true),
         None => match repair.read(BUNDLE_JSON, MAX_BUNDLE_JSON)? {
             Some(bytes) => (identity_of(&bytes), false),
-            None => return Err(Error::input(format!("{shown} is neither a repair nor a bundle"))),
+            None => return Err(Error::input(format!("{shown} is neither a repair file nor a bundle"))),
         },
     };
     if found != identity {
@@ -230,8 +230,8 @@ pub(super) fn belongs(repair: &Layout, identity: Digest) -> Result<bool> {
 }
 
 fn listless(bundle: &Path) -> Error {
-    let text =
-        "its bundle.json is damaged: repair it with a copy of the bundle, or with a repair that carries bundle.json";
+    let text = "its bundle.json is damaged: repair it with a copy of the bundle, or with a repair file that contains \
+         bundle.json";
     Error::damaged(format!("repairing {}: {text}", bundle.display()))
 }
 
@@ -240,9 +240,9 @@ fn no_place(bundle: &Path, whole_copy: Option<&Layout>) -> Error {
     let convert = whole_copy.map_or(String::new(), |copy| {
         format!("write it again from the copy (`gapferry convert {} -o NEW.tar`), or ", copy.path().display())
     });
-    let text = "what is missing has no place in this tar: gapferry did not lay it out, or too little of it is left to tell where its \
-                files were";
-    let text = format!("repairing {}: {text}; {convert}unpack it, and repair the directory", bundle.display());
+    let text = "this tar has no known place for the missing files: gapferry did not write it, or too little of it is \
+                left to tell where its files were";
+    let text = format!("repairing {}: {text}; {convert}unpack it and repair the directory", bundle.display());
     Error::damaged(text)
 }
 
@@ -345,7 +345,7 @@ impl Sources<'_> {
         match prove(&slice, &file.digest, progress) {
             Ok(()) => {}
             Err(Unproven::Unreadable(error)) => return Err(Error::disk("reading", slice.path(), error)),
-            Err(unproven) => return Err(fail(format!("is not what the bundle lacks: {unproven}"))),
+            Err(unproven) => return Err(fail(format!("does not match what the bundle lacks: {unproven}"))),
         }
         match blob {
             Some(blob) => Ok(Some(Found::Blob(blob))),
@@ -371,7 +371,7 @@ impl Sources<'_> {
         match bad.iter().any(|range| ranges::is_other(range, patches, blob.size)) {
             true => {
                 let (repair, path) = (self.repair.path().display(), &file.path);
-                Err(Error::damaged(format!("{repair}: {RANGES} of {path} is not what the bundle lacks")))
+                Err(Error::damaged(format!("{repair}: {RANGES} of {path} does not match what the bundle lacks")))
             }
             false => Ok(false),
         }

@@ -150,8 +150,9 @@ async fn fetch_one(
             return Ok(bytes);
         }
         let (first, last, digest) = (range.first, range.last, blob.digest);
-        let text =
-            format!("reading bytes {first}-{last} of blob {digest}: they are not those that the bundle was made of");
+        let text = format!(
+            "reading bytes {first}-{last} of blob {digest}: they differ from those that the bundle was made of"
+        );
         source.gave_wrong(repository, blob, Error::damaged(text)).await?;
     }
 }
@@ -205,7 +206,7 @@ pub fn patches(repair: &Layout, ranges: &[RepairRange]) -> Result<HashMap<Digest
     for RepairRange { digest, first, last } in ranges {
         let length = last.checked_sub(*first).and_then(|length| length.checked_add(1));
         let end = length.and_then(|length| at.checked_add(length)).filter(|end| *end <= all.size());
-        let end = end.ok_or_else(|| fail("it has not the bytes that repair.json says"))?;
+        let end = end.ok_or_else(|| fail("its bytes differ from repair.json"))?;
         let own = patches.entry(*digest).or_default();
         if own.last().is_some_and(|before| before.end() > *first) {
             return Err(fail("its ranges are not in order"));
@@ -284,7 +285,7 @@ mod tests {
                 wrong[last as usize] ^= 1;
                 for wrong in [wrong, bytes[..last as usize].to_vec()] {
                     let refused = fetch_one(&range, &blob, &repository, &Only(wrong, ignores)).await;
-                    assert!(refused.unwrap_err().chain().contains("not those that the bundle was made of"));
+                    assert!(refused.unwrap_err().chain().contains("differ from those that the bundle was made of"));
                 }
             }
         }

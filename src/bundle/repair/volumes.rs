@@ -98,8 +98,8 @@ pub fn repair_set(locked: LockedSet, wanted: &SetRepair<'_>, events: &Events) ->
     let repair = open_repair(from, &set)?;
     let is_repair = belongs(&repair, set.set.identity)?;
     let held = set.held().ok_or_else(|| {
-        let text = "it is not known which volume contains what: no volume here has an intact bundle.json, or they are not laid out as \
-                    this version does it";
+        let text = "it is unknown which volume contains what: no volume here has an intact bundle.json, or this \
+                    version of gapferry arranges volumes in another way";
         Error::damaged(format!("repairing {shown}: {text}"))
     })?;
     let search = Search { set: &set, held: &held, missing, from, is_repair };
@@ -157,7 +157,7 @@ fn named(set: &Volumes, out: Option<&Path>) -> Result<SetName> {
         (part == Part::Volume(volume.json.number)).then_some(name)
     });
     let name = names.into_iter().next();
-    let name = name.ok_or_else(|| Error::input("none of these files is called NAME.003.tar, as volumes are"))?;
+    let name = name.ok_or_else(|| Error::input("none of these files is named like a volume, NAME.003.tar"))?;
     name.moved_to(out)
 }
 

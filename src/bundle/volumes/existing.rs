@@ -109,13 +109,13 @@ impl Replaceable {
         let text = match self {
             Replaceable::Volumes if is_volume_at(path) => return Ok(()),
             Replaceable::Volumes => {
-                "something is there that is no volume of a bundle, and it is not overwritten; name another output, or take it \
+                "it exists and is not a volume of a bundle, so it is not overwritten; name another output, or move it \
                  away"
             }
             Replaceable::Only(known) if known.iter().any(is_itself) => return Ok(()),
             Replaceable::Only(_) => {
-                "something is there that is not known to be this volume, and it is not overwritten; name it too if it is, move \
-                 it away, or name a directory by -o"
+                "it exists and may not be this volume, so it is not overwritten; if it is, name it too; otherwise \
+                 move it away, or name a directory with -o"
             }
         };
         Err(Error::input(format!("writing {}: {text}", path.display())))
@@ -194,7 +194,7 @@ fn is_same(set: &Set, volume: &VolumePlan, layout: &Layout) -> bool {
         found
             .is_some_and(|slice| slice.offset() == file.data && (slice.size() == file.size || is_signature(&file.path)))
     };
-    layout.faults().is_empty()
+    layout.problems().is_empty()
         && layout.path().metadata().is_ok_and(|there| there.len() == volume.length)
         && (number, of, recovery, limit) == planned
         && identity == set.identity

@@ -117,7 +117,7 @@ impl TryFrom<Written> for VolumeFile {
             (Some(number), Some(of), Some(first), Some(size), Some(sha256)) => {
                 Some(Box::new(Segment { number, of, first, size, sha256 }))
             }
-            _ => return Err("a segment has all of segment, segments, first, size and sha256"),
+            _ => return Err("a segment needs all of segment, segments, first, size and sha256"),
         };
         Ok(VolumeFile { path, blake3, segment })
     }
@@ -132,15 +132,15 @@ impl VolumeFile {
 
     fn fault(&self) -> Option<&'static str> {
         if !is_tool(&self.path) && Digest::of_blob_path(&self.path).is_none() {
-            return Some("is no file that a volume holds");
+            return Some("cannot be a file of a volume");
         }
         let Segment { number, of, first, size, sha256: _ } = self.segment.as_deref()?;
         if !(1..=*of).contains(number) || !(2..=MOST_VOLUMES).contains(of) {
-            return Some("is a segment that cannot be");
+            return Some("is an impossible segment");
         }
         let end = first.checked_add(*size).filter(|end| *size > 0 && *end <= i64::MAX as u64);
         let is_impossible = end.is_none() || (*number == 1) != (*first == 0);
-        is_impossible.then_some("is a segment of impossible bytes")
+        is_impossible.then_some("is a segment with an impossible range of bytes")
     }
 }
 
@@ -155,7 +155,7 @@ impl VolumeJson {
             let files = outline.files.number;
             let is_held = files <= entries && fits_in_memory(texts, &[]);
             match outline.check(texts) {
-                Err(why) if !is_held => Err(format!("{why}, more than a volume of {entries} entries holds")),
+                Err(why) if !is_held => Err(format!("{why}, more than a volume with {entries} entries can have")),
                 _ => Ok(()),
             }
         })?;
@@ -169,7 +169,9 @@ impl VolumeJson {
     fn fault(&self) -> Option<String> {
         let VolumeJson { number, of, recovery, limit, .. } = *self;
         if !(1..=of).contains(&number) || of > MOST_VOLUMES || recovery > MOST_VOLUMES || limit > i64::MAX as u64 {
-            return Some(format!("volume {number} of {of} with {recovery} for recovery, of {limit} bytes, cannot be"));
+            return Some(format!(
+                "volume {number} of {of} with {recovery} for recovery and {limit} bytes is impossible"
+            ));
         }
         let mut paths: HashSet<&str> = HashSet::new();
         let mut files = self.files.iter();
@@ -255,24 +257,24 @@ impl RecoveryJson {
     fn fault(&self) -> Option<String> {
         let RecoveryJson { number, of, limit, shard, .. } = *self;
         if !(1..=of).contains(&number) || of > MOST_VOLUMES || limit > i64::MAX as u64 {
-            return Some(format!("recovery volume {number} of {of}, of {limit} bytes, cannot be"));
+            return Some(format!("recovery volume {number} of {of} with {limit} bytes is impossible"));
         }
         if self.volumes.is_empty() || self.volumes.len() > MOST_VOLUMES as usize {
             return Some(format!("a set cannot have {} volumes", self.volumes.len()));
         }
         let wrong = |volume: &WholeVolume| volume.size == 0 || volume.size > limit;
         if let Some(at) = self.volumes.iter().position(wrong) {
-            return Some(format!("what it says of volume {} cannot be", at + 1));
+            return Some(format!("its entry for volume {} is impossible", at + 1));
         }
         let longest = self.volumes.iter().map(|volume| volume.size).max().unwrap_or_default();
         if Some(shard) != longest.checked_next_multiple_of(UNIT) || shard > limit {
             return Some(format!("a shard cannot have {shard} bytes"));
         }
         if self.chunks_length() > MAX_RECOVERY_CHUNKS {
-            return Some("its volumes are too large together to have recovery volumes".to_owned());
+            return Some("its volumes are too large in total for recovery volumes".to_owned());
         }
         let (volumes, of) = (self.volumes.len(), of as usize);
-        (!supports(volumes, of)).then(|| format!("there is no parity of {volumes} volumes in {of}"))
+        (!supports(volumes, of)).then(|| format!("parity of {volumes} volumes in {of} is impossible"))
     }
 
     /// Serializes it.

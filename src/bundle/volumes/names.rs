@@ -137,7 +137,7 @@ impl SetName {
     /// It is not a directory.
     pub fn moved_to(self, out: Option<&Path>) -> Result<SetName> {
         match out {
-            Some(out) if !out.is_dir() => Err(Error::input(format!("{} is no directory", out.display()))),
+            Some(out) if !out.is_dir() => Err(Error::input(format!("{} is not a directory", out.display()))),
             Some(out) => Ok(self.in_directory(out)),
             None => Ok(self),
         }

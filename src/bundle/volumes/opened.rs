@@ -155,7 +155,7 @@ impl Opened {
             return Ok(Opened::Whole(Box::new(layout)));
         }
         if let Some(OpenedPath::Other(path, _)) = found.iter().find(|found| matches!(found, OpenedPath::Other(..))) {
-            let text = "is no volume of a set; several files at once can only be the volumes of one bundle";
+            let text = "is not a volume of a set; several files at once must be the volumes of one bundle";
             return Err(Error::input(format!("{} {text}", path.display())));
         }
         Volumes::new(found, paths, kept).map(|volumes| Opened::Volumes(Box::new(volumes)))
@@ -277,8 +277,8 @@ impl Foreign {
 
 fn why_foreign(set: SetId, identity: Digest) -> String {
     match identity == set.identity {
-        true => "it is of the same bundle, but of another set: split with another size".to_owned(),
-        false => format!("it is of the bundle {identity}, the others are of {}", set.identity),
+        true => "it belongs to the same bundle and another set, which was split with another size".to_owned(),
+        false => format!("it belongs to the bundle {identity}, the others to {}", set.identity),
     }
 }
 
@@ -307,16 +307,16 @@ fn look_into(path: &Path, opened: Result<Layout>, is_only: bool) -> Result<Opene
     };
     let Some((part, label)) = part_in(&layout) else {
         // A file with the name of a volume that has lost its description.
-        let is_cut = layout.size_of(BUNDLE_JSON).is_none() && !layout.faults().is_empty();
+        let is_cut = layout.size_of(BUNDLE_JSON).is_none() && !layout.problems().is_empty();
         return match by_name.filter(|_| is_cut) {
-            Some(part) => broken(Some(part), Error::damaged("what it says of itself is gone")),
+            Some(part) => broken(Some(part), Error::damaged("its description of itself is lost")),
             None => Ok(OpenedPath::Other(path.to_owned(), layout)),
         };
     };
     if layout.is_compressed() {
         return broken(
             Some(part),
-            Error::damaged("it is compressed, and volumes are not: decompress it first (zstd -d)"),
+            Error::damaged("it is compressed, and a volume must not be: decompress it first (zstd -d)"),
         );
     }
     let (path, given) = (path.to_owned(), path);
@@ -348,7 +348,7 @@ fn own_json(layout: &Layout, label: &str) -> Result<(Bytes, String)> {
     let lines = layout.read(&sums, MAX_OWN_SUMS)?.ok_or_else(|| Error::damaged(format!("it has no {sums}")))?;
     match sums::digest_of(&lines, &json).is_some_and(|digest| digest.is_of(&bytes)) {
         true => Ok((bytes, layout.path().join(&json).display().to_string())),
-        false => Err(Error::damaged(format!("{json} is not what {sums} says"))),
+        false => Err(Error::damaged(format!("{json} does not match {sums}"))),
     }
 }
 
@@ -404,15 +404,13 @@ fn none(found: &[OpenedPath]) -> Error {
         _ => None,
     });
     match broken {
-        Some(Broken { path, why, .. }) => {
-            Error::damaged(format!("{} is no volume that can be read: {why}", path.display()))
-        }
+        Some(Broken { path, why, .. }) => Error::damaged(format!("{} is not a readable volume: {why}", path.display())),
         None => only_recovery(),
     }
 }
 
 fn only_recovery() -> Error {
-    Error::input("these are recovery volumes only; `gapferry repair` makes the others of them")
+    Error::input("these are only recovery volumes; `gapferry repair` makes the others from them")
 }
 
 /// Of volumes with the same number, keeps only those equal to the first.

@@ -244,7 +244,7 @@ impl Placement for VolumesOutput {
     fn slot(&self, digest: &Digest, size: u64) -> Result<Slot> {
         let Some(extents) = self.places.get(digest) else {
             let name = self.set.name.base().display();
-            return Err(Error::input(format!("writing the volumes of {name}: {digest} is not part of them")));
+            return Err(Error::input(format!("writing the volumes of {name}: {digest} does not belong to them")));
         };
         let is_whole = extents.iter().map(|extent| extent.size).sum::<u64>() == size;
         let part = self.claims.part.get(digest).copied().unwrap_or_default().min(size);

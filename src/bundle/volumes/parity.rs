@@ -173,7 +173,7 @@ impl Shards {
         let is_coded = supports(k, n) && length > 0 && length.is_multiple_of(UNIT);
         if !is_coded || !originals.iter().all(fits) || !parities.iter().all(|shard| shard.size == length) {
             return Err(Error::input(format!(
-                "parity of {k} volumes in {n} of {length} bytes each cannot be computed"
+                "parity of {k} volumes in {n} with {length} bytes each cannot be computed"
             )));
         }
         Ok(Shards { originals, parities, length })
@@ -203,7 +203,7 @@ impl Shards {
     pub fn compute(&self, targets: &[ShardTarget], advance: &dyn Fn(u64)) -> Result<Computed> {
         let lacking = self.lacking();
         if lacking > 0 {
-            return Err(Error::damaged(format!("too much is lost: {lacking} more recovery volumes would be needed")));
+            return Err(Error::damaged(format!("too much is lost: {lacking} more recovery volumes are needed")));
         }
         let wants_parity = targets.iter().any(|target| matches!(target.which, ShardId::Parity(_)));
         let is_target = |which| targets.iter().any(|target| target.which == which);
@@ -363,7 +363,7 @@ fn fill(shard: &Shard, row: &mut Row, at: u64, length: u64, keep: bool) -> Resul
     let read = file.read_exact_at(&mut row.bytes[..left], place.offset + at);
     read.map_err(|e| match e.kind() {
         io::ErrorKind::UnexpectedEof => {
-            Error::damaged(format!("{} has changed while it was read", place.path.display()))
+            Error::damaged(format!("{} changed while it was being read", place.path.display()))
         }
         _ => fail(e),
     })?;

@@ -69,8 +69,8 @@ impl SetPlan {
         let Some(drafts) = draft(wanted, wanted.limit, &mut Effort::any())? else {
             let least = smallest(wanted)?;
             let text = format!(
-                "volumes of {} bytes are too small for this bundle: each of them holds all of its metadata and manifests, and \
-                 there can be {MOST_VOLUMES}. The smallest that will do have {least} bytes ({})",
+                "volumes of {} bytes are too small for this bundle: each contains all metadata and manifests, and \
+                 there can be at most {MOST_VOLUMES}. The smallest possible size is {least} bytes ({})",
                 wanted.limit,
                 bytes(least)
             );

@@ -21,7 +21,7 @@ use super::recovery::known;
 use super::recovery_layout::plan;
 use super::surviving::{RecoveryFault, Surviving, SurvivingVolume};
 use super::unfinished::{PARTIAL, journals};
-use super::volume_proof::{GivenVolume, VolumeFault, VolumeProof};
+use super::volume_proof::{GivenVolume, VolumeProblem, VolumeProof};
 use crate::base::error::{Error, Result};
 use crate::base::fsops::{self, Occupant, WriteLock};
 use crate::base::progress::Events;
@@ -78,7 +78,7 @@ pub fn reconstruct(
     let mut surviving = Surviving::survey(paths, signed, events)?;
     if let Some(signed) = signed.filter(|signed| signed.identity != surviving.json.identity) {
         let (identity, of) = (signed.identity, surviving.json.identity);
-        let text = format!("the recovery volumes are of the bundle {of}, what is signed is {identity}");
+        let text = format!("the recovery volumes are of the bundle {of}, and the signed bundle is {identity}");
         let text = format!("repairing {}: {text}", surviving.name.base().display());
         return Err(Error::damaged(text).with_fact(RecoveryFault::OtherBundle { of, signed: identity }));
     }
@@ -162,8 +162,8 @@ fn refuse_begun(name: &SetName, mut paths: impl Iterator<Item = PathBuf>) -> Res
     match paths.find(|path| fsops::beside(path, PARTIAL).exists()) {
         None => Ok(()),
         Some(path) => {
-            let text = "an export or split that has begun to write it has not come to its end: run that again, remove what it has \
-                        left (*.partial*), or name a directory by -o";
+            let text = "an unfinished export or split has started to write it: run that again, remove its files \
+                        (*.partial*), or name a directory with -o";
             Err(Error::input(format!("making {} again: {text}", path.display())))
         }
     }
@@ -296,7 +296,7 @@ fn prove_volumes(
     let made = targets.volumes().map(|(number, path)| GivenVolume { number, path: path.to_owned(), is_made: true });
     let made: Vec<GivenVolume> = made.collect();
     let given: Vec<GivenVolume> = here.chain(made.iter().cloned()).collect();
-    let fault = |VolumeFault { volume, file, what }: VolumeFault| {
+    let fault = |VolumeProblem { volume, file, what }: VolumeProblem| {
         let made = made.iter().find(|given| given.path == volume);
         let path = made.map_or(volume, |given| path_of(&surviving.json, name, Part::Volume(given.number)));
         forged(&path, &format!("{file} {what}"))
@@ -311,10 +311,8 @@ fn prove_volumes(
 }
 
 fn forged(path: &Path, what: &str) -> Error {
-    let advice =
-        "take other copies of the recovery volumes, or have lost volumes written again with `export --only-volume`";
-    let text =
-        "the recovery volumes, or volumes that are combined with them, are forged or damaged; nothing was changed";
+    let advice = "use other copies of the recovery volumes, or write lost volumes again with `export --only-volume`";
+    let text = "the recovery volumes, or the volumes combined with them, are forged or damaged; nothing was changed";
     let text = format!("making {} again: {what}: {text}: {advice}", path.display());
     Error::damaged(text).with_fact(RecoveryFault::Forged { made: path.to_owned() })
 }

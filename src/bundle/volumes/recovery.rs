@@ -44,7 +44,7 @@ pub fn write_recovery(
     let json = of.json(&sizes)?;
     let longest = plan(&RecoveryJson { number: of.recovery, ..json.clone() })?.length;
     if longest > of.limit {
-        let text = format!("a recovery volume would have {longest} bytes, no volume may have more than {}", of.limit);
+        let text = format!("a recovery volume would have {longest} bytes, and a volume may have at most {}", of.limit);
         return Err(Error::input(text));
     }
     let origins = stamp::FilesStamp::of_all(&paths);
@@ -232,7 +232,7 @@ mod tests {
     fn a_recovery_volume_that_would_be_longer_than_a_medium_is_refused_before_anything_is_written() {
         let sizes = [2_000_000, 1_500_000];
         let (directory, set, wanted) = set(&sizes, 2, recovery_length(&sizes, 2, 3_000_000).unwrap() - 1);
-        assert!(write(&set, &wanted, false).unwrap_err().chain().contains("no volume may have more"));
+        assert!(write(&set, &wanted, false).unwrap_err().chain().contains("a volume may have at most"));
         assert_eq!(names(&directory).len(), 2);
         assert!(recovery_length(&sizes, 0, 3_000_000).is_err() && recovery_length(&[], 1, 3_000_000).is_err());
     }

@@ -62,8 +62,7 @@ impl RecoveryOf {
         let shard = longest.checked_next_multiple_of(UNIT).filter(|_| longest > 0 && longest <= limit);
         let is_coded = sizes.len() == volumes as usize && parity::supports(sizes.len(), recovery as usize);
         let Some(shard) = shard.filter(|_| is_coded) else {
-            let text =
-                format!("of {volumes} volumes of at most {limit} bytes, {recovery} recovery volumes cannot be made");
+            let text = format!("{volumes} volumes of at most {limit} bytes cannot have {recovery} recovery volumes");
             return Err(Error::input(text));
         };
         let volumes = sizes.iter().map(|size| WholeVolume { size: *size, sha256: Digest::ZEROS }).collect();
@@ -71,8 +70,8 @@ impl RecoveryOf {
         let json =
             RecoveryJson { gapferry_recovery, identity, created, number: 1, of: recovery, limit, shard, volumes };
         if json.chunks_length() > MAX_RECOVERY_CHUNKS {
-            let text =
-                "a set with recovery volumes has at most 8 TiB: write it without --recovery, or as several bundles";
+            let text = "a set with recovery volumes can have at most 8 TiB: write it without --recovery, or as several \
+                 bundles";
             return Err(Error::input(text));
         }
         Ok(json)

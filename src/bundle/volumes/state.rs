@@ -108,7 +108,7 @@ impl ImportState {
         match json.as_ref().map(|json| &json.target).filter(|other| **other != self.target) {
             None => Ok(json),
             Some(other) => {
-                let text = format!("is of an import into {other}, not {}", self.target);
+                let text = format!("belongs to an import into {other}, not {}", self.target);
                 Err(Error::input(format!("{} {text}: name another file, or remove it", self.path.display())))
             }
         }
@@ -169,7 +169,7 @@ impl ImportState {
     pub fn bind(&mut self, set: SetId) -> Result<()> {
         self.lock_dir()?;
         let refuse = |what: String| {
-            let text = format!("is of an import of {what}: name another file, or remove it");
+            let text = format!("belongs to an import of {what}: name another file, or remove it");
             Err(Error::input(format!("{} {text}", self.path.display())))
         };
         match &self.json {
@@ -284,12 +284,11 @@ impl ImportState {
         let numbers = self.json.iter().flat_map(|json| &json.volumes).filter(is_of);
         let numbers: Vec<String> = numbers.map(|taken| taken.number.to_string()).collect();
         match &numbers[..] {
-            [] => "pieces that were kept of earlier volumes have changed and were removed; bring these volumes again"
-                .into(),
-            [one] => format!("what was kept of volume {one} has changed and was removed; bring that volume again"),
+            [] => "pieces kept from earlier volumes have changed and were removed; bring these volumes again".into(),
+            [one] => format!("what was kept from volume {one} has changed and was removed; bring that volume again"),
             _ => {
                 let numbers = numbers.join(", ");
-                format!("what was kept of the volumes {numbers} is wrong and was removed; bring these volumes again")
+                format!("what was kept from the volumes {numbers} is wrong and was removed; bring these volumes again")
             }
         }
     }
@@ -371,7 +370,7 @@ fn read(path: &Path) -> Result<Option<StateJson>> {
     let bytes = bytes.ok_or_else(|| Error::input(format!("reading {shown}: more than {MAX_STATE} bytes")))?;
     let json = StateJson::read(&bytes, &shown)?;
     if json.of > super::MOST_VOLUMES || json.segments.iter().any(|file| name(file).is_none()) {
-        return Err(Error::input(format!("reading {} {shown}: it names what no volume has", StateJson::NAME)));
+        return Err(Error::input(format!("reading {} {shown}: it lists files that no volume has", StateJson::NAME)));
     }
     Ok(Some(json))
 }
@@ -423,7 +422,7 @@ mod tests {
 
     /// Two operators, each with a disc: what the first has imported is not requested again.
     #[test]
-    fn a_run_that_waited_for_another_goes_on_from_what_that_has_written() {
+    fn a_run_that_waited_for_another_continues_from_what_that_has_written() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("state");
         let set = SetId { identity: Digest::sha256(b"bundle"), of: 3, recovery: 0, limit: 1_000 };

@@ -208,7 +208,7 @@ impl GivenFile {
     fn look(path: &Path, events: &Events) -> Result<GivenFile> {
         let metadata = path.metadata().map_err(|e| Error::disk("opening", path, e))?;
         if !metadata.is_file() {
-            return Err(Error::input(format!("{} is no file, and so no volume", path.display())));
+            return Err(Error::input(format!("{} is not a file, so it cannot be a volume", path.display())));
         }
         let mut given = GivenFile {
             path: path.to_owned(),
@@ -361,13 +361,13 @@ impl Region {
 /// Why recovery volumes cannot help. The error says what to do.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RecoveryFault {
-    #[error("the recovery volumes are of the bundle {of}, what is signed is {signed}")]
+    #[error("the recovery volumes are of the bundle {of}, and the signed bundle is {signed}")]
     OtherBundle { of: Digest, signed: Digest },
     /// Their result is not what the bundle declares.
-    #[error("{} cannot be made again of forged or damaged recovery volumes", made.display())]
+    #[error("{} cannot be reconstructed from forged or damaged recovery volumes", made.display())]
     Forged { made: PathBuf },
     /// The beginning of every one of them is damaged.
-    #[error("no recovery volume says what was lost")]
+    #[error("no recovery volume describes what was lost")]
     Unknown,
 }
 
@@ -396,8 +396,8 @@ fn description(given: &[GivenFile]) -> Result<(RecoveryJson, Vec<u8>)> {
     }
     let most = described.iter().rev().max_by_key(|(_, votes)| *votes).ok_or_else(|| {
         let text =
-            "none of these files is a recovery volume whose beginning is whole, and only those tell what was lost; without any, \
-             `gapferry verify --missing` writes down what has to be fetched again";
+            "none of these files is a recovery volume with an intact start, and only those describe what was lost; \
+             without one, `gapferry verify --missing` lists what has to be fetched again";
         Error::damaged(format!("repairing a set: {text}")).with_fact(RecoveryFault::Unknown)
     })?;
     let json = most.0.json.clone();
@@ -418,5 +418,5 @@ fn name(given: &[GivenFile], json: &RecoveryJson) -> Result<SetName> {
         }
     }
     let name = votes.into_iter().max_by_key(|(_, votes)| *votes).map(|(name, _)| name);
-    name.ok_or_else(|| Error::input("none of these files is called NAME.003.tar or NAME.r01.tar, as volumes are"))
+    name.ok_or_else(|| Error::input("none of these files is named like a volume, NAME.003.tar or NAME.r01.tar"))
 }

@@ -27,7 +27,7 @@ pub fn own_files(
     known: &[HeldDigests],
 ) -> Result<Vec<Small>> {
     if known.len() != volume.files.len() {
-        return Err(Error::damaged(format!("describing volume {}: a file of it is missing", volume.number)));
+        return Err(Error::damaged(format!("describing volume {}: one of its files is missing", volume.number)));
     }
     let tar = volume.tar()?;
     let part = Part::Volume(volume.number);

@@ -42,14 +42,14 @@ pub struct GivenVolume {
 
 /// Why a volume is not proven.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct VolumeFault {
+pub struct VolumeProblem {
     pub volume: PathBuf,
     /// A file in it, or of the bundle.
     pub file: String,
     pub what: String,
 }
 
-impl VolumeFault {
+impl VolumeProblem {
     /// Logs why a volume counts as damaged.
     fn note(&self) {
         tracing::debug!("{}: {} {}", self.volume.display(), self.file, self.what);
@@ -119,11 +119,14 @@ impl<'k> VolumeProof<'k> {
         set: SetId,
         signed: Option<&'k Proven>,
         events: &'k Events,
-    ) -> Result<VolumeProof<'k>, VolumeFault> {
+    ) -> Result<VolumeProof<'k>, VolumeProblem> {
         let (mut volumes, mut layouts) = (Vec::new(), Vec::new());
         for GivenVolume { number, path, .. } in given {
-            let fault =
-                |what: String| VolumeFault { volume: path.clone(), file: "what it says of itself".to_owned(), what };
+            let fault = |what: String| VolumeProblem {
+                volume: path.clone(),
+                file: "its description of itself".to_owned(),
+                what,
+            };
             match look(path, false) {
                 Ok(OpenedPath::Volume(volume, layout))
                     if id_of(&volume.json) == set && volume.json.number == *number =>
@@ -133,7 +136,7 @@ impl<'k> VolumeProof<'k> {
                 }
                 Ok(OpenedPath::Volume(Volume { json, .. }, _)) => {
                     let (of, identity) = (json.of, json.identity);
-                    return Err(fault(format!("is that of volume {} of {of} of {identity}", json.number)));
+                    return Err(fault(format!("belongs to volume {} of {of} of {identity}", json.number)));
                 }
                 Ok(OpenedPath::Broken(broken)) => return Err(fault(format!("cannot be read: {}", broken.why))),
                 Ok(OpenedPath::Recovery(_) | OpenedPath::Other(..)) => return Err(fault("is not there".to_owned())),
@@ -141,9 +144,9 @@ impl<'k> VolumeProof<'k> {
             }
         }
         let volume = given.first().map_or_else(PathBuf::new, |given| given.path.clone());
-        let fault = |what: String| VolumeFault { volume: volume.clone(), file: BUNDLE_JSON.to_owned(), what };
+        let fault = |what: String| VolumeProblem { volume: volume.clone(), file: BUNDLE_JSON.to_owned(), what };
         let json = layouts.iter().find_map(|layout| json_of(layout, set.identity));
-        let json = json.ok_or_else(|| fault(format!("is not that of {}", set.identity)))?;
+        let json = json.ok_or_else(|| fault(format!("does not match {}", set.identity)))?;
         let bundle = BundleJson::parse(&json, BUNDLE_JSON).map_err(|error| fault(error.chain()))?;
         let made = given.iter().filter(|given| given.is_made).map(|given| given.path.clone()).collect();
         Ok(VolumeProof { set, volumes, layouts, made, bundle, signed, events })
@@ -152,7 +155,7 @@ impl<'k> VolumeProof<'k> {
     /// The good volumes: each by itself, and cut files together with the volumes that are good by themselves or not in
     /// question. If all volumes of the set are among them and some files are still missing, none is good.
     pub fn good(mut self, in_question: &[&Path]) -> HashSet<PathBuf> {
-        let alone = |path: &&&Path| self.alone(path).inspect_err(VolumeFault::note).is_ok();
+        let alone = |path: &&&Path| self.alone(path).inspect_err(VolumeProblem::note).is_ok();
         let mut good: HashSet<PathBuf> = in_question.iter().filter(alone).map(|path| path.to_path_buf()).collect();
         self.retain(in_question, &good);
         for fault in self.together(in_question) {
@@ -185,7 +188,7 @@ impl<'k> VolumeProof<'k> {
     ///
     /// # Errors
     /// The first problem.
-    pub fn alone(&self, path: &Path) -> Result<(), VolumeFault> {
+    pub fn alone(&self, path: &Path) -> Result<(), VolumeProblem> {
         let Some(at) = self.at(path) else { return Ok(()) };
         One { proof: self, volume: &self.volumes[at], layout: &self.layouts[at] }.check()?;
         if self.made.contains(path) {
@@ -195,7 +198,7 @@ impl<'k> VolumeProof<'k> {
     }
 
     /// A computed volume has the manifests that every volume repeats.
-    fn manifests(&self, at: usize) -> Result<(), VolumeFault> {
+    fn manifests(&self, at: usize) -> Result<(), VolumeProblem> {
         let repeated = |at: usize| -> BTreeSet<&str> {
             let listed: HashSet<&str> = self.volumes[at].json.files.iter().map(|file| file.path.as_str()).collect();
             let blobs = self.layouts[at].entries().map(|(path, _)| path).filter(|path| path.starts_with("blobs/"));
@@ -212,7 +215,7 @@ impl<'k> VolumeProof<'k> {
 
     /// Proves every file of the bundle of which one of these volumes has a segment, and returns the problems. If segments are
     /// missing, the file is skipped, except in a computed volume.
-    pub fn together(&self, paths: &[&Path]) -> Vec<VolumeFault> {
+    pub fn together(&self, paths: &[&Path]) -> Vec<VolumeProblem> {
         let (segments, declared) = (self.segments(), self.declared());
         let (mut files, mut faults) = (Vec::new(), Vec::new());
         for at in paths.iter().filter_map(|path| self.at(path)) {
@@ -222,7 +225,7 @@ impl<'k> VolumeProof<'k> {
                 match (pieces, declared.get(&*file.path)) {
                     (Some(pieces), Some(file)) => files.push(Joined { at, file, pieces }),
                     _ if self.made.contains(path) => {
-                        faults.push(self.fault(at, &file.path, "cannot be put together of its segments".to_owned()));
+                        faults.push(self.fault(at, &file.path, "cannot be assembled from its segments".to_owned()));
                     }
                     _ => {}
                 }
@@ -259,7 +262,7 @@ impl<'k> VolumeProof<'k> {
 
     /// A file of the bundle that these volumes lack although all numbers of the set are among them. A computed volume is to
     /// blame, if there is one.
-    pub fn lacking(&self) -> Option<VolumeFault> {
+    pub fn lacking(&self) -> Option<VolumeProblem> {
         let numbers: HashSet<u32> = self.volumes.iter().map(|volume| volume.json.number).collect();
         if numbers.len() < self.set.of as usize {
             return None;
@@ -273,12 +276,12 @@ impl<'k> VolumeProof<'k> {
         let is_there = |file: &FileEntry| there.contains(&(&*file.path, file.size)) || is_joined(file);
         let lost = self.bundle.files.iter().find(|file| !is_there(file))?;
         let at = self.volumes.iter().position(|volume| self.made.contains(&volume.path)).unwrap_or_default();
-        Some(self.fault(at, &lost.path, "would be in none of the volumes".to_owned()))
+        Some(self.fault(at, &lost.path, "would be in no volume".to_owned()))
     }
 
-    fn fault(&self, at: usize, file: &str, what: String) -> VolumeFault {
+    fn fault(&self, at: usize, file: &str, what: String) -> VolumeProblem {
         let volume = self.volumes.get(at).map_or_else(PathBuf::new, |volume| volume.path.clone());
-        VolumeFault { volume, file: file.to_owned(), what }
+        VolumeProblem { volume, file: file.to_owned(), what }
     }
 
     fn declared(&self) -> HashMap<&str, &FileEntry> {
@@ -321,10 +324,10 @@ impl<'k> VolumeProof<'k> {
 
     /// The signatures of a volume must equal those of another volume that was not computed, or be by accepted keys. Without
     /// another volume, they must only look like signatures; only a key can tell whether they are valid.
-    fn signatures(&self, at: usize) -> Result<(), VolumeFault> {
+    fn signatures(&self, at: usize) -> Result<(), VolumeProblem> {
         let number = self.volumes[at].json.number;
         let fault = |file: &str, what: &str| self.fault(at, file, what.to_owned());
-        let own = signatures_in(&self.layouts[at]).map_err(|path| fault(&path, "is no signature"))?;
+        let own = signatures_in(&self.layouts[at]).map_err(|path| fault(&path, "is not a signature"))?;
         let others = self.volumes.iter().zip(&self.layouts);
         let mut others = others.filter(|(v, _)| v.json.number != number && !self.made.contains(&v.path)).peekable();
         let is_alone = others.peek().is_none();
@@ -340,9 +343,9 @@ impl<'k> VolumeProof<'k> {
             return Ok(());
         }
         match own.iter().find(|one| !is_accepted(one)) {
-            None if own.is_empty() => Err(fault(SUMS, "has no signature, which it should have")),
+            None if own.is_empty() => Err(fault(SUMS, "has no signature and should have one")),
             None => Ok(()),
-            Some((path, _)) => Err(fault(path, "is not that of any other volume, nor proven by a key that was named")),
+            Some((path, _)) => Err(fault(path, "is in no other volume and does not match any key that was given")),
         }
     }
 }
@@ -371,8 +374,8 @@ struct One<'p> {
 }
 
 impl One<'_> {
-    fn fault(&self, file: &str, what: impl Into<String>) -> VolumeFault {
-        VolumeFault { volume: self.volume.path.clone(), file: file.to_owned(), what: what.into() }
+    fn fault(&self, file: &str, what: impl Into<String>) -> VolumeProblem {
+        VolumeProblem { volume: self.volume.path.clone(), file: file.to_owned(), what: what.into() }
     }
 
     /// One of its own files.
@@ -380,13 +383,19 @@ impl One<'_> {
         format!("{VOLUMES}{}.{end}", self.volume.label)
     }
 
-    fn check(&self) -> Result<(), VolumeFault> {
-        if let Some(odd) = self.layout.faults().first() {
+    fn check(&self) -> Result<(), VolumeProblem> {
+        if let Some(odd) = self.layout.problems().first() {
             return Err(self.fault(&odd.path, &*odd.what));
         }
         let length = self.volume.path.metadata().map_or(0, |metadata| metadata.len());
         if !length.is_multiple_of(BLOCK) {
-            return Err(self.fault("the tar", format!("has {length} bytes, which are no whole blocks of {BLOCK}")));
+            return Err(self.fault(
+                "the tar",
+                format!(
+                    "has {length} bytes, which is not a multiple of the block size \
+                 {BLOCK}"
+                ),
+            ));
         }
         let declared: HashMap<&str, &FileEntry> =
             self.proof.bundle.files.iter().map(|file| (file.path.as_str(), file)).collect();
@@ -406,7 +415,7 @@ impl One<'_> {
             self.proof.events.report(Event::ItemDone);
             Ok((*path, read?))
         });
-        let read = read.into_iter().collect::<Result<HashMap<&str, Read>, VolumeFault>>()?;
+        let read = read.into_iter().collect::<Result<HashMap<&str, Read>, VolumeProblem>>()?;
         for (path, size) in &entries {
             if let Some(read) = read.get(path) {
                 self.file(path, *size, read, &declared, &allowed)?;
@@ -420,7 +429,7 @@ impl One<'_> {
         self.chunks(&read)
     }
 
-    fn read(&self, path: &str, size: u64, declared: Option<&FileEntry>) -> Result<Read, VolumeFault> {
+    fn read(&self, path: &str, size: u64, declared: Option<&FileEntry>) -> Result<Read, VolumeProblem> {
         let unreadable = |why: String| self.fault(path, format!("cannot be read: {why}"));
         let slice = self.layout.slice(path).map_err(|error| unreadable(error.chain()))?;
         let slice = slice.ok_or_else(|| self.fault(path, "is missing"))?;
@@ -446,7 +455,7 @@ impl One<'_> {
         read: &Read,
         declared: &HashMap<&str, &FileEntry>,
         allowed: &VolumeEntries<'_>,
-    ) -> Result<(), VolumeFault> {
+    ) -> Result<(), VolumeProblem> {
         let identity = self.proof.set.identity;
         let has = |digest: &Digest| read.hashed.prove(digest).is_ok();
         let is_right = match allowed.segments.get(path).and_then(|file| file.segment.as_deref()) {
@@ -462,8 +471,8 @@ impl One<'_> {
     }
 
     /// Its sums match everything in it except signatures.
-    fn sums(&self, own: &str, read: &HashMap<&str, Read>) -> Result<(), VolumeFault> {
-        let wrong = || self.fault(own, "is not that of its files");
+    fn sums(&self, own: &str, read: &HashMap<&str, Read>) -> Result<(), VolumeProblem> {
+        let wrong = || self.fault(own, "does not match its files");
         let bytes = self.layout.read(own, MAX_SUMS).ok().flatten().ok_or_else(wrong)?;
         let mut named = HashSet::new();
         for line in sums::lines(&bytes, Algorithm::Sha256) {
@@ -475,17 +484,17 @@ impl One<'_> {
     }
 
     /// Its BLAKE3 match its content.
-    fn chunks(&self, read: &HashMap<&str, Read>) -> Result<(), VolumeFault> {
+    fn chunks(&self, read: &HashMap<&str, Read>) -> Result<(), VolumeProblem> {
         let own = self.own("b3");
         let mut values = Vec::new();
         for file in &self.volume.json.files {
             let read = read.get(&*file.stored_path()).ok_or_else(|| self.fault(&file.path, "is missing"))?;
             if file.blake3.bytes() != read.chunks.root() {
-                return Err(self.fault(&file.path, "has another BLAKE3 than the volume says"));
+                return Err(self.fault(&file.path, "has another BLAKE3 than in the description of the volume"));
             }
             values.extend(read.chunks.values().iter().flatten());
         }
         let is_right = matches!(self.layout.read(&own, values.len() as u64), Ok(Some(there)) if there == values);
-        is_right.then_some(()).ok_or_else(|| self.fault(&own, "is not that of its files"))
+        is_right.then_some(()).ok_or_else(|| self.fault(&own, "does not match its files"))
     }
 }

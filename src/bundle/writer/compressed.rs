@@ -42,8 +42,9 @@ impl Compressed {
     }
 
     fn frames(&mut self) -> Result<&mut Frames<BufWriter<File>>> {
-        let ended =
-            || Error::new(error::Kind::Disk, format!("writing {}: it has ended", self.partial.path().display()));
+        let ended = || {
+            Error::new(error::Kind::Disk, format!("writing {}: it has already ended", self.partial.path().display()))
+        };
         self.frames.as_mut().ok_or_else(ended)
     }
 }

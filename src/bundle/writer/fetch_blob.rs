@@ -121,7 +121,7 @@ fn continued(
     }
     if body.offset != 0 {
         let (at, asked) = (body.offset, slot.present);
-        return Err(Error::damaged(format!("reading blob {}: it begins at byte {at}, not {asked}", blob.digest)));
+        return Err(Error::damaged(format!("reading blob {}: it starts at byte {at}, not at {asked}", blob.digest)));
     }
     place.restarted(&blob.digest, &slot)?;
     slot.present = 0;

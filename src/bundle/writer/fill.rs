@@ -98,8 +98,12 @@ fn adopt(found: &Found<'_>, place: &dyn Placement, events: &Events) -> Result<Op
     let slice = slice.filter(|slice| slice.size() == size);
     if *in_place {
         let proven = slice.and_then(|slice| {
-            let unproven =
-                |why| tracing::debug!("{digest}: what an earlier run left is wrong, and is fetched again: {why}");
+            let unproven = |why| {
+                tracing::debug!(
+                    "{digest}: the part kept from an earlier run is wrong and is fetched again: \
+                                       {why}"
+                )
+            };
             prove_chunks(&slice, &digest, &progress).map_err(unproven).ok()
         });
         if let (None, Some(resuming)) = (&proven, place.resuming()) {
@@ -116,7 +120,7 @@ fn adopt(found: &Found<'_>, place: &dyn Placement, events: &Events) -> Result<Op
             Err(error) if error.kind() == Kind::Damaged => return Ok(None),
             // If the output disk is to blame, the copy reports it.
             Err(error) if error.kind() == Kind::Disk && !error.is_disk_closed() && !supply.links.is_demanded() => {
-                tracing::debug!("{digest} cannot be linked, and is copied: {}", error.chain());
+                tracing::debug!("{digest} cannot be linked and is copied: {}", error.chain());
             }
             taken => return taken,
         }
@@ -208,7 +212,7 @@ mod tests {
 
     /// An export onto a bundle on a failing disk must get the blob elsewhere, not fail every night.
     #[test]
-    fn a_link_that_cannot_be_read_is_no_reason_to_stop() {
+    fn a_link_that_cannot_be_read_does_not_stop_the_run() {
         let directory = tempfile::tempdir().unwrap();
         let (digest, events) = (Digest::sha256(b"layer"), std::sync::Arc::new(Silent) as Events);
         let blob = directory.path().join("former").join(digest.blob_path());

@@ -96,7 +96,7 @@ impl Links {
                 Ok(Some(chunks))
             }
             Some(why) if self.mode == LinkMode::Auto => {
-                self.reasons.iter().for_each(|reasons| reasons.report(why, "these are copied"));
+                self.reasons.iter().for_each(|reasons| reasons.report(why, "they are copied"));
                 Ok(None)
             }
             Some(why) => Err(Error::new(Kind::Disk, format!("blob {} cannot be linked: {why}", blob.digest))),
@@ -117,7 +117,7 @@ fn link(place: &dyn Linking, blob: WantedBlob, offered: &Offered) -> Result<Opti
     if let Some(bytes) = &offered.bytes {
         match place.reflink(&blob.digest, bytes)? {
             true => return Ok(None),
-            false if offered.file.is_none() => why = "the file system cannot share the bytes of files",
+            false if offered.file.is_none() => why = "the file system cannot share data between files",
             false => {}
         }
     }

@@ -325,7 +325,7 @@ impl Sink for Writer {
     /// Manifests are part of the contents from the start; they are written at the end.
     async fn put_manifest(&self, reference: &Reference, manifest: &Manifest) -> Result<Stored> {
         let known = self.files.manifests.iter().any(|known| known.digest() == manifest.digest());
-        let text = || format!("writing {}: {reference} is not part of it", self.out.display());
+        let text = || format!("writing {}: {reference} does not belong to it", self.out.display());
         if known { Ok(Stored::Listed) } else { Err(Error::new(Kind::Input, text())) }
     }
 

@@ -36,12 +36,12 @@ fn fact(kind: Kind, fact: impl Fact) -> Case {
     Case { similar: words_of(&helps), helps }
 }
 
-fn no_answer(fault: Option<TlsFault>, reason: &str) -> Error {
+fn no_answer(fault: Option<TlsProblem>, reason: &str) -> Error {
     let cause = NoAnswer { reason: reason.to_owned(), tls: fault, spoke_tls: fault.is_some(), is_unresolved: false };
     Error::new(Kind::Network, "asking r.example").because(cause)
 }
 
-fn tls(fault: TlsFault, reason: &str) -> Case {
+fn tls(fault: TlsProblem, reason: &str) -> Case {
     let helps = no_answer(Some(fault), reason);
     Case { similar: words_of(&helps), helps }
 }
@@ -75,7 +75,7 @@ fn disk(disk: Disk) -> Case {
 fn network(network: Network) -> Case {
     match network {
         Network::Stopped => {
-            let why = "has not answered for 2 min (refused); nothing more is asked of it".to_owned();
+            let why = "has not answered for 2 min (refused); gapferry sends it no more requests".to_owned();
             let stopped = Stopped { place: "r.example".to_owned(), why, is_full: false };
             let helps = Error::new(Kind::Network, "reading a").because(stopped);
             Case { similar: words_of(&helps), helps }
@@ -88,20 +88,23 @@ fn network(network: Network) -> Case {
             let helps = Error::new(Kind::Network, "the answer holds no token: (a web page) Sign in").with_fact(WebPage);
             Case { similar: words_of(&helps), helps }
         }
-        Network::Tls(TlsFault::Outdated) => tls(TlsFault::Outdated, "the TLS handshake failed: the server offers SSL"),
-        Network::Tls(TlsFault::Expired) => tls(TlsFault::Expired, "invalid peer certificate: it has expired"),
-        Network::Tls(TlsFault::NotYetValid) => {
-            tls(TlsFault::NotYetValid, "invalid peer certificate: it is not valid yet")
+        Network::Tls(TlsProblem::Outdated) => {
+            tls(TlsProblem::Outdated, "the TLS handshake failed: the server offers SSL")
         }
-        Network::Tls(TlsFault::WrongName) => {
-            tls(TlsFault::WrongName, "invalid peer certificate: it is not valid for name a.example, only for b.example")
+        Network::Tls(TlsProblem::Expired) => tls(TlsProblem::Expired, "invalid peer certificate: it has expired"),
+        Network::Tls(TlsProblem::NotYetValid) => {
+            tls(TlsProblem::NotYetValid, "invalid peer certificate: it is not valid yet")
         }
-        Network::Tls(TlsFault::Untrusted) => tls(TlsFault::Untrusted, "invalid peer certificate: UnknownIssuer"),
-        Network::Tls(TlsFault::ClientCertificateDemanded) => {
-            tls(TlsFault::ClientCertificateDemanded, "the server demands a client certificate, and none was shown")
+        Network::Tls(TlsProblem::WrongName) => tls(
+            TlsProblem::WrongName,
+            "invalid peer certificate: it is not valid for name a.example, only for b.example",
+        ),
+        Network::Tls(TlsProblem::Untrusted) => tls(TlsProblem::Untrusted, "invalid peer certificate: UnknownIssuer"),
+        Network::Tls(TlsProblem::ClientCertificateDemanded) => {
+            tls(TlsProblem::ClientCertificateDemanded, "the server requires a client certificate, and none was sent")
         }
-        Network::Tls(TlsFault::Other) => {
-            let helps = no_answer(Some(TlsFault::Other), "received corrupt message");
+        Network::Tls(TlsProblem::Other) => {
+            let helps = no_answer(Some(TlsProblem::Other), "received corrupt message");
             Case { similar: Error::new(Kind::Refused, helps.chain()), helps }
         }
         Network::NotReached => {
@@ -123,7 +126,7 @@ fn registry(registry: Registry) -> Case {
             Case {
                 helps: foreign(Error::new(Kind::NotFound, text)),
                 // If a certificate is not trusted, the address can be reached.
-                similar: foreign(no_answer(Some(TlsFault::Untrusted), "invalid peer certificate: UnknownIssuer")),
+                similar: foreign(no_answer(Some(TlsProblem::Untrusted), "invalid peer certificate: UnknownIssuer")),
             }
         }
         Registry::CompanionChanged => {
@@ -186,11 +189,11 @@ fn bundle(bundle: Bundle) -> Case {
         }
         Bundle::NotAllowed => fact(Kind::Damaged, NotAllowed { list: "allow.txt".to_owned(), images: 2 }),
         Bundle::Repair => Case {
-            similar: Error::of(Kind::Input, NoBundle::Other("a repair of a bundle".into())),
+            similar: Error::of(Kind::Input, NoBundle::Other("a repair file".into())),
             ..fact(Kind::Input, NoBundle::Repair(path()))
         },
         Bundle::ImageLayout => Case {
-            similar: Error::of(Kind::Input, NoBundle::Other("an OCI image layout, but not a bundle".into())),
+            similar: Error::of(Kind::Input, NoBundle::Other("an OCI image layout and not a bundle".into())),
             ..fact(Kind::Input, NoBundle::ImageLayout(path()))
         },
         Bundle::Recovery => fact(Kind::Damaged, RecoveryFault::Forged { made: path() }),
@@ -210,18 +213,18 @@ fn unproven(unproven: Unproven) -> Case {
     match unproven {
         Unproven::BundleUnsigned => Case {
             similar: message("a.tar is refused: it is not signed"),
-            ..fact(Kind::Damaged, SignatureFault::Unsigned)
+            ..fact(Kind::Damaged, SignatureProblem::Unsigned)
         },
         Unproven::ReceiptUnsigned => {
-            let case = fact(Kind::Damaged, ReceiptFault::Unsigned { signature: "r.json.sig".into() });
-            Case { similar: Error::of(Kind::Damaged, SignatureFault::Unsigned), ..case }
+            let case = fact(Kind::Damaged, ReceiptProblem::Unsigned { signature: "r.json.sig".into() });
+            Case { similar: Error::of(Kind::Damaged, SignatureProblem::Unsigned), ..case }
         }
         Unproven::FitsNoKey => {
-            let case = fact(Kind::Damaged, SignatureFault::FitsNoKey { keys: "the key aa".to_owned() });
-            Case { similar: Error::of(Kind::Damaged, ReceiptFault::FitsNoKey), ..case }
+            let case = fact(Kind::Damaged, SignatureProblem::FitsNoKey { keys: "the key aa".to_owned() });
+            Case { similar: Error::of(Kind::Damaged, ReceiptProblem::FitsNoKey), ..case }
         }
-        Unproven::Altered => fact(Kind::Damaged, SignatureFault::Altered),
-        Unproven::ReceiptPiped => fact(Kind::Damaged, ReceiptFault::Piped),
+        Unproven::Altered => fact(Kind::Damaged, SignatureProblem::Altered),
+        Unproven::ReceiptPiped => fact(Kind::Damaged, ReceiptProblem::Piped),
     }
 }
 
@@ -252,13 +255,13 @@ fn all() -> Vec<Situation> {
         Disk::Other,
     ];
     let faults = [
-        TlsFault::Outdated,
-        TlsFault::Expired,
-        TlsFault::NotYetValid,
-        TlsFault::WrongName,
-        TlsFault::Untrusted,
-        TlsFault::ClientCertificateDemanded,
-        TlsFault::Other,
+        TlsProblem::Outdated,
+        TlsProblem::Expired,
+        TlsProblem::NotYetValid,
+        TlsProblem::WrongName,
+        TlsProblem::Untrusted,
+        TlsProblem::ClientCertificateDemanded,
+        TlsProblem::Other,
     ];
     let networks = [Network::Stopped, Network::ServerError, Network::WebPage, Network::NotReached];
     let registries = [
@@ -407,7 +410,7 @@ fn only_commands_that_can_go_on_without_an_object_hint_at_that() {
 fn only_a_certificate_that_is_not_trusted_asks_for_the_ca() {
     for fault in all().into_iter().filter(|one| matches!(one, Situation::Network(Network::Tls(_)))) {
         let hint = fault.hint().map(text).unwrap_or_default();
-        let is_untrusted = fault == Situation::Network(Network::Tls(TlsFault::Untrusted));
+        let is_untrusted = fault == Situation::Network(Network::Tls(TlsProblem::Untrusted));
         assert_eq!(hint.contains("--ca-file"), is_untrusted, "{fault:?}: {hint}");
     }
 }

@@ -10,7 +10,7 @@ pub fn text(code: HintCode) -> &'static str {
         HintCode::NoStandardInput => {
             "only `verify` and `import` read a bundle from standard input (`-`), and only one: save it to a file"
         }
-        HintCode::NoSuchPath => "check the path",
+        HintCode::NoSuchPath => "check the path, and whether its medium is mounted",
         HintCode::FailingMedium => "the medium may be failing: read it on another machine, or use another medium",
         HintCode::FileTooLarge => {
             "the file system cannot store a file this large (FAT32: 4 GiB), or `ulimit -f` forbids it: write a directory or \

@@ -26,14 +26,14 @@ pub fn print_list(list: &StorageList, all: bool, context: &Context) -> Result<()
         text.push('\n');
         list.problems.iter().for_each(|problem| text.push_str(&problem_lines(problem)));
     }
-    let repositories = match list.repositories {
+    let repositories = match list.repository_count {
         1 => "1 repository".to_owned(),
         number => format!("{number} repositories"),
     };
     let (images, size, problems) = (&list.counted, bytes(list.size), problems_line(&list.problems));
     text.push_str(&format!("\n{images} in {repositories}, {size}, {problems}\n"));
-    if rows.is_empty() && list.manifests > 0 && all {
-        let manifests = count(list.manifests, "manifest");
+    if rows.is_empty() && list.manifest_count > 0 && all {
+        let manifests = count(list.manifest_count, "manifest");
         text.push_str(&format!(
             "{manifests} without any tag: Harbor 2.15 and later keep tags in their database only (--untagged, --tags-from)\n"
         ));
@@ -104,7 +104,7 @@ pub fn show(migrated: &Migrated, to: &Destination, context: &Context) {
 
 /// One line, such as `OUT: 3 images, 1 failed; 12 blobs linked, 3 B copied, nothing wrong; 1 s`.
 fn summary(migrated: &Migrated, images: &str, copied: &str) -> String {
-    let lost = if migrated.failed > 0 { format!(", {} failed", migrated.failed) } else { String::new() };
+    let lost = if migrated.failed_count > 0 { format!(", {} failed", migrated.failed_count) } else { String::new() };
     let blobs = count(usize::try_from(migrated.blobs_linked).unwrap_or(usize::MAX), "blob");
     let (output, problems) = (migrated.output.display(), problems_line(&migrated.problems));
     let time = duration(migrated.elapsed);
@@ -112,7 +112,7 @@ fn summary(migrated: &Migrated, images: &str, copied: &str) -> String {
 }
 
 fn show_bundle(migrated: &Migrated, bundle: &MigratedBundle, context: &Context) {
-    let lost = if migrated.failed > 0 { format!(", {} failed", migrated.failed) } else { String::new() };
+    let lost = if migrated.failed_count > 0 { format!(", {} failed", migrated.failed_count) } else { String::new() };
     let (what, size) = (if bundle.unchanged { "unchanged" } else { "written" }, bytes(bundle.bytes));
     let images = count(migrated.written + migrated.present, "image");
     let blobs = count(usize::try_from(migrated.blobs_linked).unwrap_or(usize::MAX), "blob");

@@ -125,7 +125,7 @@ async fn damaged_and_forged_entries_are_pulled_again() {
 }
 
 #[tokio::test]
-async fn a_link_in_its_place_is_not_followed_and_the_job_goes_on() {
+async fn a_link_in_its_place_is_not_followed_and_the_job_continues() {
     let fixture = Fixture::new();
     std::fs::create_dir(fixture.path().parent().unwrap()).unwrap();
     let target = fixture.directory.path().join("precious");
@@ -147,7 +147,7 @@ async fn what_is_in_the_way_is_named_so_that_a_limited_run_does_not_start_over_e
     assert!(why().is_some_and(|why| why.contains("symbolic link")));
     std::fs::remove_file(fixture.path()).unwrap();
     rustix::fs::mkfifoat(rustix::fs::CWD, fixture.path(), rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR).unwrap();
-    assert!(why().is_some_and(|why| why.contains("no regular file")));
+    assert!(why().is_some_and(|why| why.contains("not a regular file")));
     std::fs::remove_file(fixture.path()).unwrap();
     let other = Checkpoint::new(&fixture.pulls, Some(fixture.path()));
     other.manifest(&by_digest(1), Need::Required).await.unwrap();
@@ -200,7 +200,7 @@ async fn a_file_that_is_none_of_ours_is_neither_written_to_nor_removed() {
         kept.manifest(&by_digest(1), Need::Required).await.unwrap();
         assert_eq!(kept.left(), None);
         let message = kept.obstacle().map(|(_, why)| why.to_string());
-        assert_eq!(message.as_deref(), Some("it is no file of gapferry, and stays as it is"), "{theirs}");
+        assert_eq!(message.as_deref(), Some("gapferry did not write it, so it stays as it is"), "{theirs}");
         kept.remove();
         assert_eq!(std::fs::read_to_string(fixture.path()).unwrap(), theirs);
     }

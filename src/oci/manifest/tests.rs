@@ -37,7 +37,7 @@ fn a_descriptor_says_the_type_of_a_manifest_that_does_not_say_it_itself() {
 }
 
 #[test]
-fn a_manifest_listed_as_a_layer_is_refused_because_nobody_would_carry_its_content() {
+fn a_manifest_listed_as_a_layer_is_refused_because_its_content_would_be_lost() {
     let descriptor = |t: &str| format!(r#"{{"mediaType":"{t}","digest":"{D}","size":7}}"#);
     for kind in [media_type::OCI_MANIFEST, media_type::OCI_INDEX, media_type::DOCKER_MANIFEST, media_type::DOCKER_LIST]
     {
@@ -78,7 +78,7 @@ fn what_one_manifest_may_hold_is_limited_and_the_error_says_which_limit() {
     ] {
         assert!(with(field, most).is_ok(), "{field}");
         let message = with(field, most + 1).unwrap_err().to_string();
-        assert!(message.contains(&format!("the {what} that begins")), "{message}");
+        assert!(message.contains(&format!("the {what} that starts with")), "{message}");
         assert!(message.contains(&format!("{} bytes; the limit is {most}", most + 1)), "{message}");
     }
     assert!(with(r#""annotations":{"other":"$"}"#, 100_000).is_ok(), "what is not read is not limited");
@@ -101,7 +101,7 @@ fn an_error_does_not_repeat_all_that_a_manifest_says() {
 }
 
 #[test]
-fn an_html_page_with_status_200_is_no_manifest() {
+fn an_html_page_with_status_200_is_not_a_manifest() {
     let error = parse("<html>Bad gateway</html>", Some("text/html")).unwrap_err();
     assert!(matches!(&error, ManifestError::Malformed { start, .. } if start == "<html>Bad gateway</html>"), "{error}");
 }

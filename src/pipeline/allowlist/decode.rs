@@ -1,11 +1,11 @@
-//! From the bytes of a file to its text, and the choice of its notation.
+//! Decodes the bytes of a file to text, and chooses its notation.
 
 use super::{InputProblem, Position};
 
-/// The largest file that is read, in bytes: a hundred thousand entries are a tenth of it.
+/// Maximum size of a file in bytes. A hundred thousand entries take a tenth of it.
 pub const MAX_FILE_SIZE: usize = 64 << 20;
 
-/// The text of a file: UTF-8, without the byte order mark and without NULs.
+/// Returns the text of a file: UTF-8, without the byte order mark and without NULs.
 pub(crate) fn decode<'a>(name: &str, bytes: &'a [u8]) -> Result<&'a str, InputProblem> {
     let fail = |line, text: String| InputProblem { at: Position::line(name, line), text };
     if bytes.len() > MAX_FILE_SIZE {
@@ -23,13 +23,13 @@ pub(crate) fn decode<'a>(name: &str, bytes: &'a [u8]) -> Result<&'a str, InputPr
     }
 }
 
-/// How a file is written.
+/// The notation of a file.
 ///
-/// A name ending in `.yaml` or `.yml` is YAML, one ending in `.txt` is text. For any other name, standard input included,
-/// the first line that is neither blank nor a comment decides. It is YAML if it begins with `---`, `%`, `- `, `{`, or with
-/// `[` and no IPv6 address, if it is `-` alone, or if a colon stands at its end or before white space; no line of the text
-/// notation looks like that. Within YAML, a sequence or a mapping whose key `images` holds a sequence or nothing is
-/// the list; every other mapping is skopeo's.
+/// A name that ends in `.yaml` or `.yml` means YAML, and one that ends in `.txt` means text. For any other name,
+/// including standard input, the first line that is neither blank nor a comment decides. It is YAML if it starts with
+/// `---`, `%`, `- `, `{`, or with `[` that does not start an IPv6 address; if it is `-` alone; or if it has a colon at
+/// its end or before white space. No line of the text notation looks like that. Within YAML, a sequence, or a mapping
+/// whose key `images` has a sequence or nothing, is the list notation. Any other mapping is skopeo's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Notation {
     Text,

@@ -1,33 +1,33 @@
-//! One entry of the text and of the list notation: a reference, perhaps platforms, perhaps another name.
+//! One entry of the text and list notations: a reference, with optional platforms and an optional other name.
 
 use super::{Found, Position, Rule, Select};
 use crate::oci::{Platform, Reference};
 use crate::pipeline::lock::Rename;
 
-/// The keys an entry may have; the list notation adds `ref`.
+/// The keys of an entry. The list notation adds `ref`.
 pub(super) const KEYS: &str = "platform, as";
 
-/// A value with the place to blame for it.
+/// A value and its position for messages.
 pub(super) struct Word<'a> {
     pub at: Position,
     pub text: &'a str,
 }
 
-/// An entry as written, its values still unread.
+/// An entry as written, with values that have not been parsed.
 pub(super) struct RawEntry<'a> {
     pub reference: Word<'a>,
-    /// One platform each.
+    /// One platform per word.
     pub platforms: Vec<Word<'a>>,
     pub rename: Option<Word<'a>>,
 }
 
-/// A reference from the command line, where `--platform` speaks for all and nothing else is said.
+/// Adds a reference from the command line. `--platform` applies to all of them, and they have no other options.
 pub(super) fn from_argument(number: usize, text: &str, found: &mut Found) {
     let reference = Word { at: Position::Argument(number), text };
     add(RawEntry { reference, platforms: Vec::new(), rename: None }, found);
 }
 
-/// Reads an entry's values; becomes a rule unless any of them is wrong, and all that are wrong are reported.
+/// Parses the values of an entry. Adds a rule if all are right, and reports every one that is wrong.
 pub(super) fn add(entry: RawEntry<'_>, found: &mut Found) {
     let before = found.problems.len();
     let select = read_reference(&entry.reference, found);

@@ -6,7 +6,7 @@ use super::yaml::{Value, YamlNode};
 
 const KNOWN: &str = "ref, platform, as";
 
-/// Whether a YAML file is in this notation, and not skopeo's.
+/// Whether a YAML file uses this notation rather than skopeo's.
 pub(super) fn is_list(root: &YamlNode) -> bool {
     match &root.value {
         Value::Sequence(_) | Value::Null => true,
@@ -83,7 +83,7 @@ fn single<'a>(key: &str, value: &'a YamlNode, found: &mut Found) -> Option<Word<
     }
 }
 
-/// `linux/amd64`, `linux/amd64,linux/arm64` or a sequence of them.
+/// `linux/amd64`, `linux/amd64,linux/arm64` or a sequence of these.
 fn platform_words<'a>(value: &'a YamlNode, found: &mut Found) -> Vec<Word<'a>> {
     match &value.value {
         Value::Text(text) => text.split(',').map(|text| Word { at: value.at.clone(), text: text.trim() }).collect(),

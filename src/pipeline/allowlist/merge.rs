@@ -1,4 +1,4 @@
-//! From what the files say to one allowlist: each selection once, each registry's settings once.
+//! Merges all files into one allowlist: each selection once, and the settings of each registry once.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -32,8 +32,8 @@ fn merge_rules(rules: Vec<Rule>, notices: &mut Vec<String>, problems: &mut Vec<I
     merged
 }
 
-/// In what two rules of the same selection contradict each other. A union of platforms might carry what neither line
-/// asked for under that name, so it is left to the user.
+/// Returns where two rules with the same selection contradict each other. Their union might include a platform that
+/// neither line requested under that name, so the user has to decide.
 fn difference(first: &Rule, second: &Rule) -> Option<&'static str> {
     let sorted = |rule: &Rule| {
         let mut platforms = rule.platforms.clone();

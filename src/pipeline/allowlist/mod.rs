@@ -1,16 +1,17 @@
 //! The allowlist: which images may cross the gap, as rules that know where they were written.
 //!
-//! Three notations are read, chosen per file and whatever the order of the files (see [`Notation`]):
+//! There are three notations. Each file is read in its own (see [`Notation`]), in any order:
 //!
-//! **Text** — one reference a line. `#` begins a comment at the start of a line and after white space; blank lines, CRLF
-//! and a byte order mark are tolerated. After the reference, `key=value` words: `platform=linux/amd64,linux/arm64`
-//! (only these platforms) and `as=base/nginx:1.27` (the name below the target's prefix).
+//! **Text**: one reference per line. `#` starts a comment at the start of a line and after white space. Blank lines,
+//! CRLF and a byte order mark are allowed. After the reference there may be `key=value` words:
+//! `platform=linux/amd64,linux/arm64` (only these platforms) and `as=base/nginx:1.27` (the name below the target's
+//! prefix).
 //! ```text
 //! registry.k8s.io/pause:3.10
 //! nginx:1.27 platform=linux/amd64 as=base/nginx:1.27   # docker.io/library/nginx
 //! quay.io/prometheus/prometheus                        # all its tags
 //! ```
-//! **A YAML list** — a sequence, or a mapping whose only key `images` holds one, of references or mappings:
+//! **A YAML list**: a sequence of references or mappings, or a mapping whose only key `images` has one:
 //! ```yaml
 //! images:
 //!   - registry.k8s.io/pause:3.10
@@ -18,19 +19,19 @@
 //!     platform: [linux/amd64, linux/arm64]   # or one string, as in the text notation
 //!     as: base/nginx:1.27
 //! ```
-//! **The file of `skopeo sync --src yaml`**, as it is; where skopeo skips a bad entry and still succeeds, it is an error
-//! here. In every notation a reference is a tag, a digest, `tag@digest`, or a repository alone, which means all its tags.
-//! Short names are written out as Docker does, and a notice shows the result. Equal entries are merged with a notice;
-//! the same selection with different platforms or another `as` is an error that names both lines.
+//! **The file of `skopeo sync --src yaml`**, unchanged. Where skopeo skips a bad entry and still succeeds, this reader
+//! reports an error. In every notation a reference is a tag, a digest, `tag@digest`, or a repository alone, which means
+//! all its tags. Short names are expanded as Docker does, and a notice shows the result. Equal entries are merged with
+//! a notice. The same selection with different platforms or another `as` is an error that names both lines.
 //!
-//! Parsing sees bytes and a name; it opens no file and no connection. What a rule selects is decided against tags that
-//! the caller has listed ([`Select::matches`]).
+//! The parser gets bytes and a name. It opens no file and no connection. The caller lists the tags, and
+//! [`Select::matches`] decides which of them a rule selects.
 //!
 //! # Threats
-//! An allowlist may come from another department or from a pull request. It can be huge (refused above
-//! [`MAX_FILE_SIZE`]), nest or alias without end (the YAML reader's budget), hide a second meaning in a duplicate or
-//! misspelt key (an error), carry control characters, or hold a pattern that explodes (the regex engine is linear in the
-//! tag, and limited in size). Credentials in a skopeo file never appear in a message.
+//! An allowlist may come from another department or from a pull request. It can be huge (rejected above
+//! [`MAX_FILE_SIZE`]), nest or alias without end (limited by the YAML reader), hide a second meaning in a duplicate or
+//! misspelt key (an error), contain control characters, or contain a pattern that explodes (the regex engine is linear
+//! in the length of the tag, and limited in size). Credentials in a skopeo file never appear in a message.
 
 mod decode;
 mod entry;
@@ -58,14 +59,14 @@ pub use permit::judged_by_config;
 pub use select::Select;
 pub use settings::RegistrySettings;
 
-/// What to carry, and how to reach the registries it comes from.
+/// What to carry, and how to reach the source registries.
 #[derive(Clone, Debug, Default)]
 pub struct Allowlist {
-    /// In the order they were written, arguments first, each selection once.
+    /// In the order in which they were written, arguments first. Each selection occurs once.
     pub rules: Vec<Rule>,
-    /// What a skopeo file says of registries; the key is `host[:port]`, as [`crate::oci::Repository::registry`] has it.
+    /// Settings of registries from skopeo files. The key is `host[:port]`, as in [`crate::oci::Repository::registry`].
     pub registries: BTreeMap<String, RegistrySettings>,
-    /// Short names written out, duplicates merged, empty files: worth showing, nothing wrong.
+    /// Expanded short names, merged duplicates and empty files: worth showing, but not wrong.
     pub notices: Vec<String>,
 }
 
@@ -73,20 +74,20 @@ pub struct Allowlist {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rule {
     pub at: Position,
-    /// As the user wrote it.
+    /// The entry as the user wrote it.
     pub written: String,
     pub select: Select,
-    /// Only these platforms, in the order written; empty means that nothing is said.
+    /// Only these platforms, in the order written. Empty if none are named.
     pub platforms: Vec<Platform>,
-    /// `as=`: the name below the target's prefix. It has a tag only where `select` is one image.
+    /// `as=`: the name below the target's prefix. It has a tag only if `select` is one image.
     pub rename: Option<Rename>,
 }
 
 impl Allowlist {
-    /// Reads references given as arguments and the content of files, each with the name to show in messages.
+    /// Parses references from arguments and the content of files. Each file comes with the name to show in messages.
     ///
     /// # Errors
-    /// Everything that is wrong in any of them, at once and in the order of the sources.
+    /// All problems of all sources, in the order of the sources.
     pub fn parse_sources(args: &[String], files: &[(String, Vec<u8>)]) -> Result<Allowlist, Vec<InputProblem>> {
         let mut found = Found::default();
         for (index, arg) in args.iter().enumerate() {
@@ -115,11 +116,11 @@ fn parse_file(name: &str, bytes: &[u8], found: &mut Found) {
         },
     }
     if found.rules.len() == rules && found.problems.len() == problems {
-        found.notices.push(format!("{name}: names no image"));
+        found.notices.push(format!("{name}: it contains no image"));
     }
 }
 
-/// What the notations hand over, before duplicates are merged.
+/// The result of the notations, before duplicates are merged.
 #[derive(Default)]
 struct Found {
     rules: Vec<Rule>,

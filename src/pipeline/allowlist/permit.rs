@@ -1,4 +1,4 @@
-//! The allowlist as a permission: what the isolated side lets in.
+//! The allowlist as a permission: which images the isolated side accepts.
 
 use std::collections::{HashMap, HashSet};
 
@@ -13,17 +13,19 @@ impl Allowlist {
         self.refusal(image).is_none()
     }
 
-    /// Why an image may not enter, or nothing if a rule covers it.
+    /// Returns why an image may not enter, or `None` if a rule covers it.
     ///
-    /// A rule covers an image whose source reference it selects; a digest in the rule has to be that of what is carried:
-    /// what the source registry had before platforms were selected is only said, not shown. The image's `as` has to be the
-    /// rule's. Where the rule names platforms, the image may carry no other.
+    /// A rule covers an image if it selects its source reference. A digest in the rule must be the digest of the
+    /// carried content: the bundle only claims which digest the source registry had before platforms were selected, and
+    /// does not prove it. The image's `as` must equal the rule's. If the rule names platforms, the image may carry no
+    /// other.
     pub fn refusal(&self, image: &LockedImage) -> Option<String> {
         self.refused_by_all(image, |rule| other_name(rule, image).or_else(|| foreign_platform(rule, image)))
     }
 
-    /// The same, asked of the image's manifests as well: a lock may say less of its platforms than they do. An artifact that speaks
-    /// of something else may enter if that is one of `manifests`, which enter with it, or if the rule names it exactly.
+    /// Does the same with the manifests of the image, because a lock may mention fewer platforms than they do. An
+    /// artifact whose subject is something else may enter if the subject is one of `manifests`, which enter with it, or
+    /// if the rule names the artifact exactly.
     pub fn refusal_of_content(&self, image: &Image, manifests: &HashSet<Digest>) -> Option<String> {
         self.refusal(&image.locked).or_else(|| {
             self.refused_by_all(&image.locked, |rule| {
@@ -35,12 +37,12 @@ impl Allowlist {
         })
     }
 
-    /// Whether some rule bounds platforms, so that configs have to be asked.
+    /// Whether some rule limits platforms, so that configs must be read.
     pub fn bounds_platforms(&self) -> bool {
         self.rules.iter().any(|rule| !rule.platforms.is_empty())
     }
 
-    /// The same, asked of configs: what those of [`judged_by_config`] say that they are for.
+    /// Does the same with configs: `platforms` are those in the configs of [`judged_by_config`].
     pub fn refusal_of_configs(&self, image: &Image, platforms: &HashMap<Digest, Platform>) -> Option<String> {
         let mut found: Vec<_> = platforms.iter().collect();
         found.sort();
@@ -52,12 +54,12 @@ impl Allowlist {
         })
     }
 
-    /// What the first of the rules for this image has against it, if all of them have something.
+    /// If all rules for this image refuse it, returns the reason of the first.
     fn refused_by_all(&self, image: &LockedImage, refusal: impl Fn(&Rule) -> Option<String>) -> Option<String> {
         let covers = |rule: &&Rule| rule.select.covers(&image.reference, &image.digest);
         let mut first = None;
         for rule in self.rules.iter().filter(covers) {
-            // One that has nothing against it lets it in.
+            // A rule without an objection admits the image.
             first.get_or_insert(refusal(rule)?);
         }
         Some(first.unwrap_or_else(|| self.absence(image)))
@@ -76,7 +78,7 @@ impl Allowlist {
     }
 }
 
-/// The name that the image would get is not the one that the rule gives it.
+/// The name that the image would get differs from the rule's.
 fn other_name(rule: &Rule, image: &LockedImage) -> Option<String> {
     let given = rule.rename.clone().map(|rename| rename.of(&image.reference));
     if image.rename == given {
@@ -98,9 +100,9 @@ fn foreign_platform(rule: &Rule, image: &LockedImage) -> Option<String> {
     Some(format!("{} carries {platform}, which {} does not allow", image.reference, rule.at))
 }
 
-/// A manifest in an index of the image that is neither for an allowed platform nor an attestation of one that is. Without a
-/// platform of its own it may be for any: runtimes then go by its config. An attestation says that it is for none (BuildKit's
-/// `unknown/unknown`).
+/// A manifest in an index of the image that is neither for an allowed platform nor an attestation of one that is. A
+/// manifest without a platform may be for any: runtimes then use its config. An attestation states that it is for none
+/// (BuildKit's `unknown/unknown`).
 fn foreign_child(rule: &Rule, image: &Image) -> Option<String> {
     if rule.platforms.is_empty() {
         return None;
@@ -135,7 +137,8 @@ fn carries(rule: &Rule, image: &Image, digest: Digest, platform: Option<&Platfor
     format!("{reference} carries {digest} ({platform}), which {at} does not allow")
 }
 
-/// A manifest for another platform in an index that is attached to the image. What has no platform there is asked by its config.
+/// A manifest for another platform in an index that is attached to the image. If it has no platform there, its config
+/// decides.
 fn foreign_companion(rule: &Rule, image: &Image) -> Option<String> {
     let (_, attached) = parts(image);
     let children = attached.iter().filter(|manifest| manifest.kind() == Kind::Index).flat_map(Manifest::children);
@@ -145,7 +148,7 @@ fn foreign_companion(rule: &Rule, image: &Image) -> Option<String> {
     Some(carries(rule, image, foreign.descriptor.digest, foreign.descriptor.platform()))
 }
 
-/// Something that speaks of what does not enter with it: it would become a referrer of an image that no rule speaks of.
+/// An artifact whose subject does not enter with it: it would become a referrer of an image that no rule mentions.
 fn foreign_root(rule: &Rule, image: &Image, manifests: &HashSet<Digest>) -> Option<String> {
     let is_exact = |subject: &Digest| match &rule.select {
         Select::One(own) => {
@@ -158,12 +161,12 @@ fn foreign_root(rule: &Rule, image: &Image, manifests: &HashSet<Digest>) -> Opti
     let foreign = image.foreign_subjects().into_iter().map(|one| one.subject);
     let subject = foreign.filter(|subject| !manifests.contains(subject)).find(|subject| !is_exact(subject))?;
     let (reference, at) = (&image.locked.reference, &rule.at);
-    let text = "which does not enter with it, so only its own digest in the allowlist lets it in";
+    let text = "which does not enter with it, so only its own digest in the allowlist would admit it";
     Some(format!("{reference} ({at}) speaks of {subject}, {text}"))
 }
 
-/// The manifests of an image of which only a config says what platform they are for: its own if it is no index, and those that
-/// are attached; with their configs.
+/// Returns the manifests of an image whose platform is only in their config, with these configs: its own if it is not
+/// an index, and the attached ones.
 pub fn judged_by_config(image: &Image) -> impl Iterator<Item = (Digest, &Descriptor)> {
     let (own, attached) = parts(image);
     let root = own.last().filter(|root| root.kind() != Kind::Index);
@@ -172,7 +175,7 @@ pub fn judged_by_config(image: &Image) -> impl Iterator<Item = (Digest, &Descrip
     configs.filter(|(_, config)| media_type::is_image_config(&config.media_type))
 }
 
-/// The image's own manifests, its root last, and those that are attached.
+/// The manifests of the image, its root last, and the attached ones.
 fn parts(image: &Image) -> (&[Manifest], &[Manifest]) {
     let root = image.manifests.iter().position(|manifest| manifest.digest() == image.locked.digest);
     image.manifests.split_at(root.map_or(0, |root| root + 1))

@@ -5,18 +5,18 @@ use std::fmt;
 use super::{Pattern, semver};
 use crate::oci::{Digest, Reference, Repository, Tag};
 
-/// One image, or the tags of a repository.
+/// One image, or tags of a repository.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Select {
     /// A reference with a tag, a digest or both.
     One(Reference),
     AllTags(Repository),
-    /// Tags in which the pattern is found.
+    /// Tags that the pattern matches.
     TagsMatching {
         repository: Repository,
         pattern: Pattern,
     },
-    /// Tags that are versions in the range; other tags are not selected.
+    /// Tags that are versions in the range. Other tags are not selected.
     TagsInRange {
         repository: Repository,
         range: semver::VersionRange,
@@ -33,7 +33,7 @@ impl Select {
         }
     }
 
-    /// Whether a tag of [`Select::repository`] is selected. A reference by digest alone selects none.
+    /// Whether it selects a tag of [`Select::repository`]. A reference by digest alone selects none.
     pub fn matches(&self, tag: &Tag) -> bool {
         match self {
             Select::One(reference) => reference.tag.as_ref() == Some(tag),
@@ -43,9 +43,10 @@ impl Select {
         }
     }
 
-    /// Whether the selection, used as a permission, covers an image of this name and content.
+    /// Whether the selection, used as a permission, covers an image with this name and content.
     ///
-    /// `digest` is that of its content, which a pinned digest has to be. An image without a tag is covered by a pin or by a whole repository only.
+    /// `digest` is the digest of its content, which a pinned digest must equal. An image without a tag is covered only
+    /// by a pin or by a whole repository.
     pub fn covers(&self, reference: &Reference, digest: &Digest) -> bool {
         if *self.repository() != reference.repository {
             return false;

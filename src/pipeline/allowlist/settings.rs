@@ -1,4 +1,4 @@
-//! What a skopeo file says of a registry beside its images.
+//! What a skopeo file says about a registry besides its images.
 
 use std::path::PathBuf;
 
@@ -8,7 +8,7 @@ use crate::credentials::Credentials;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RegistrySettings {
     pub credentials: Option<Credentials>,
-    /// `tls-verify`; nothing said leaves it to the command line.
+    /// `tls-verify`. `None` leaves it to the command line.
     pub tls_verify: Option<bool>,
     /// `cert-dir`: a directory of `*.crt`, `*.cert` and `*.key`, relative to the working directory.
     pub cert_dir: Option<PathBuf>,

@@ -9,8 +9,8 @@
 //!   tls-verify: true
 //!   cert-dir: /etc/containers/certs.d/registry.example.com
 //! ```
-//! skopeo ignores unknown keys, and logs and skips entries that it cannot use, and still exits 0. Each of them is an
-//! error here: an image that silently stays behind is found missing on the wrong side of the gap.
+//! skopeo ignores unknown keys, logs and skips entries that it cannot use, and still exits with 0. All of these are
+//! errors here: an image that is silently left behind would be missed only on the other side of the gap.
 
 use super::yaml::{Key, Value, YamlNode};
 use super::{Found, Pattern, Position, RegistrySettings, Rule, Select, semver};
@@ -54,19 +54,19 @@ fn parse_registry(key: &Key, value: &YamlNode, found: &mut Found) {
         }
     }
     if (found.rules.len(), found.problems.len()) == before {
-        found.notice(&key.at, format!("no images are named for {}", key.text));
+        found.notice(&key.at, format!("there are no images for {}", key.text));
     }
     if settings != RegistrySettings::default() {
         found.registries.push((key.at.clone(), host, settings));
     }
 }
 
-/// What stands before the repositories of one registry.
+/// The prefix of the repositories of one registry.
 struct Registry {
     prefix: String,
 }
 
-/// skopeo parses `key/repository` as Docker does, so a key that is no host is a path on Docker Hub.
+/// skopeo parses `key/repository` as Docker does, so a key that is not a host is a path on Docker Hub.
 fn prefix(key: &str) -> String {
     let is_host = key == "localhost" || key.starts_with("localhost/") || key.contains(['.', ':']);
     if is_host { key.to_owned() } else { format!("docker.io/{key}") }
@@ -97,7 +97,7 @@ fn each_repository(registry: &Registry, section: &Key, value: &YamlNode, found: 
     }
 }
 
-/// `images`: tags and digests of one repository; none means all tags.
+/// `images`: tags and digests of one repository. None means all tags.
 fn parse_references(repository: &Repository, key: &Key, value: &YamlNode, found: &mut Found) {
     let items = match &value.value {
         Value::Sequence(items) => items.as_slice(),

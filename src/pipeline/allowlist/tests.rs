@@ -128,7 +128,7 @@ localhost:5000:
 
 #[test]
 fn the_skopeo_file_is_read_as_it_is() {
-    // A plain scalar may not begin with `>`, which is how the manual of skopeo quotes it too.
+    // A plain scalar cannot start with `>`, although the manual of skopeo quotes it so.
     let text = SKOPEO.replace(">= 3.12, < 4 || ~5", "\">= 3.12, < 4 || ~5\"");
     let list = read(&[("sync.yaml", &text)]).unwrap();
     let shown: Vec<String> = list.rules.iter().map(shown).collect();
@@ -309,7 +309,7 @@ fn a_file_that_is_no_text_is_refused_with_its_line() {
         assert_eq!(problems[0].to_string(), expected);
     }
     let list = read(&[("empty", "# nothing\n"), ("empty.yaml", "")]).unwrap();
-    assert_eq!(list.notices, ["empty: names no image", "empty.yaml: names no image"]);
+    assert_eq!(list.notices, ["empty: it contains no image", "empty.yaml: it contains no image"]);
 }
 
 #[test]
@@ -365,7 +365,7 @@ fn the_isolated_side_lets_in_what_its_list_covers_and_says_why_not() {
         let image = locked(refused, &["linux/amd64", "linux/arm64"]);
         assert_eq!(list.refusal(&image).as_deref(), Some(why));
     }
-    // That it was made from what is pinned is only said: nothing shows it.
+    // The bundle only claims that it was made from the pinned digest, and does not prove it.
     let mut forged = locked("q.io/wrong:1", &["linux/amd64"]);
     forged.selection = Some(crate::pipeline::lock::Selection {
         platforms: forged.platforms.clone(),

@@ -1,9 +1,9 @@
-//! The text notation: a reference a line.
+//! The text notation: one reference per line.
 
 use super::entry::{self, KEYS, RawEntry, Word};
 use super::{Found, Position};
 
-/// Reads a whole file and collects all errors. The module documentation has the grammar.
+/// Parses a whole file and collects all problems. The module documentation has the grammar.
 pub(super) fn parse(name: &str, text: &str, found: &mut Found) {
     let file: std::sync::Arc<str> = name.into();
     for (line, content) in (1..).zip(text.lines()) {

@@ -1,13 +1,14 @@
 //! YAML as a tree in which every node knows its line and every scalar its source text.
 //!
-//! An untyped reader would make the tag `1.10` the number 1.1 and `on` a boolean; here a scalar that looks like one is
-//! cut out of the source again. Reading into a tree first, and not into types, lets the notations report all their
-//! errors at once.
+//! An untyped reader would turn the tag `1.10` into the number 1.1 and `on` into a boolean. A scalar that looks like
+//! one is therefore taken from the source again. Reading into a tree first, rather than into types, lets the notations
+//! report all their problems at once.
 //!
 //! # Threats
-//! Anchors and aliases that multiply, deep nesting, endless documents: the reader's budget and alias limits stay on,
-//! tighter than its own; its default depth of 64 is more than a thread's stack holds in a debug build. Duplicate keys are an error. Parse errors are shown without an excerpt of the source, because
-//! a skopeo file may hold a password.
+//! Anchors and aliases that multiply, deep nesting, endless documents: the budget and alias limits of the reader apply,
+//! tighter than its defaults; its default depth of 64 needs more stack than a thread has in a debug build. Duplicate
+//! keys are an error. Parse errors are shown without an excerpt of the source, because a skopeo file may contain a
+//! password.
 
 use std::fmt;
 use std::sync::Arc;
@@ -18,10 +19,11 @@ use serde_saphyr::{Location, Spanned};
 
 use super::{InputProblem, Position};
 
-/// Levels of nesting; the notations need five. Reading recurses, and in a debug build a level takes tens of kilobytes.
+/// Maximum nesting; the notations need five levels. The reader recurses, and in a debug build a level takes tens of
+/// kilobytes.
 const MAX_DEPTH: usize = 16;
 
-/// A value and where it begins. Not printable: it may hold a password.
+/// A value and its position. It cannot be printed, because it may contain a password.
 pub(super) struct YamlNode {
     pub at: Position,
     pub value: Value,
@@ -42,7 +44,7 @@ pub(super) struct Key {
 }
 
 impl YamlNode {
-    /// For messages: what stands here instead of what was expected.
+    /// Names the kind of node, for messages about an unexpected one.
     pub fn kind(&self) -> &'static str {
         match self.value {
             Value::Null => "nothing",
@@ -53,18 +55,19 @@ impl YamlNode {
     }
 }
 
-/// Parses the single document of a file.
+/// Parses a file with a single document.
 pub(super) fn parse(name: &str, source: &str) -> Result<YamlNode, InputProblem> {
     let options = serde_saphyr::options! {
         with_snippet: false,
-        // `1e400` is a number too large for one, and a tag: the visitor cuts it out of the source like any other.
+        // `1e400` is a number that is too large, and also a tag: the visitor takes it from the source like any other.
         non_finite_float_policy: serde_saphyr::NonFiniteFloatPolicy::PassThrough,
         budget: serde_saphyr::budget! {
             max_depth: MAX_DEPTH,
             max_nodes: 2_000_000,
             max_events: 8_000_000,
             max_recorded_anchor_events: 100_000,
-            // One anchor for the platforms of a thousand entries is no attack; what aliases cost is bounded below.
+            // One anchor for the platforms of a thousand entries is not an attack; the cost of aliases is limited
+            // below.
             enforce_alias_anchor_ratio: false,
         },
         alias_limits: serde_saphyr::alias_limits! {
@@ -82,10 +85,10 @@ pub(super) fn parse(name: &str, source: &str) -> Result<YamlNode, InputProblem> 
     Source { file, text: source }.node(root)
 }
 
-/// The tree as the YAML reader gives it, with scalars that it took for numbers and booleans left out.
+/// The tree from the YAML reader, without the text of scalars that it took for numbers and booleans.
 enum Raw {
     Null,
-    /// A plain scalar that looks like a number or a boolean; its text is in the source.
+    /// A plain scalar that looks like a number or a boolean. Its text is in the source.
     Typed,
     Text(String),
     Sequence(Vec<Spanned<Raw>>),
@@ -183,13 +186,13 @@ impl Source<'_> {
         match key.value {
             Value::Text(text) => Ok((Key { at: key.at, text }, self.node(value)?)),
             _ => {
-                let text = format!("a key has to be a single value, here it is {}", key.kind());
+                let text = format!("a key must be a single value, and this one is {}", key.kind());
                 Err(InputProblem { at: key.at, text })
             }
         }
     }
 
-    /// The source text of a scalar that was taken for a number or a boolean.
+    /// Returns the source text of a scalar that was taken for a number or a boolean.
     fn scalar(&self, location: Location, at: &Position) -> Result<String, InputProblem> {
         let span = location.span();
         let range = span.byte_offset().zip(span.byte_len()).and_then(|(start, len)| {
@@ -197,7 +200,7 @@ impl Source<'_> {
             Some(start..start.checked_add(usize::try_from(len).ok()?)?)
         });
         let text = range.and_then(|range| self.text.get(range)).map(str::trim).filter(|text| !text.is_empty());
-        // A tag such as `!!int` in front of a quoted scalar is the one way to come here with quotes.
+        // Only a tag such as `!!int` in front of a quoted scalar leads here with quotes.
         let text = text.filter(|text| !text.starts_with(['"', '\'', '!', '|', '>']));
         text.map(str::to_owned).ok_or_else(|| InputProblem {
             at: at.clone(),

@@ -1,4 +1,4 @@
-//! What a companion is, by its tag, its artifact type and its annotations.
+//! The kind of a companion, from its tag, its artifact type and its annotations.
 
 use std::fmt;
 
@@ -8,10 +8,10 @@ use crate::oci::{Manifest, Tag};
 
 /// The media type of a Sigstore bundle, of any version: a signature or an attestation.
 const SIGSTORE_BUNDLE: &str = "application/vnd.dev.sigstore.bundle";
-/// Annotations of such a bundle's manifest (cosign, `pkg/oci/remote`).
+/// An annotation of such a bundle's manifest (cosign, `pkg/oci/remote`).
 const BUNDLE_PREDICATE: &str = "dev.sigstore.bundle.predicateType";
 const BUNDLE_CONTENT: &str = "dev.sigstore.bundle.content";
-/// The predicate of a bundle that is a signature and attests nothing else.
+/// The predicate of a bundle that is a signature and no other attestation.
 const SIGN_PREDICATE: &str = "https://sigstore.dev/cosign/sign/v1";
 
 const SIGNATURES: [&str; 3] = [
@@ -35,7 +35,7 @@ const SBOMS: [&str; 8] = [
     "application/vnd.dev.cosign.artifact.sbom.v1+json",
 ];
 
-/// What a companion says of its subject.
+/// What a companion says about its subject.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
@@ -46,8 +46,8 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// By the tag that cosign gives it, else by its artifact type, else by its config or first layer. Without the manifest some
-    /// remain [`Kind::Other`].
+    /// Decides by the tag that cosign gives it, else by its artifact type, else by its config or first layer. Without
+    /// the manifest some remain [`Kind::Other`].
     pub fn of(tag: Option<&Tag>, artifact_type: Option<&str>, manifest: Option<&Manifest>) -> Kind {
         let suffix = tag.and_then(|tag| tag.as_str().rsplit_once('.')).map(|(_, suffix)| suffix);
         match suffix {
@@ -68,7 +68,7 @@ impl Kind {
         kinds.into_iter().find(|kind| *kind != Kind::Other).unwrap_or(Kind::Other)
     }
 
-    /// In the plural where there are several.
+    /// In the plural if there are several.
     pub fn counted(self, number: usize) -> String {
         let plural = if number == 1 { "" } else { "s" };
         format!("{number} {self}{plural}")
@@ -97,7 +97,7 @@ fn of_media_type(media_type: &str) -> Kind {
 }
 
 fn of_bundle(manifest: &Manifest) -> Kind {
-    // Only what it is called depends on them.
+    // Only the name of the kind depends on them.
     let annotations = manifest.annotations().unwrap_or_default();
     let says = |key: &str, value: &str| annotations.get(key).is_some_and(|has| has == value);
     let signs = says(BUNDLE_PREDICATE, SIGN_PREDICATE) || says(BUNDLE_CONTENT, "message-signature");

@@ -1,11 +1,11 @@
-//! Lists of signatures: cosign's `.sig` and `.att` tags, one manifest with one layer for each signature or attestation.
+//! Lists of signatures: cosign's `.sig` and `.att` tags, each a manifest with one layer per signature or attestation.
 //!
-//! Signing again appends a layer and moves the tag. Both sides of the gap do so, so neither side's list may replace the other's
-//! (cosign, `pkg/oci/mutate`: `AppendSignatures` keeps the manifest it finds and adds to it).
+//! Signing again appends a layer and moves the tag. Both sides of the gap do so, so neither side's list may replace the
+//! other's (cosign, `pkg/oci/mutate`: `AppendSignatures` keeps the existing manifest and adds to it).
 //!
 //! # Threats
-//! A list that is read at the target may be anything. It has at most [`MAX_MANIFEST_SIZE`] bytes and [`MAX_VALUES`] JSON values;
-//! anything else is neither joined nor replaced, because its author would lose it.
+//! A list that is read at the target may be anything. It has at most [`MAX_MANIFEST_SIZE`] bytes and [`MAX_VALUES`]
+//! JSON values. Anything else is neither joined nor replaced, because its author would lose it.
 
 mod referrers;
 
@@ -16,28 +16,29 @@ use serde_json::{Map, Value, json};
 
 use crate::oci::{Descriptor, Digest, Kind, MAX_MANIFEST_SIZE, Manifest, Role, has_at_most_values, media_type};
 
-/// The annotation of a layer that holds the signature of its payload; of an attestation, which has it inside, it is empty.
+/// The annotation of a layer with the signature of its payload. An attestation contains its signature, and the
+/// annotation is empty.
 const SIGNATURE: &str = "dev.cosignproject.cosign/signature";
-/// What the layers of a list are.
+/// The media types of the layers.
 const LAYERS: [&str; 2] = ["application/vnd.dev.cosign.simplesigning.v1+json", "application/vnd.dsse.envelope.v1+json"];
-/// More JSON values than a list of some ten thousand signatures has.
+/// Maximum number of JSON values: more than a list of ten thousand signatures has.
 const MAX_VALUES: usize = 200_000;
-/// cosign writes no time into a config.
+/// cosign does not write a time into a config.
 const NO_TIME: &str = "0001-01-01T00:00:00Z";
 
-/// What has to become of a tag that has a list at the target and another in the bundle.
+/// What to do with a tag that has one list at the target and another in the bundle.
 #[derive(Clone, Debug)]
 pub enum Merge {
-    /// Theirs has all that ours has: the tag stays as it is.
+    /// Theirs contains all of ours: the tag stays as it is.
     KeepTheirs,
-    /// Ours has all that theirs has, and `added` signatures more: it takes the tag.
+    /// Ours contains all of theirs, and `added` more signatures: it gets the tag.
     TakeOurs { added: usize },
-    /// Each has what the other lacks: the tag gets both.
+    /// Each has something that the other lacks: the tag gets both.
     Join(Joined),
 }
 
 impl Merge {
-    /// Theirs has all that ours has, perhaps in other bytes.
+    /// Whether theirs contains all of ours, perhaps in other bytes.
     pub fn theirs_has_ours(&self) -> bool {
         matches!(self, Merge::KeepTheirs | Merge::TakeOurs { added: 0 })
     }
@@ -47,32 +48,33 @@ impl Merge {
 #[derive(Clone, Debug)]
 pub struct Joined {
     pub manifest: Manifest,
-    /// The config of `manifest`, which is new and has to be uploaded. A list of referrers has none.
+    /// The config of `manifest`, which is new and must be uploaded. A list of referrers has none.
     pub config: Bytes,
-    /// Signatures that were there.
+    /// Number of signatures that were there.
     pub kept: usize,
-    /// Signatures of ours that come to them.
+    /// Number of our signatures that were added.
     pub added: usize,
 }
 
-/// Why two lists cannot become one.
+/// Why two lists cannot be merged.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotMerged {
-    #[error("what is there is not a list of signatures: {0}")]
+    #[error("the target's tag is not a list of signatures: {0}")]
     Theirs(String),
-    #[error("what the bundle has is not a list of signatures: {0}")]
+    #[error("the bundle's tag is not a list of signatures: {0}")]
     Ours(String),
-    #[error("what is there is not a list of referrers: its media type is {0}")]
+    #[error("the target's tag is not a list of referrers: its media type is {0}")]
     NoIndex(String),
-    #[error("joined with what is there, the list would have {0} bytes, more than the {MAX_MANIFEST_SIZE} allowed")]
+    #[error("the joined list would have {0} bytes, more than the {MAX_MANIFEST_SIZE} allowed")]
     TooLarge(u64),
 }
 
-/// Compares the list that the target has under a tag with ours: of signatures, or, where ours is an index, of referrers. The result
-/// depends on nothing but the two; merging ours with what came of it always gives [`Merge::KeepTheirs`], or ours again.
+/// Compares the list that the target has under a tag with ours: lists of signatures or, if ours is an index, of
+/// referrers. The result depends only on the two lists. Merging ours with the result gives [`Merge::KeepTheirs`], or
+/// ours again.
 ///
 /// # Errors
-/// One of them is not a list of signatures, and the other does not contain it; or both together are too large.
+/// One of them is not a list of signatures and the other does not contain it, or both together are too large.
 pub fn merge(theirs: &Manifest, ours: &Manifest) -> Result<Merge, NotMerged> {
     if ours.kind() == Kind::Index {
         return referrers::merge(theirs, ours);
@@ -94,13 +96,13 @@ pub fn merge(theirs: &Manifest, ours: &Manifest) -> Result<Merge, NotMerged> {
 pub struct Signatures(HashSet<Key>);
 
 impl Signatures {
-    /// `None`: the manifest is not a list of signatures, or has none.
+    /// `None` if the manifest is not a list of signatures, or has none.
     pub fn of(manifest: &Manifest) -> Option<Signatures> {
         let list = List::read(manifest).ok().filter(|list| !list.layers.is_empty() && list.check().is_ok())?;
         Some(Signatures(list.keys()))
     }
 
-    /// Whether `other` has no signature that is missing here: it is what the list was before the last signing.
+    /// Whether every signature of `other` is here: `other` is the list before the last signing.
     pub fn contain(&self, other: &Signatures) -> bool {
         other.0.is_subset(&self.0)
     }
@@ -109,11 +111,11 @@ impl Signatures {
 /// A manifest as a list of signatures.
 struct List {
     manifest: Map<String, Value>,
-    /// The layers as they stand in the manifest, and as they are understood.
+    /// The layers as they are in the manifest, and parsed.
     layers: Vec<(Value, Descriptor)>,
 }
 
-/// What makes two signatures the same: the digest of the payload and the signature.
+/// What makes two signatures equal: the digest of the payload, and the signature.
 type Key = (Digest, String);
 
 fn key(layer: &Descriptor) -> Key {
@@ -131,14 +133,14 @@ impl List {
         }
         let value: Value = serde_json::from_slice(&bytes).map_err(|e| e.to_string())?;
         let Value::Object(mut fields) = value else { return Err("it is not a JSON object".to_owned()) };
-        // Programs in Go would read a list here that is not seen by its exact name.
+        // Programs in Go would read a list here that has a name with other capitals.
         let alike =
             |name: &String| ["layers", "config"].iter().any(|own| name.eq_ignore_ascii_case(own) && name != own);
         if let Some(name) = fields.keys().find(|name| alike(name)) {
             return Err(format!("it has the field {name:?}"));
         }
         let layers = match fields.get_mut("layers").map(Value::take) {
-            // Null is absent, in the view too.
+            // Null counts as absent, as in the view.
             Some(Value::Array(layers)) => layers.into_iter().filter(|layer| !layer.is_null()).collect(),
             _ => Vec::new(),
         };
@@ -148,7 +150,7 @@ impl List {
     }
 
     /// # Errors
-    /// A layer is no signature and no attestation.
+    /// A layer is neither a signature nor an attestation.
     fn check(&self) -> Result<(), String> {
         let is_one = |layer: &Descriptor| {
             layer.annotations().contains_key(SIGNATURE) || LAYERS.contains(&layer.media_type.as_str())
@@ -189,7 +191,7 @@ fn join(theirs: &Manifest, list: List, own: List) -> Result<Joined, NotMerged> {
     Ok(Joined { manifest, config, kept, added })
 }
 
-/// The config that cosign writes: it says nothing but which layers there are.
+/// The config that cosign writes. It only says which layers there are.
 fn config(layers: impl Iterator<Item = Digest>) -> Value {
     let layers: Vec<Digest> = layers.collect();
     let history: Vec<Value> = layers.iter().map(|_| json!({"created": NO_TIME})).collect();

@@ -1,6 +1,6 @@
 //! What accompanies an image: signatures, attestations, SBOMs.
 //!
-//! Pure values, no I/O: [`Kind`] says what a companion is, [`merge`] what becomes of a list of signatures that both sides of
+//! Pure values without I/O: [`Kind`] says what a companion is, [`merge`] joins lists of signatures that both sides of
 //! the gap have added to.
 
 mod kind;

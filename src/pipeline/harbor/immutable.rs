@@ -1,8 +1,8 @@
-//! Tags that may not change their meaning (Harbor API 2.0, `GET /projects/{project}/immutabletagrules`), found out before
-//! anything is sent. Only who manages a project may read its rules; for everybody else the push itself decides.
+//! Immutable tags (Harbor API 2.0, `GET /projects/{project}/immutabletagrules`), found before anything is sent. Only an
+//! account that manages a project may read its rules; for any other account the push decides.
 //!
-//! **Threats.** Patterns come from a server. They become expressions of the `regex` crate, whose time is linear, of limited
-//! size; one that cannot be read fits nothing.
+//! **Threats.** The patterns come from a server. They become expressions of the `regex` crate, which are linear in time
+//! and limited in size. A pattern that cannot be parsed matches nothing.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
@@ -16,7 +16,7 @@ use crate::oci::Reference;
 
 use super::{AT_ONCE, Client, Harbor, json, project_of};
 
-/// The largest expression of a pattern, in bytes.
+/// Maximum size of a compiled pattern in bytes.
 const MOST_BYTES: usize = 1 << 20;
 
 #[derive(Deserialize)]
@@ -35,10 +35,10 @@ struct Selector {
     pattern: String,
 }
 
-/// Those of `tags` that rules of their projects make immutable, where this account may read the rules.
+/// Returns those of `tags` that the rules of their projects make immutable, if this account may read the rules.
 ///
 /// # Errors
-/// If no answer was to be had.
+/// Harbor did not answer.
 pub async fn immutable_tags(api: &dyn Api, harbor: &Harbor, tags: &BTreeSet<Reference>) -> Result<HashSet<Reference>> {
     let client = Client { api, account: harbor.account() };
     let mut projects: BTreeMap<&str, Vec<&Reference>> = BTreeMap::new();
@@ -89,7 +89,8 @@ impl Selector {
     }
 }
 
-/// A pattern of Go's `doublestar`: `**` anything, `*` and `?` anything but a slash, `{a,b}`, `[a-z]`, `\` escapes.
+/// A pattern of Go's `doublestar`: `**` matches anything, `*` and `?` anything but a slash; `{a,b}`, `[a-z]`; `\`
+/// escapes.
 fn expression(pattern: &str) -> Option<Regex> {
     let mut text = String::from("^(?s:");
     let mut depth = 0_u32;

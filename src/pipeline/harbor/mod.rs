@@ -1,14 +1,14 @@
-//! What Harbor needs beyond the distribution protocol: to be recognized, to have its projects before anything is pushed,
-//! and to be asked about rights, read-only mode and quotas while nothing has moved yet.
+//! What Harbor needs beyond the distribution protocol: recognizing it, having its projects before anything is pushed,
+//! and asking about rights, read-only mode and quotas before anything moves.
 //!
-//! Everything goes through [`Api`]; this room knows neither HTTP nor credentials, and nothing of images. What could not
-//! be found out is never reported as missing or denied: an account that may push need not be allowed to read the project
-//! API (most robots are not), and then the push itself decides.
+//! Everything goes through [`Api`]. This module knows neither HTTP nor credentials, and nothing about images. What
+//! could not be found out is never reported as missing or denied: an account that may push need not have access to the
+//! project API (most robots do not), and then the push decides.
 //!
-//! Threats: the answers come from a server that may be something else, broken or hostile. They are bounded below
-//! ([`ApiAnswer`]), read into small structures, and text of theirs is shortened and stripped
-//! of control characters before it is shown. The token of the rights check is decoded without verifying it: it is used
-//! to warn early, never to grant anything.
+//! Threats: the answers may come from a server that is something else, broken or hostile. They are limited in size
+//! ([`ApiAnswer`]) and parsed into small structures, and their text is shortened and stripped of control characters
+//! before it is shown. The token of the rights check is decoded without verification: it is used for early warnings,
+//! never to grant anything.
 //!
 //! Facts: Harbor 2.0–2.15 `api/v2.0/swagger.yaml`, `src/server/v2.0/handler`, `src/core/service/token`.
 
@@ -32,16 +32,17 @@ pub use projects::{Created, ProjectOptions, create_projects, is_project_name, pr
 pub use quota::{QuotaShort, quotas, storage_limit};
 pub use tags::{Artifact, artifact, delete_artifact, delete_tag, tag_digest};
 
-/// Uploads into one project that Harbor copes with: each locks the project's row of its database.
+/// Number of simultaneous uploads into one project that Harbor handles well: each locks the project's row in its
+/// database.
 pub const UPLOADS_PER_PROJECT: u16 = 4;
-/// Projects asked about at the same time.
+/// Number of projects that are asked about at a time.
 const AT_ONCE: usize = 8;
 
-/// A Harbor 2.x that answered, and what it told of itself.
+/// A Harbor 2.x that answered, and what it reported about itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Harbor {
     registry: String,
-    /// The path whose credentials showed what follows.
+    /// The path whose credentials were used for the following answers.
     path: String,
     version: Option<String>,
     read_only: Option<bool>,
@@ -58,12 +59,12 @@ impl Harbor {
         Account { registry: &self.registry, path: &self.path }
     }
 
-    /// Such as `v2.11.0-5cbb1b01`; `None` where it is not told to this account.
+    /// Such as `v2.11.0-5cbb1b01`. `None` if this account may not see it.
     pub fn version(&self) -> Option<&str> {
         self.version.as_deref()
     }
 
-    /// Whether an administrator has forbidden every change; `None` where it is not told to this account.
+    /// Whether an administrator has forbidden all changes. `None` if this account may not see it.
     pub fn read_only(&self) -> Option<bool> {
         self.read_only
     }
@@ -80,12 +81,13 @@ pub enum Detected {
     Harbor(Harbor),
     /// Any other registry.
     Another,
-    /// It calls itself Harbor, and its API does not answer: a gateway may route only `/v2/`, or the API has a bad moment.
+    /// It calls itself Harbor, and its API does not answer: a gateway may route only `/v2/`, or the API fails at the
+    /// moment.
     Unclear(Error),
 }
 
 impl Detected {
-    /// The Harbor, if there is one whose API answers.
+    /// Returns the Harbor, if there is one whose API answers.
     pub fn harbor(self) -> Option<Harbor> {
         match self {
             Detected::Harbor(harbor) => Some(harbor),
@@ -94,11 +96,11 @@ impl Detected {
     }
 }
 
-/// Finds out whether a Harbor 2.x stands behind a registry, as far as it shows this account.
+/// Finds out whether a registry is a Harbor 2.x, as far as this account can see.
 ///
 /// # Errors
-/// If there is no server to ask, if its API fails after it has said its version, or if it is Harbor 1.x, which has no API that this
-/// program speaks.
+/// There is no server to ask, its API fails after it has stated its version, or it is Harbor 1.x, whose API gapferry
+/// does not support.
 pub async fn detect(api: &dyn Api, account: Account<'_>) -> Result<Detected> {
     let client = Client { api, account };
     #[derive(Deserialize)]
@@ -107,7 +109,7 @@ pub async fn detect(api: &dyn Api, account: Account<'_>) -> Result<Detected> {
     }
     let answer = match api.probe(account, "/api/version").await? {
         Probed::Answered(answer) => answer,
-        // Where the one path is not answered, the other will not be.
+        // If one path is not answered, neither is the other.
         Probed::Nothing => return Ok(Detected::Another),
         Probed::Unclear(error) => return Ok(Detected::Unclear(error)),
     };
@@ -124,10 +126,10 @@ pub async fn detect(api: &dyn Api, account: Account<'_>) -> Result<Detected> {
     }))
 }
 
-/// A Harbor in read-only mode, as soon as the mode has ended, or as it is when as much was waited as the user allows.
+/// Waits for the end of read-only mode, as long as the user allows. Returns the Harbor in its current state.
 ///
 /// # Errors
-/// No answer was to be had.
+/// Harbor did not answer.
 pub async fn wait_until_writable(api: &dyn Api, mut harbor: Harbor) -> Result<Harbor> {
     let registry = harbor.registry.clone();
     while harbor.read_only == Some(true) {
@@ -168,7 +170,7 @@ impl Client<'_> {
         Client { api: self.api, account: Account { registry: self.account.registry, path } }
     }
 
-    /// A project (`tail` empty) or what is below it; by name, also where the name is a number.
+    /// Requests a project (`tail` is empty) or something below it. By name, even if the name is a number.
     async fn project(&self, name: &str, tail: &str) -> Result<ApiAnswer> {
         let headers = vec![("X-Is-Resource-Name", "true".to_owned())];
         let path = format!("/api/v2.0/projects/{name}{tail}");
@@ -179,7 +181,7 @@ impl Client<'_> {
         Ok(json(&self.get("/api/v2.0/systeminfo").await?).unwrap_or_default())
     }
 
-    /// The status is 200 whatever the health; the body tells.
+    /// The status is 200 whatever the health; the body has the result.
     async fn ill(&self) -> Result<Vec<String>> {
         #[derive(Default, Deserialize)]
         struct Health {
@@ -196,7 +198,7 @@ impl Client<'_> {
         Ok(ill.map(|component| shown(&component.name)).collect())
     }
 
-    /// Harbor 1.x has no `/api/version` and tells its version without a version in the path.
+    /// Harbor 1.x has no `/api/version`. It states its version at a path without a version.
     async fn first_generation(&self) -> Option<Error> {
         let Ok(Probed::Answered(answer)) = self.api.probe(self.account, "/api/systeminfo").await else { return None };
         let version = json::<SystemInfo>(&answer)?.harbor_version?;
@@ -213,12 +215,12 @@ impl Client<'_> {
     }
 }
 
-/// The body of a 200, if it is what was expected: a login page with status 200 is not.
+/// Parses the body of a 200, if it has the expected form. A login page with status 200 does not.
 fn json<T: DeserializeOwned>(answer: &ApiAnswer) -> Option<T> {
     (answer.status == 200).then(|| serde_json::from_slice(&answer.body).ok()).flatten()
 }
 
-/// What Harbor's error body says: `{"errors":[{"code","message"}]}`.
+/// The message in Harbor's error body: `{"errors":[{"code","message"}]}`.
 fn message(body: &Bytes) -> Option<String> {
     #[derive(Deserialize)]
     struct Errors {
@@ -232,7 +234,7 @@ fn message(body: &Bytes) -> Option<String> {
     errors.errors.first().map(|error| shown(&error.message)).filter(|text| !text.is_empty())
 }
 
-/// A server's text as it may stand on a person's terminal.
+/// Makes a server's text safe to show on a terminal.
 fn shown(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).take(300).collect()
 }

@@ -1,4 +1,4 @@
-//! Everything that would stop a push to Harbor, found before the first byte moves, all of it in one go.
+//! Finds everything that would stop a push to Harbor before the first byte moves, all at once.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -13,34 +13,34 @@ use crate::oci::Repository;
 use super::rights::PushRight;
 use super::{AT_ONCE, Client, Harbor, is_project_name, json, project_of};
 
-/// What was found. Empty lists and `false` mean that no obstacle is visible from here.
+/// What was found. Empty lists and `false` mean that no obstacle is visible.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Preflight {
     registry: String,
-    /// The credentials, or the lack of them, are refused. Nothing else can be known then.
+    /// The credentials, or their absence, are refused. Nothing else is known then.
     pub unauthorized: bool,
-    /// The projects that those credentials are for, where other projects have others.
+    /// The projects that these credentials are for, if other projects have others.
     pub unauthorized_for: Vec<String>,
     pub read_only: bool,
     /// Projects that do not exist.
     pub missing: Vec<String>,
-    /// Projects that do not exist or that this account has no right to see: Harbor tells nobody which.
+    /// Projects that do not exist or that this account may not see: Harbor does not say which.
     pub hidden: Vec<String>,
-    /// Projects this account can see and not push to.
+    /// Projects that this account can see and not push to.
     pub denied: Vec<String>,
-    /// Those of them in which this account has no right at all.
+    /// Those of them in which this account has no rights at all.
     pub shut: Vec<String>,
-    /// Projects that cache another registry and take no pushes.
+    /// Projects that cache another registry and accept no pushes.
     pub proxy_cache: Vec<String>,
-    /// Repositories that Harbor would not take: without a project, or below one that can't be created.
+    /// Repositories that Harbor would reject: without a project, or below one that cannot be created.
     pub bad_names: Vec<Repository>,
-    /// Projects whose rights could not be found out; the push will tell.
+    /// Projects whose rights could not be found out; the push will show.
     pub unknown: Vec<String>,
     /// Components of Harbor that report themselves unhealthy.
     pub ill: Vec<String>,
 }
 
-/// One thing that was found, and what a person can do about it.
+/// One problem, and what to do about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PreflightProblem {
     pub severity: Severity,
@@ -50,7 +50,7 @@ pub struct PreflightProblem {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Severity {
-    /// The push can't succeed.
+    /// The push cannot succeed.
     Stops,
     /// The push may succeed.
     Warns,
@@ -62,8 +62,8 @@ impl fmt::Display for PreflightProblem {
     }
 }
 
-/// Asks Harbor about every project that `targets` need. What a push would add is not known yet: quotas are for
-/// [`quotas`](super::quotas), once it is planned.
+/// Asks Harbor about every project that `targets` need. What a push would add is not known yet:
+/// [`quotas`](super::quotas) checks quotas once it is planned.
 ///
 /// # Errors
 /// Harbor did not answer. Obstacles are not errors: see [`Preflight::problems`] and [`Preflight::check`].
@@ -88,7 +88,8 @@ async fn look(api: &dyn Api, harbor: &Harbor, targets: &[Repository]) -> Result<
             None => found.bad_names.push((*target).clone()),
         }
     }
-    // Everything below reads “not allowed” as a fact about projects; with wrong credentials it would be about those.
+    // Everything below takes "not allowed" as a fact about projects; with wrong credentials it would be one about
+    // those.
     let accounts = api.accounts(&projects.values().cloned().collect::<Vec<_>>()).await?;
     for account in &accounts {
         let Some(one) = account.first() else { continue };
@@ -145,28 +146,28 @@ impl Preflight {
         }
     }
 
-    /// The projects worth creating: those that are missing, and those that may be.
+    /// Returns the projects worth creating: those that are missing, and those that may be.
     pub fn to_create(&self) -> Vec<String> {
         self.missing.iter().chain(&self.hidden).cloned().collect()
     }
 
-    /// The same, had the projects of [`Preflight::to_create`] been created.
+    /// Returns the result as it would be if the projects of [`Preflight::to_create`] existed.
     pub fn once_created(&self) -> Preflight {
         Preflight { missing: Vec::new(), hidden: Vec::new(), ..self.clone() }
     }
 
-    /// The same, had only those projects been created that are certainly missing.
+    /// Returns the result as it would be if only the projects that are certainly missing existed.
     pub fn once_missing_created(&self) -> Preflight {
         Preflight { missing: Vec::new(), ..self.clone() }
     }
 
-    /// The same, had read-only mode ended.
+    /// Returns the result as it would be without read-only mode.
     pub fn once_writable(&self) -> Preflight {
         Preflight { read_only: false, ..self.clone() }
     }
 
-    /// The same, for a push that adds to these `projects` only: what is already all there needs no right to push. Where this account
-    /// has no right at all, what is there is unknown.
+    /// Returns the result for a push that adds only to these `projects`: content that already exists needs no right to
+    /// push. If this account has no rights at all, it is unknown what exists.
     pub fn for_pushes_to(&self, projects: &BTreeSet<String>) -> Preflight {
         let gets_something = |project: &&String| projects.contains(*project);
         let is_in_the_way = |project: &&String| gets_something(project) || self.shut.contains(project);
@@ -177,13 +178,13 @@ impl Preflight {
         }
     }
 
-    /// The projects whose repositories cannot be asked about: Harbor answers as if the credentials were wrong. Those that this
-    /// account may only pull from can.
+    /// Returns the projects whose repositories cannot be asked about, because Harbor answers as if the credentials were
+    /// wrong. Projects that this account may only pull from can be asked about.
     pub fn closed(&self) -> BTreeSet<String> {
         self.missing.iter().chain(&self.hidden).chain(&self.shut).cloned().collect()
     }
 
-    /// Everything found, what stops the push first.
+    /// Returns everything found; what stops the push comes first.
     pub fn problems(&self) -> Vec<PreflightProblem> {
         let mut problems = self.stops();
         problems.extend(self.warnings());
@@ -191,7 +192,7 @@ impl Preflight {
     }
 
     /// # Errors
-    /// One, naming everything that stops the push, if anything does.
+    /// If anything stops the push: one error that names all of it.
     pub fn check(&self) -> Result<()> {
         let stops = self.stops();
         if stops.is_empty() {
@@ -213,7 +214,7 @@ impl Preflight {
                 false => format!(" for {}", self.unauthorized_for.join(", ")),
             };
             let text = format!("{} does not accept the credentials{of}, or got none", self.registry);
-            add(text, "log in, or give --creds (a robot's name is whole, as robot$project+name)");
+            add(text, "log in, or use --creds (a robot's full name is robot$project+name)");
         }
         if self.read_only {
             let text = format!("{} is in read-only mode", self.registry);
@@ -231,8 +232,8 @@ impl Preflight {
             add(format!("this account may not push to project {name}"), remedy);
         }
         for name in &self.proxy_cache {
-            let remedy = "choose another project, by --to HOST/PROJECT or --map";
-            add(format!("project {name} is a proxy cache, which takes no pushes"), remedy);
+            let remedy = "choose another project with --to HOST/PROJECT or --map";
+            add(format!("project {name} is a proxy cache, which accepts no pushes"), remedy);
         }
         for name in &self.bad_names {
             match project_of(name) {
@@ -241,8 +242,8 @@ impl Preflight {
                     "add a prefix, as in --to HOST/PROJECT, or a --map rule",
                 ),
                 Some(project) => add(
-                    format!("{name}: Harbor takes no project named {project}"),
-                    "give it another name by --map; separators can't be doubled there",
+                    format!("{name}: Harbor rejects the project name {project}"),
+                    "choose another name with --map; double separators are not allowed there",
                 ),
             }
         }
@@ -256,7 +257,7 @@ impl Preflight {
         };
         for name in &self.unknown {
             let text = format!("whether this account may push to project {name} could not be found out");
-            add(text, "the push will tell");
+            add(text, "the push will show");
         }
         if !self.ill.is_empty() {
             add(format!("{} reports as unhealthy: {}", self.registry, self.ill.join(", ")), "look at Harbor's logs");
@@ -272,7 +273,7 @@ enum Existence {
     Unknown,
 }
 
-/// What the project API shows this account of one project.
+/// What the project API shows this account about one project.
 struct View {
     existence: Existence,
     id: Option<u64>,

@@ -1,4 +1,4 @@
-//! Projects: their names, and creating them.
+//! Names of projects, and creating them.
 
 use crate::base::error::{Error, Kind, Result};
 use crate::content::{Api, ApiAnswer, ApiRequest};
@@ -6,40 +6,40 @@ use crate::oci::Repository;
 
 use super::{Client, Harbor, message};
 
-/// How new projects are made.
+/// How to create projects.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ProjectOptions {
-    /// Everybody may pull.
+    /// Anyone may pull.
     pub public: bool,
-    /// Storage limit in bytes; `None` leaves Harbor's default. Harbor ignores it unless an administrator asks.
+    /// Storage limit in bytes; `None` keeps Harbor's default. Harbor ignores it unless an administrator asks.
     pub quota: Option<u64>,
 }
 
-/// A project that is there now.
+/// A project that exists now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Created {
     pub name: String,
-    /// It was there before, perhaps made by somebody else in the meantime.
+    /// It existed before, or another client has created it in the meantime.
     pub existed: bool,
 }
 
-/// The project a repository belongs to: its first component. `None` if it has only one, which Harbor does not take.
+/// Returns the project of a repository: its first component. `None` if it has only one, which Harbor rejects.
 pub fn project_of(repository: &Repository) -> Option<&str> {
     repository.in_project().map(|(project, _)| project)
 }
 
-/// Whether Harbor takes `name` for a project: `^[a-z0-9]+(?:[._-][a-z0-9]+)*$`, at most 255 characters. Narrower than a
-/// repository's component, in which separators may be doubled.
+/// Whether Harbor accepts `name` for a project: `^[a-z0-9]+(?:[._-][a-z0-9]+)*$`, at most 255 characters. Stricter than
+/// a component of a repository, which may have double separators.
 pub fn is_project_name(name: &str) -> bool {
     let word = |word: &str| !word.is_empty() && word.bytes().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
     name.len() <= 255 && name.split(['.', '_', '-']).all(word)
 }
 
-/// Creates the projects `names`, all of them or as many as Harbor allows; one that exists already is fine.
+/// Creates the projects `names`, all of them or as many as Harbor allows. Existing projects are fine.
 ///
 /// # Errors
-/// Before any request: a name Harbor would not take, or read-only mode. Afterwards: everything that failed, in one error,
-/// with what was created all the same.
+/// Before any request: a name that Harbor would reject, or read-only mode. Afterwards: every failure in one error, with
+/// what was created anyway.
 pub async fn create_projects(
     api: &dyn Api,
     harbor: &Harbor,
@@ -71,7 +71,7 @@ fn check(harbor: &Harbor, names: &[String]) -> Result<()> {
     let bad: Vec<&str> = names.iter().map(String::as_str).filter(|name| !is_project_name(name)).collect();
     if !bad.is_empty() {
         let text = format!(
-            "creating projects on {}: Harbor takes no such project name: {} (lower-case letters and digits, separated by \
+            "creating projects on {}: Harbor rejects these project names: {} (lower-case letters and digits, separated by \
              single `.`, `_` or `-`)",
             harbor.registry(),
             bad.join(", ")
@@ -113,7 +113,7 @@ fn refused(name: &str, answer: &ApiAnswer) -> Error {
     let (kind, reason) = match answer.status {
         401 => (Kind::Unauthorized, "the credentials are not accepted"),
         403 => (Kind::Refused, "this account may not create projects"),
-        400 | 422 => (Kind::Input, "Harbor does not take it"),
+        400 | 422 => (Kind::Input, "Harbor rejects it"),
         500.. => (Kind::Network, "the server failed"),
         _ => (Kind::Refused, "Harbor refused"),
     };

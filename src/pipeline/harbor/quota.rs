@@ -1,4 +1,4 @@
-//! Storage limits of projects, compared with what a push will add.
+//! Compares the storage limits of projects with what a push will add.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use crate::content::Api;
 use super::preflight::{PreflightProblem, Severity};
 use super::{AT_ONCE, Client, Harbor, json};
 
-/// A storage limit that will probably be exceeded. In bytes.
+/// A storage limit that will probably be exceeded, in bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QuotaShort {
     pub project: String,
@@ -23,7 +23,7 @@ pub struct QuotaShort {
 }
 
 impl QuotaShort {
-    /// A warning only: a project counts each blob once, and may already have some of them in other repositories.
+    /// Only a warning: a project counts each blob once, and may already have some of them in other repositories.
     pub fn problem(&self) -> PreflightProblem {
         let QuotaShort { project, limit, used, needed } = self;
         let (limit, used, needed) = (readable(*limit), readable(*used), readable(*needed));
@@ -35,11 +35,11 @@ impl QuotaShort {
     }
 }
 
-/// The projects of `bytes` (project → bytes a push will add) whose quota will probably not do. Quotas that this account
-/// may not read are left out: the push will tell.
+/// Returns the projects of `bytes` (project → bytes that a push will add) whose quota is probably too small. Quotas
+/// that this account may not read are left out: the push will show.
 ///
 /// # Errors
-/// If no answer was to be had.
+/// Harbor did not answer.
 pub async fn quotas(api: &dyn Api, harbor: &Harbor, bytes: &BTreeMap<String, u64>) -> Result<Vec<QuotaShort>> {
     let client = Client { api, account: harbor.account() };
     let adding = bytes.iter().filter(|(_, needed)| **needed > 0);
@@ -52,10 +52,11 @@ pub async fn quotas(api: &dyn Api, harbor: &Harbor, bytes: &BTreeMap<String, u64
     Ok(asked.into_iter().flatten().collect())
 }
 
-/// The storage limit of a project in bytes: `Some(None)` is no limit, `None` that this account may not read it.
+/// Returns the storage limit of a project in bytes. `Some(None)` means no limit, `None` that this account may not read
+/// it.
 ///
 /// # Errors
-/// If no answer was to be had.
+/// Harbor did not answer.
 pub async fn storage_limit(api: &dyn Api, harbor: &Harbor, project: &str) -> Result<Option<Option<u64>>> {
     let client = Client { api, account: harbor.account() };
     Ok(client.with_account_of(project).storage(project).await?.map(|quota| u64::try_from(quota.hard.storage).ok()))

@@ -1,9 +1,9 @@
-//! Whether this account may push to a project, found out without pushing.
+//! Finds out whether this account may push to a project, without pushing.
 //!
-//! Harbor grants a registry token exactly the actions an account has on the project of a scope, whatever the scope asks
-//! for (`src/core/service/token/creator.go`), to users, OIDC secrets and robots alike; so the token's `access` claim is
-//! the answer, for many projects in one request, and the same token serves the push. Where the token service can't be asked,
-//! users have `/users/current/permissions`.
+//! Harbor grants a registry token exactly the actions that an account has on the project of a scope, whatever the scope
+//! requests (`src/core/service/token/creator.go`), to users, OIDC secrets and robots alike. So the `access` claim of
+//! the token is the answer, for many projects in one request, and the push uses the same token. If the token service
+//! cannot be asked, users have `/users/current/permissions`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,20 +14,20 @@ use crate::oci::Repository;
 
 use super::{Client, json};
 
-/// What is known of the right to push to one project.
+/// What is known about the right to push to one project.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PushRight {
     Allowed,
     /// It may pull and not push.
     Denied,
-    /// It may do nothing there: no right at all, or no such project.
+    /// It has no rights there, or there is no such project.
     Nothing,
-    /// Could not be found out.
+    /// It could not be found out.
     Unknown,
 }
 
 impl Client<'_> {
-    /// The right to push to each of `projects`, given as project → some repository in it.
+    /// Returns the right to push to each of `projects`, given as project → some repository in it.
     pub(super) async fn push_rights(
         &self,
         projects: &BTreeMap<String, Repository>,
@@ -38,7 +38,7 @@ impl Client<'_> {
         Ok(projects.iter().map(|(project, repository)| (project.clone(), right(repository))).collect())
     }
 
-    /// The same for one project whose number is known, by the users' own API.
+    /// Does the same for one project whose number is known, with the API for users.
     pub(super) async fn push_permission(&self, project: u64) -> Result<PushRight> {
         #[derive(Deserialize)]
         struct Permission {
@@ -52,7 +52,7 @@ impl Client<'_> {
             let on_repositories = |resource: &str| resource.rsplit('/').next() == Some("repository");
             permissions.iter().any(|permission| on_repositories(&permission.resource) && permission.action == wanted)
         };
-        // An empty list is also what a scope gets that the server does not understand.
+        // A scope that the server does not understand also gets an empty list.
         Ok(match (may("push"), permissions.is_empty()) {
             (true, _) => PushRight::Allowed,
             (false, true) => PushRight::Unknown,

@@ -1,4 +1,5 @@
-//! Tags by Harbor's own API: where the distribution protocol does not delete them, or a policy forbids reading them.
+//! Tags through Harbor's own API, for cases in which the distribution protocol does not delete them or a policy forbids
+//! reading them.
 
 use serde::Deserialize;
 
@@ -8,29 +9,30 @@ use crate::oci::{Digest, Reference, Repository};
 
 use super::{Client, json, message};
 
-/// What the tag means, where this account may read artifacts; also where a policy of the project forbids pulling (Harbor API
-/// 2.0, `GET /projects/{project}/repositories/{repository}/artifacts/{reference}`). `None`: Harbor does not say.
+/// Returns the digest of the tag if this account may read artifacts, even if a policy of the project forbids pulling
+/// (Harbor API 2.0, `GET /projects/{project}/repositories/{repository}/artifacts/{reference}`). `None` if Harbor does
+/// not say.
 ///
 /// # Errors
-/// If no answer was to be had.
+/// Harbor did not answer.
 pub async fn tag_digest(api: &dyn Api, tag: &Reference) -> Result<Option<Digest>> {
     Ok(artifact(api, tag).await?.map(|artifact| artifact.digest))
 }
 
-/// What Harbor's API says of a manifest.
+/// What Harbor's API says about a manifest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Artifact {
     pub digest: Digest,
-    /// Empty: Harbor does not say.
+    /// Empty if Harbor does not say.
     pub media_type: String,
-    /// Of an index, the manifests that it names.
+    /// For an index, the manifests that it names.
     pub children: Vec<Digest>,
 }
 
-/// The same of a tag or digest, with what it leads to.
+/// Does the same for a tag or digest, with its children.
 ///
 /// # Errors
-/// If no answer was to be had.
+/// Harbor did not answer.
 pub async fn artifact(api: &dyn Api, reference: &Reference) -> Result<Option<Artifact>> {
     #[derive(Deserialize)]
     struct Answer {
@@ -58,17 +60,17 @@ pub async fn artifact(api: &dyn Api, reference: &Reference) -> Result<Option<Art
     }))
 }
 
-/// `None`: the repository belongs to no project.
+/// `None` if the repository belongs to no project.
 fn artifact_path(tag: &Reference, artifact: Option<&str>) -> Option<String> {
     let (project, repository) = tag.repository.in_project()?;
-    // A slash in a repository's name is escaped twice, as Harbor wants it.
+    // Harbor requires a slash in a repository's name to be escaped twice.
     let repository = repository.replace('/', "%252F");
     Some(format!("/api/v2.0/projects/{project}/repositories/{repository}/artifacts/{}", artifact?))
 }
 
-/// Takes the tag away from the artifact `digest`, which stays, under its other tags or without any (Harbor API 2.0,
-/// `DELETE /projects/{project}/repositories/{repository}/artifacts/{reference}/tags/{tag}`). `false`: the repository belongs to no
-/// project, so nothing was asked.
+/// Removes the tag from the artifact `digest`, which stays, with its other tags or without any (Harbor API 2.0, `DELETE
+/// /projects/{project}/repositories/{repository}/artifacts/{reference}/tags/{tag}`). `false` if the repository belongs
+/// to no project, so that no request was sent.
 ///
 /// # Errors
 /// Harbor refuses: no right, or an immutable tag.
@@ -78,9 +80,9 @@ pub async fn delete_tag(api: &dyn Api, tag: &Reference, digest: &Digest) -> Resu
     delete(api, tag, format!("{artifact}/tags/{name}"), "tags").await.map(|()| true)
 }
 
-/// Deletes the artifact `digest` of the repository, with its tags (Harbor API 2.0,
-/// `DELETE /projects/{project}/repositories/{repository}/artifacts/{reference}`). `false`: the repository belongs to no
-/// project, so nothing was asked.
+/// Deletes the artifact `digest` of the repository, with its tags (Harbor API 2.0, `DELETE
+/// /projects/{project}/repositories/{repository}/artifacts/{reference}`). `false` if the repository belongs to no
+/// project, so that no request was sent.
 ///
 /// # Errors
 /// Harbor refuses: no right, or an immutable tag.
@@ -90,7 +92,7 @@ pub async fn delete_artifact(api: &dyn Api, repository: &Repository, digest: &Di
     delete(api, &reference, path, "artifacts").await.map(|()| true)
 }
 
-/// `kind`: what the account has to have the right to delete.
+/// `kind` is what the account needs the right to delete.
 async fn delete(api: &dyn Api, what: &Reference, path: String, kind: &str) -> Result<()> {
     let headers = vec![("X-Is-Resource-Name", "true".to_owned())];
     let client = Client { api, account: Account::of(&what.repository) };

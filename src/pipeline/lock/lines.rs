@@ -1,4 +1,4 @@
-//! Where the images of a lock stand in its file, for messages.
+//! The lines of a lock's images in its file, for messages.
 
 use std::collections::HashMap;
 
@@ -7,8 +7,8 @@ use crate::oci::Reference;
 
 const KEY: &str = "\"reference\"";
 
-/// `FILE:LINE` of each reference in the JSON `text` of a lock. Only where a reference is written in a way that no lock has, it is
-/// missing.
+/// Returns `FILE:LINE` of each reference in the JSON `text` of a lock. A reference is missing only if it is written in
+/// a way that no lock uses.
 pub fn written(text: &[u8], file: &str) -> ReferencePositions {
     let Ok(text) = std::str::from_utf8(text) else { return ReferencePositions::default() };
     let mut lines = HashMap::new();

@@ -44,7 +44,7 @@ fn an_image_of_a_lock_is_found_by_its_line_however_the_file_is_laid_out() {
 }
 
 #[test]
-fn a_lock_tells_images_that_have_no_signature_from_those_nobody_looked_for_one() {
+fn a_lock_tells_images_that_have_no_signature_from_those_that_were_not_looked_up() {
     let lock = |attached: &str| {
         let digest = Digest::sha256(b"m");
         let image = format!(
@@ -59,7 +59,7 @@ fn a_lock_tells_images_that_have_no_signature_from_those_nobody_looked_for_one()
     assert_eq!(none.images[0].companions(), unknown.images[0].companions());
 }
 
-/// What `lock` writes today, `export --locked` has to read tomorrow.
+/// A lock that `lock` writes today must be readable by `export --locked` tomorrow.
 #[test]
 fn a_lock_that_could_not_be_read_again_is_not_written() {
     let digest = Digest::sha256(b"x");
@@ -79,7 +79,7 @@ fn a_lock_that_could_not_be_read_again_is_not_written() {
 fn a_lock_that_would_take_all_memory_is_refused_before_it_is_read() {
     let refused = |text: &[u8]| Lock::parse(text, "x.lock").unwrap_err().to_string();
     let start = br#"{"version":1,"created":"2026-11-21T04:00:00Z","images":["#;
-    // Short values, and one that is long: each limit counts alone.
+    // Many short values, and one long value: each limit counts alone.
     let many = [&start[..], "1,".repeat(Lock::MAX_VALUES + 1).as_bytes(), b"1]}"].concat();
     let large = [&start[..], b"\"", &vec![b'x'; usize::try_from(MAX_LOCK).unwrap()], b"\"]}"].concat();
     for text in [many, large] {
@@ -90,7 +90,7 @@ fn a_lock_that_would_take_all_memory_is_refused_before_it_is_read() {
 }
 
 #[test]
-fn a_companion_speaks_of_the_subject_that_its_manifest_names() {
+fn a_companion_refers_to_the_subject_that_its_manifest_names() {
     let (image, other) = (Digest::sha256(b"image"), Digest::sha256(b"other"));
     let companion = |tag: Option<Tag>| Attached {
         digest: Digest::sha256(b"signature"),

@@ -1,4 +1,4 @@
-//! Two different images with one target name are an error before any push.
+//! Finds different images with the same target name; that is an error before any push.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
@@ -10,9 +10,10 @@ use crate::pipeline::lock::LockedImage;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Collision {
     pub target: Reference,
-    /// The images' references at the source and what is carried for them, in the order of the bundle.
+    /// The images' references at the source and their carried digests, in the order of the bundle.
     pub images: Vec<(Reference, Digest)>,
-    /// Several of them got this name from the allowlist (`as=`), so that no rule at the target keeps them apart.
+    /// Whether several of them got this name from the allowlist (`as=`), so that no rule at the target can separate
+    /// them.
     pub is_of_allowlist: bool,
 }
 
@@ -26,17 +27,17 @@ impl fmt::Display for Collision {
     }
 }
 
-/// What [`find_collisions`] found.
+/// The result of [`find_collisions`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Collisions {
     /// By target name.
     pub collisions: Vec<Collision>,
-    /// Names that several references of one digest share: nothing wrong, worth showing.
+    /// Names that several references with the same digest share: not wrong, but worth showing.
     pub notices: Vec<String>,
 }
 
-/// Looks for images, and for companions with tags of their own such as cosign's, that share a target name. Lists of signatures and
-/// of referrers may share one: their tag gets all of them.
+/// Finds images that share a target name, and companions with tags of their own, such as cosign's. Lists of signatures
+/// and of referrers may share one: their tag gets all of them.
 pub fn find_collisions<'a>(names: impl IntoIterator<Item = (&'a Reference, &'a LockedImage)>) -> Collisions {
     let names: Vec<_> = names.into_iter().collect();
     let mut by_target: BTreeMap<Reference, Vec<(Reference, Digest)>> = BTreeMap::new();
@@ -48,7 +49,7 @@ pub fn find_collisions<'a>(names: impl IntoIterator<Item = (&'a Reference, &'a L
         let source = image.companion_tags(&image.reference.repository);
         for ((from, digest), (to, _)) in source.zip(image.companion_tags(&target.repository)) {
             let landed = by_target.entry(to).or_default();
-            // Tags of one image share their companions, also if the allowlist lists these as images.
+            // Tags of one image share their companions, even if the allowlist lists these as images.
             if !landed.iter().any(|(known, _)| *known == from) {
                 landed.push((from, digest));
             }

@@ -1,4 +1,4 @@
-//! The rules of `--map FILE`: ordered, the first that fits decides.
+//! The rules of `--map FILE`. They are ordered, and the first match decides.
 //!
 //! ```text
 //! # a comment, at the start of a line or after white space
@@ -7,21 +7,21 @@
 //! gcr.io/ ->
 //! ~ ^quay\.io/([^/]+)/(.*)$ -> mirror-$1/$2
 //! ```
-//! A **prefix rule** fits the repository it names and everything below it: whole path components, so that `quay.io/a`
-//! does not fit `quay.io/ab`. The part named is replaced, the rest stays; with nothing on the right it is dropped. A slash
-//! at either end may be written or not. The left side begins with a registry: Docker Hub's images are below `docker.io/`,
+//! A **prefix rule** matches the named repository and everything below it, by whole path components: `quay.io/a` does
+//! not match `quay.io/ab`. The named part is replaced and the rest stays; with nothing on the right it is removed.
+//! Slashes at the ends are optional. The left side starts with a registry: Docker Hub's images are below `docker.io/`,
 //! its short names below `docker.io/library/`.
 //!
-//! A **regex rule** begins with `~` and fits if the pattern (Go RE2, as in `images-by-tag-regex`) matches the whole name
-//! `registry/path`, without tag and digest; `^` and `$` may be written and change nothing. On the right, `$1` or `${1}` is a
-//! group, `${name}` a named one, `$$` a dollar sign; a group that took no part is empty, and one that does not exist is an
-//! error. Several spaces around `->` are allowed, and one on its left is needed.
+//! A **regex rule** starts with `~` and matches if the pattern (Go RE2, as in `images-by-tag-regex`) matches the whole
+//! name `registry/path`, without tag and digest; `^` and `$` are allowed and change nothing. On the right, `$1` or
+//! `${1}` is a group, `${name}` a named one, and `$$` a dollar sign. A group that took no part is empty, and one that
+//! does not exist is an error. Any number of spaces around `->` is allowed, and one on its left is required.
 //!
-//! Where names have no registry ([`Map::parse_paths`]: a registry's storage does not know what it was called) both kinds of rule
-//! see the path alone: `team/ -> base/`.
+//! If names have no registry ([`Map::parse_paths`]: the storage of a registry does not contain its name), both kinds of
+//! rules see only the path: `team/ -> base/`.
 //!
-//! The result is a path below the target's prefix. The file is written by a person and parsed without trust: every line
-//! that is wrong is reported with its number.
+//! The result is a path below the target's prefix. A person writes the file, and it is not trusted: every wrong line is
+//! reported with its number.
 
 use std::sync::Arc;
 
@@ -35,13 +35,13 @@ pub struct Map {
     subject: Subject,
 }
 
-/// What rules see of a name.
+/// The part of a name that rules see.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Subject {
     /// `registry/path`.
     #[default]
     Name,
-    /// The path: nobody knows the registry.
+    /// The path, because the registry is unknown.
     Path,
 }
 
@@ -67,18 +67,18 @@ enum Part {
 }
 
 impl Map {
-    /// Reads the bytes of a file of rules; `file` stands for it in messages.
+    /// Parses a file of rules; `file` is its name in messages.
     ///
     /// # Errors
-    /// It is no text, or all lines that are wrong, at once.
+    /// It is not text, or all wrong lines at once.
     pub fn parse(bytes: &[u8], file: &str) -> Result<Map, Vec<InputProblem>> {
         Map::read(bytes, file, Subject::Name)
     }
 
-    /// The same for names without a registry.
+    /// Does the same for names without a registry.
     ///
     /// # Errors
-    /// As [`Map::parse`].
+    /// As for [`Map::parse`].
     pub fn parse_paths(bytes: &[u8], file: &str) -> Result<Map, Vec<InputProblem>> {
         Map::read(bytes, file, Subject::Path)
     }
@@ -96,7 +96,7 @@ impl Map {
         if problems.is_empty() { Ok(Map { rules, subject }) } else { Err(problems) }
     }
 
-    /// The path that the first rule that fits gives; it is not yet known to be a legal one.
+    /// Returns the path from the first rule that matches. It may not be valid.
     pub(super) fn apply(&self, source: &Repository) -> Option<String> {
         let name = match self.subject {
             Subject::Name => source.to_string(),
@@ -133,7 +133,7 @@ impl Rule {
     }
 }
 
-/// A `#` begins a comment at the start of the line and after white space.
+/// A `#` starts a comment at the start of the line and after white space.
 fn strip_comment(line: &str) -> &str {
     let begins = |(index, _): &(usize, &str)| line[..*index].chars().next_back().is_none_or(char::is_whitespace);
     let end = line.match_indices('#').find(begins).map_or(line.len(), |(index, _)| index);
@@ -144,7 +144,7 @@ fn parse_line(line: &str, subject: Subject) -> Result<Option<Rule>, String> {
     if line.is_empty() {
         return Ok(None);
     }
-    // A pattern may hold `->`; the arrow is the last one that stands free.
+    // A pattern may contain `->`; the arrow is the last one surrounded by white space.
     let free = |(index, _): &(usize, &str)| {
         let after = &line[index + 2..];
         line[..*index].ends_with(char::is_whitespace) && (after.is_empty() || after.starts_with(char::is_whitespace))
@@ -178,7 +178,10 @@ fn prefix_rule(from: &str, to: &str, subject: Subject) -> Result<Rule, String> {
 fn check_name(name: &str) -> Result<(), String> {
     let (host, path) = name.split_once('/').map_or((name, None), |(host, path)| (host, Some(path)));
     if !(host == "localhost" || host.contains(['.', ':'])) {
-        return Err(format!("{name:?} begins with no registry; Docker Hub's short names are below docker.io/library/"));
+        return Err(format!(
+            "{name:?} does not start with a registry; Docker Hub's short names are below \
+                            docker.io/library/"
+        ));
     }
     Repository::new(host, path.unwrap_or("x")).map(drop).map_err(|e| e.reason)
 }
@@ -186,14 +189,14 @@ fn check_name(name: &str) -> Result<(), String> {
 fn check_path(path: &str) -> Result<(), String> {
     Repository::new("target.invalid", path)
         .map(drop)
-        .map_err(|e| format!("{path:?} is no path at the target: {}", e.reason))
+        .map_err(|e| format!("{path:?} is not a path at the target: {}", e.reason))
 }
 
 fn regex_rule(pattern: &str, to: &str) -> Result<Rule, String> {
     let pattern = Pattern::whole(pattern).map_err(|e| e.to_string())?;
     let to = parse_template(to)?;
     if to.is_empty() {
-        return Err("nothing stands on the right".into());
+        return Err("the right side is empty".into());
     }
     let regex = pattern.regex().ok_or("the pattern cannot be compiled")?;
     for part in &to {
@@ -207,7 +210,7 @@ fn regex_rule(pattern: &str, to: &str) -> Result<Rule, String> {
             _ => {}
         }
     }
-    // Groups stand for unknown text, so only a right side without any can be judged here.
+    // Groups stand for unknown text, so only a right side without groups can be checked here.
     if let [Part::Text(path)] = to.as_slice() {
         check_path(path)?;
     }
@@ -241,7 +244,7 @@ fn parse_template(template: &str) -> Result<Vec<Part>, String> {
 
 /// After a dollar sign: `1`, `{1}` or `{name}`.
 fn parse_group(text: &str) -> Result<(Part, &str), String> {
-    let fail = || "after `$` comes a number, a name in braces or another `$`".to_owned();
+    let fail = || "`$` must be followed by a number, a name in braces or another `$`".to_owned();
     if let Some(rest) = text.strip_prefix('{') {
         let (name, rest) = rest.split_once('}').filter(|(name, _)| !name.is_empty()).ok_or_else(fail)?;
         let part = name.parse().map_or_else(|_| Part::Named(name.to_owned()), Part::Group);

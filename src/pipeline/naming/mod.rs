@@ -1,7 +1,7 @@
-//! Names at the target: where an image of the bundle lands below `HOST[:PORT][/PREFIX]`.
+//! Names at the target: where an image of the bundle is pushed below `HOST[:PORT][/PREFIX]`.
 //!
-//! In this order: `as=` of the allowlist, the first rule of `--map` that fits ([`Map`]), the [`Style`]. The tag stays,
-//! unless `as=` has one; an image without a tag lands under its digest. With the prefix `mirror`:
+//! The first of these decides: `as=` of the allowlist, the first rule of `--map` that matches ([`Map`]), the [`Style`].
+//! The tag stays, unless `as=` has one. An image without a tag is pushed under its digest. With the prefix `mirror`:
 //!
 //! | style | `docker.io/library/nginx:1.27` becomes |
 //! |---|---|
@@ -9,9 +9,10 @@
 //! | scoped | `HOST/mirror/docker.io/library/nginx:1.27` |
 //! | flatten | `HOST/mirror/nginx:1.27` |
 //!
-//! The host of a scoped name becomes a legal path component: in lower case, the colon before a port a hyphen
-//! (`reg:5000` → `reg-5000`), an IPv6 address by its eight groups (`[::1]:5000` → `ipv6-0-0-0-0-0-0-0-1-5000`).
-//! Nothing here asks the target. [`find_collisions`] checks that no two images get the same name.
+//! The host of a scoped name becomes a valid path component: in lower case, with a hyphen for the colon before a port
+//! (`reg:5000` → `reg-5000`), and with the eight groups of an IPv6 address (`[::1]:5000` →
+//! `ipv6-0-0-0-0-0-0-0-1-5000`). This module does not ask the target. [`find_collisions`] checks that no two images get
+//! the same name.
 
 mod collisions;
 mod map;
@@ -23,7 +24,7 @@ use crate::base::error::{Error, Result};
 use crate::oci::{NO_PASSWORD_HERE, Reference, Repository, without_password};
 use crate::pipeline::lock::{LockedImage, Rename};
 
-/// What becomes of a source name that no rule speaks of.
+/// What happens to a source name that no rule matches.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Style {
     /// The path stays.
@@ -35,28 +36,28 @@ pub enum Style {
     Flatten,
 }
 
-/// Where images are pushed to: a registry, and a path that begins every name.
+/// Where images are pushed: a registry, and a path in front of every name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
     /// `host[:port]`.
     pub registry: String,
-    /// Path components that are put before every name.
+    /// Path components in front of every name.
     pub prefix: Option<String>,
 }
 
-/// How names are made.
+/// How to build names.
 #[derive(Clone, Debug, Default)]
 pub struct Naming {
-    /// Path below the host, such as `mirror` or `a/b`.
+    /// A path below the host, such as `mirror` or `a/b`.
     pub prefix: Option<String>,
     pub style: Style,
     pub map: Map,
 }
 
-/// Reads `HOST[:PORT][/PREFIX]`; the first component is the host whatever it looks like, a slash at the end is allowed.
+/// Parses `HOST[:PORT][/PREFIX]`. The first component is always the host, and a slash at the end is allowed.
 ///
 /// # Errors
-/// [`crate::base::error::Kind::Input`], saying what is wrong with the host or the prefix.
+/// [`crate::base::error::Kind::Input`], with what is wrong with the host or the prefix.
 pub fn parse_target(text: &str) -> Result<Target> {
     let fail = |reason: &str| Error::input(format!("reading the target {text:?}: {reason}"));
     if let Some(masked) = without_password(text) {
@@ -69,17 +70,17 @@ pub fn parse_target(text: &str) -> Result<Target> {
     let (registry, prefix) = text.split_once('/').map_or((text, None), |(host, path)| (host, Some(path)));
     let probe = Repository::new(registry, prefix.unwrap_or("x"));
     let _checked = probe.map_err(|e| match prefix {
-        Some(prefix) if prefix.contains([':', '@']) => fail("the prefix is a path, without tag and digest"),
+        Some(prefix) if prefix.contains([':', '@']) => fail("the prefix must be a path, without tag and digest"),
         _ => fail(&e.reason),
     })?;
     Ok(Target { registry: registry.to_owned(), prefix: prefix.map(str::to_owned) })
 }
 
 impl Naming {
-    /// The name of an image at `registry` (`host[:port]`): with its tag, or with its digest if there is no tag.
+    /// Returns the name of an image at `registry` (`host[:port]`), with its tag, or with its digest if there is no tag.
     ///
     /// # Errors
-    /// [`crate::base::error::Kind::Input`] if the name would not be a legal one (too long, or a rule that leaves nothing).
+    /// [`crate::base::error::Kind::Input`] if the name would be invalid (too long, or a rule leaves nothing).
     pub fn target(&self, registry: &str, image: &LockedImage) -> Result<Reference> {
         let source = &image.reference.repository;
         let repository = self.place(registry, source, image.rename.as_ref(), &image.reference)?;
@@ -90,15 +91,15 @@ impl Naming {
         })
     }
 
-    /// Where the images of a repository go, those of them that are renamed so.
+    /// Returns where images of a repository with this `rename` go.
     ///
     /// # Errors
-    /// As [`Naming::target`].
+    /// As for [`Naming::target`].
     pub fn repository(&self, registry: &str, source: &Repository, rename: Option<&Rename>) -> Result<Repository> {
         self.place(registry, source, rename, source)
     }
 
-    /// `shown` is what errors call it.
+    /// `shown` is its name in errors.
     fn place(
         &self,
         registry: &str,
@@ -130,7 +131,7 @@ impl Style {
     }
 }
 
-/// A registry's `host[:port]` as one path component. See the documentation of the room.
+/// Returns a registry's `host[:port]` as one path component. See the module documentation.
 pub(crate) fn host_component(registry: &str) -> String {
     let ipv6 = registry.strip_prefix('[').and_then(|rest| rest.split_once(']'));
     let address = ipv6.and_then(|(address, port)| Some((address.parse::<std::net::Ipv6Addr>().ok()?, port)));

@@ -170,7 +170,7 @@ fn lists_of_signatures_share_a_name_and_two_sboms_on_one_name_are_a_collision() 
         let names: Vec<_> = images.iter().map(|image| naming.target("h", image).unwrap()).collect();
         find_collisions(names.iter().zip(images))
     };
-    // Tags of one image share theirs, wherever they come from; and a list of all tags names the signature itself.
+    // Tags of one image share theirs, wherever they come from, and a list of all tags also names the signature itself.
     let itself = format!("a.io/x/app:{}", Tag::cosign(&Digest::sha256(b""), "sig"));
     let itself = LockedImage { digest: Digest::sha256(b"one"), ..image(&itself, None) };
     let same = ["a.io/x/app:1", "a.io/x/app:2", "b.io/y/app:3"].map(|reference| signed(reference, "sig", b"one"));

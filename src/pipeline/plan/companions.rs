@@ -1,8 +1,9 @@
-//! What becomes of the tags of companions: cosign's `.sig`, `.att` and `.sbom` beside an image.
+//! What is done with the tags of companions: cosign's `.sig`, `.att` and `.sbom` next to an image.
 //!
-//! They are tags like any other, with one exception: `.sig` and `.att` are lists that the isolated side adds to as well. Where
-//! both sides have something that the other lacks, the tag gets both. An image that has the tag of a list itself is such a list too:
-//! one whose subject is elsewhere, or that was named in full. Then its own tag has a step among those of its companions.
+//! They are tags like any other, with one exception: `.sig` and `.att` are lists that the isolated side adds to as
+//! well. If both sides have something that the other lacks, the tag gets both. An image with the tag of a list is such
+//! a list too: one whose subject is elsewhere, or that was named in full. Its own tag then has a step among those of
+//! its companions.
 
 use std::collections::HashSet;
 
@@ -14,7 +15,7 @@ use crate::oci::{Digest, Reference, Role, Tag};
 use crate::pipeline::graph::Image;
 use crate::pipeline::lock::Attached;
 
-/// The tag of one companion of an image, or the image's own where that is one of a list.
+/// The tag of one companion of an image, or the image's own if it is the tag of a list.
 #[derive(Clone, Debug)]
 pub struct CompanionStep {
     pub tag: Reference,
@@ -22,42 +23,42 @@ pub struct CompanionStep {
     pub digest: Digest,
     pub state: TagState,
     pub action: CompanionAction,
-    /// For what somebody puts under the tag after the plan was made.
+    /// For content that appears under the tag after the plan was made.
     pub on_existing: OnExisting,
 }
 
-/// What would be done with the tag of a companion.
+/// What to do with the tag of a companion.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase", tag = "action")]
 pub enum CompanionAction {
     /// The tag gets the bundle's manifest.
     Push,
-    /// The tag has all of it already.
+    /// The tag already has all of it.
     Nothing,
-    /// The tag gets a new manifest: the signatures that are there, then those that they lack.
+    /// The tag gets a new manifest: the existing signatures, then those that they lack.
     Join { joined: Digest, kept: usize, added: usize },
-    /// The tag means something else, and is to be left alone.
+    /// The tag means something else and should be left alone.
     Skip,
     /// This account may not read what the tag means, so the tag is left alone: the isolated side may have signed there.
     Unreadable {
         reason: String,
-        /// A policy of the project forbids pulling it, to every account.
+        /// Whether a policy of the project forbids pulling it, for every account.
         policy: bool,
     },
-    /// The tag means something else that can neither be joined nor replaced: it is left alone. The companion is not brought, which
-    /// is a failure of its own and costs the image nothing.
+    /// The tag means something else that can be neither joined nor replaced, so it is left alone. The companion is not
+    /// pushed; that is a failure of its own and does not affect the image.
     Obstructed { reason: String },
     /// The tag means something else, and that is an error of the image.
     Refuse { reason: String },
 }
 
 impl CompanionAction {
-    /// The tag gets another meaning, or its first one.
+    /// Whether the tag gets another meaning, or its first one.
     pub fn changes_tag(&self) -> bool {
         matches!(self, CompanionAction::Push | CompanionAction::Join { .. })
     }
 
-    /// The tag is left alone although it means something else.
+    /// Whether the tag is left alone although it means something else.
     pub fn leaves_tag(&self) -> bool {
         match self {
             CompanionAction::Skip | CompanionAction::Unreadable { .. } | CompanionAction::Obstructed { .. } => true,
@@ -67,7 +68,7 @@ impl CompanionAction {
     }
 }
 
-/// What to do with the tag of a companion. `list` is known where the tag is one of a list and means something else.
+/// Decides about the tag of a companion. `list` is known if the tag is that of a list and means something else.
 pub fn decide(tag: &Reference, state: TagState, list: Option<&ListState>, on_existing: OnExisting) -> CompanionAction {
     let found = match state {
         TagState::New => return CompanionAction::Push,
@@ -94,8 +95,8 @@ pub fn decide(tag: &Reference, state: TagState, list: Option<&ListState>, on_exi
             let is_referrers = tag.tag.as_ref().is_some_and(Tag::is_referrers_list);
             let (shown, what) = (shown(tag), if is_referrers { "referrers" } else { "signatures" });
             let reason = format!(
-                "the tag {shown} at the target can neither be joined with the bundle's {what} nor replaced without losing what it \
-                 has: {why}; --on-existing skip leaves it alone"
+                "the tag {shown} at the target can be neither joined with the bundle's {what} nor replaced without \
+                 losing its content: {why}; --on-existing skip leaves it alone"
             );
             CompanionAction::Obstructed { reason }
         }
@@ -106,7 +107,7 @@ fn shown(tag: &Reference) -> String {
     tag.tag.as_ref().map(ToString::to_string).unwrap_or_default()
 }
 
-/// One step for each tag of a companion, then that of the image itself if it is one of a list.
+/// Returns one step for each tag of a companion, then that of the image itself if it is the tag of a list.
 pub fn steps(image: &Image, to: &Reference, inventory: &Inventory, on_existing: OnExisting) -> Vec<CompanionStep> {
     let step = |list: (Reference, Digest)| {
         let state = TagState::of(inventory, &list.0, &list.1);
@@ -122,9 +123,9 @@ pub fn steps(image: &Image, to: &Reference, inventory: &Inventory, on_existing: 
     image.locked.companion_tags(&to.repository).chain(own(image, to)).map(step).collect()
 }
 
-/// What the target need not have of an image, because the tag of a companion gets or keeps another manifest: that companion's own
-/// manifest, and blobs that nothing else of the image needs. The signatures of a list are needed all the same. So it is with the
-/// image's own manifest, where its tag `to` is one of a list.
+/// Returns what the target need not have of an image because the tag of a companion gets or keeps another manifest:
+/// that companion's own manifest, and blobs that nothing else of the image needs. The signatures of a list are needed
+/// anyway. The same holds for the image's own manifest if its tag `to` is that of a list.
 pub fn not_needed(image: &Image, to: &Reference, steps: &[CompanionStep]) -> HashSet<Digest> {
     let replaced = |step: &&CompanionStep| match step.action {
         CompanionAction::Nothing => step.state != TagState::Same,

@@ -1,10 +1,11 @@
-//! What the target has of a job already.
+//! What the target already has of a job.
 //!
-//! Every node is asked about: a parent that exists says nothing about what is below it (an interrupted push, a garbage
-//! collection), and a blob in one repository nothing about another, whose link to it may be lost. So an unchanged import costs one
-//! HEAD for each tag, each child of an index, and each blob of each repository; a registry answers them no faster to a program that
-//! does nothing else (`scripts/bench again`). To put the manifests again would prove the same in fewer requests, but it changes the
-//! target: times of the last push, webhooks, immutable tags. Only a repository without any tag is asked less: it is new, or what an interrupted push left.
+//! Every node is asked about. A parent that exists says nothing about what is below it (an interrupted push, a garbage
+//! collection), and a blob in one repository nothing about another, whose link to it may be lost. An unchanged import
+//! therefore costs one HEAD for each tag, each child of an index, and each blob of each repository; a registry answers
+//! them no faster to a program that does nothing else (`scripts/bench again`). Putting the manifests again would prove
+//! the same with fewer requests, but it would change the target: times of the last push, webhooks, immutable tags. Only
+//! a repository without any tag is asked less: it is new, or was left by an interrupted push.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
@@ -19,11 +20,12 @@ use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository};
 use crate::pipeline::graph::Graph;
 use crate::pipeline::resolve::Failures;
 
-/// Bytes of a blob from which on it is asked for even in a repository that seems to be new: far more work to send than to
-/// ask for.
+/// Size of a blob in bytes from which it is asked for even in a repository that seems to be new: sending it is far more
+/// work than asking.
 const LARGE: u64 = 8 * 1024 * 1024;
 
-/// So many denials are enough where nothing was answered yet: the password may be wrong, and an account is locked after too many.
+/// Number of denials after which no more is asked if nothing was answered yet: the password may be wrong, and too many
+/// attempts lock an account.
 const MOST_DENIED: usize = 5;
 
 /// What the target has of the content of a job.
@@ -31,38 +33,38 @@ const MOST_DENIED: usize = 5;
 pub struct Inventory {
     pub blobs: HashSet<(Repository, Digest)>,
     pub manifests: HashSet<(Repository, Digest)>,
-    /// Manifests that are there, and that a policy of the target forbids pulling; with its words.
+    /// Manifests that exist and that a policy of the target forbids pulling, with the target's words.
     pub withheld: HashMap<(Repository, Digest), String>,
-    /// What each tag means there now; tags that do not exist are missing.
+    /// What each tag means there now. Tags that do not exist are missing.
     pub tags: HashMap<Reference, Digest>,
-    /// Tags that exist or may exist, and whose meaning this account may not read, for lack of a right or by a policy; with the words
-    /// of the target.
+    /// Tags that exist or may exist, and whose meaning this account may not read, for lack of a right or because of a
+    /// policy, with the target's words.
     pub blocked: HashMap<Reference, String>,
-    /// Tags that may not change their meaning, among those that mean something else.
+    /// Immutable tags among those that mean something else.
     pub immutable: HashSet<Reference>,
-    /// How the lists of signatures there relate to those of the job, where their tags mean something else. Two images may bring
-    /// different lists for one tag, so each list of the job is known by its tag and its digest.
+    /// How lists of signatures there relate to those of the job, if their tags mean something else. Two images may
+    /// bring different lists for one tag, so each list of the job is identified by its tag and its digest.
     pub lists: HashMap<(Reference, Digest), ListState>,
-    /// Blobs that some other repository of the target has, where they can be mounted from.
+    /// Blobs that some other repository of the target has, from which they can be mounted.
     pub elsewhere: HashMap<Digest, Repository>,
 }
 
 impl Inventory {
-    /// The tag or digest means the manifest `digest`, which is there.
+    /// Records that the tag or digest means the existing manifest `digest`.
     pub fn note(&mut self, reference: Reference, digest: Digest) {
         self.blocked.remove(&reference);
         self.manifests.insert((reference.repository.clone(), digest));
         self.tags.insert(reference, digest);
     }
 
-    /// The target has these blobs, each in a repository from which it can be mounted.
+    /// Records that the target has these blobs, each in a repository from which it can be mounted.
     pub fn rely_on(&mut self, places: &HashMap<Digest, Repository>) {
         self.blobs.extend(places.iter().map(|(digest, repository)| (repository.clone(), *digest)));
         self.elsewhere.extend(places.iter().map(|(digest, repository)| (*digest, repository.clone())));
     }
 
-    /// Tags of images and their companions that mean something else there and may get another meaning. A list that has all of
-    /// ours gets none.
+    /// Returns the tags of images and their companions that mean something else there and may get another meaning. A
+    /// list that contains all of ours gets none.
     pub fn moved(&self, graph: &Graph, targets: &Targets) -> BTreeSet<Reference> {
         let named = graph.images.iter().zip(targets).flat_map(|(image, to)| {
             let own = std::iter::once((to.clone(), image.locked.digest));
@@ -78,23 +80,23 @@ impl Inventory {
 /// What is known before the target is asked.
 #[derive(Clone, Copy)]
 pub struct Before<'a> {
-    /// The job brings its blobs in several runs: any may be there without a tag.
+    /// Whether the job brings its blobs in several runs: any of them may exist without a tag.
     pub may_be_half: bool,
     /// Where blobs were found a moment ago.
     pub places: &'a HashMap<Digest, Repository>,
 }
 
-/// Asks the target about tags, manifests and blobs, `jobs` questions at a time. Repositories that are `closed` are not
-/// asked about: nothing is there.
+/// Asks the target about tags, manifests and blobs, `jobs` questions at a time. Repositories in `closed` are not asked
+/// about: they have nothing.
 ///
-/// In a repository without any tag no manifest is asked for. A blob lands first in the first repository of the graph that
-/// wants it and is asked for there; the other new repositories get it by a mount, which moves nothing even where it is
-/// there already. Small blobs, but for the largest of each repository, are asked for in new repositories only if another
-/// blob was found in one: an interrupted import sends the large ones first. Where any blob may be there without a tag
-/// ([`Before::may_be_half`]), everything is asked; where one was found already, nothing.
+/// In a repository without any tag, no manifest is asked for. A blob is first pushed to the first repository of the
+/// graph that needs it, and is asked for there. The other new repositories get it by a mount, which moves nothing even
+/// if it already exists. Small blobs, except the largest of each repository, are asked for in new repositories only if
+/// another blob was found in one: an interrupted import sends the large ones first. If any blob may exist without a tag
+/// ([`Before::may_be_half`]), everything is asked for, except blobs that were already found.
 ///
 /// # Errors
-/// Any question without a clear answer.
+/// A question without a clear answer.
 pub async fn take_inventory(
     sink: &dyn Sink,
     graph: &Graph,
@@ -157,10 +159,10 @@ pub async fn take_inventory(
     Ok(inventory)
 }
 
-/// Only what the tags mean there: for a push that relies on nothing else. Everything has to be sent then.
+/// Asks only what the tags mean there, for a push that relies on nothing else. Everything has to be sent then.
 ///
 /// # Errors
-/// Any question without a clear answer.
+/// A question without a clear answer.
 pub async fn take_tags(
     sink: &dyn Sink,
     graph: &Graph,
@@ -196,7 +198,7 @@ struct Questions {
 
 struct BlobQuestion {
     blob: Descriptor,
-    /// No image before wants the blob in another repository.
+    /// Whether no earlier image needs the blob in another repository.
     first: bool,
 }
 
@@ -213,7 +215,7 @@ fn questions(
         let named = if to.digest.is_none() { &mut questions.tags } else { &mut questions.manifests };
         named.insert(to.clone());
         questions.tags.extend(image.locked.companion_tags(repository).map(|(tag, _)| tag));
-        // A tag that means the root says that it is there; any other is put anew, and the root with it.
+        // A tag that means the root shows that the root exists. Any other tag is put again, and the root with it.
         let asked =
             image.manifests.iter().map(Manifest::digest).filter(|digest| put_by_tag(image, to) != Some(*digest));
         questions.manifests.extend(asked.map(|digest| repository.with_digest(digest)));
@@ -229,14 +231,14 @@ fn questions(
     questions
 }
 
-/// Whether an error says nothing of other repositories.
+/// Whether an error says nothing about other repositories.
 fn is_of_repository(error: &Error) -> bool {
     let reaches = error.reason().is_some_and(|reason| reason.reach() == Reach::Registry);
     let is_denied = matches!(error.kind(), Kind::NotFound | Kind::Unauthorized | Kind::Refused);
     is_denied && !reaches && error.stopped().is_none()
 }
 
-/// Takes them out of `tags`.
+/// Removes them from `tags`.
 fn one_of_each_repository(tags: &mut BTreeSet<Reference>) -> BTreeSet<Reference> {
     let mut seen = HashSet::new();
     let ones: BTreeSet<Reference> = tags.iter().filter(|tag| seen.insert(tag.repository.clone())).cloned().collect();
@@ -244,7 +246,8 @@ fn one_of_each_repository(tags: &mut BTreeSet<Reference>) -> BTreeSet<Reference>
     ones
 }
 
-/// Of the blobs that land first in a repository, the one that an interrupted import would have sent first.
+/// Returns, of the blobs that are first pushed to each repository, the one that an interrupted import would have sent
+/// first.
 fn largest_of_each_repository(blobs: &HashMap<(Repository, Digest), BlobQuestion>) -> HashSet<(Repository, Digest)> {
     let mut largest: HashMap<&Repository, (u64, Digest)> = HashMap::new();
     for ((repository, digest), question) in blobs.iter().filter(|(_, question)| question.first) {
@@ -254,7 +257,7 @@ fn largest_of_each_repository(blobs: &HashMap<(Repository, Digest), BlobQuestion
     largest.into_iter().map(|(repository, (_, digest))| (repository.clone(), digest)).collect()
 }
 
-/// Asks, several questions at a time.
+/// Asks several questions at a time.
 struct TargetQueries<'a> {
     sink: &'a dyn Sink,
     jobs: usize,
@@ -268,7 +271,7 @@ impl TargetQueries<'_> {
     }
 
     /// # Errors
-    /// All that are about single repositories, at once: each may need a right of its own.
+    /// All errors that concern single repositories, at once: each may need a right of its own.
     async fn resolve_all(&self, references: BTreeSet<Reference>) -> Result<Vec<(Reference, Lookup)>> {
         let questions = stream::iter(references).map(|reference| async move {
             let found = self.sink.resolve(&reference).await?;
@@ -293,7 +296,7 @@ impl TargetQueries<'_> {
         if denied.is_empty() { Ok(found) } else { Err(Failures(denied).into_error("asking what the target has")) }
     }
 
-    /// Of the repositories in which a tag was not found, those that have none at all.
+    /// Returns those of the repositories in which a tag was not found that have no tags at all.
     async fn untagged(&self, tags: &[(Reference, Lookup)]) -> Result<HashSet<Repository>> {
         let missing = tags.iter().filter(|(_, found)| found.is_absent()).map(|(tag, _)| tag.repository.clone());
         stream::iter(missing)
@@ -320,8 +323,8 @@ impl TargetQueries<'_> {
             .await
     }
 
-    /// Of images whose tags are `blocked`, those whose own manifest is there and blocked as well: what is not there cannot be what
-    /// the tag means.
+    /// Returns the images with `blocked` tags whose own manifest exists and is blocked as well: a tag cannot mean what
+    /// does not exist.
     async fn withheld_roots(
         &self,
         graph: &Graph,
@@ -366,7 +369,8 @@ impl TargetQueries<'_> {
             .await
     }
 
-    /// Manifests that are there, but not found by what they speak of: they are put again, which enters them.
+    /// Returns manifests that exist but are not found through their subject. They are put again, which enters them in
+    /// the list.
     async fn unlisted(
         &self,
         graph: &Graph,

@@ -12,30 +12,30 @@ use crate::pipeline::graph::Image;
 /// How a list of signatures at the target relates to the bundle's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ListState {
-    /// It has all of it.
+    /// It contains all of ours.
     HasOurs,
-    /// It has the same, in other bytes or in another order.
+    /// It has the same content, in other bytes or in another order.
     Equal,
-    /// It has nothing that the bundle's lacks, which has more.
+    /// It has nothing that the bundle's lacks, and the bundle's has more.
     InOurs,
-    /// Each has what the other lacks.
+    /// Each has something that the other lacks.
     Differs { joined: Digest, kept: usize, added: usize },
-    /// It cannot be joined, and must not be replaced: why.
+    /// It can be neither joined nor replaced, with the reason.
     Unknown(String),
-    /// This account may not read it: why, and whether a policy of the project forbids it to every account.
+    /// This account may not read it: the reason, and whether a policy of the project forbids it for every account.
     Unreadable { why: String, policy: bool },
 }
 
-/// Reads the list that the target has under `tag` and compares it with `ours`; also gives the joined list, where one is needed.
-/// `None`: nothing is there any more.
+/// Reads the list that the target has under `tag` and compares it with `ours`. Also returns the joined list if one is
+/// needed. `None` if the tag no longer exists.
 ///
 /// # Errors
-/// The target gives no answer. That what it gives is no list is no error.
+/// The target does not answer. An answer that is not a list is not an error.
 pub async fn compare(sink: &dyn Sink, tag: &Reference, ours: &Manifest) -> Result<Option<(ListState, Option<Joined>)>> {
     let theirs = match sink.read_manifest(tag).await {
         Ok(Some(theirs)) => theirs,
         Ok(None) => return Ok(None),
-        // The registry fails at this list, and gives the rest.
+        // The registry fails on this list, and delivers the rest.
         Err(error) if error.kind() == Kind::Network && error.is_of_object_alone() => {
             return Ok(Some((ListState::Unknown(error.chain()), None)));
         }
@@ -60,28 +60,28 @@ pub async fn compare(sink: &dyn Sink, tag: &Reference, ours: &Manifest) -> Resul
     }))
 }
 
-/// Whether the image itself gets a tag of a list.
+/// Whether the image itself gets the tag of a list.
 pub fn is_list(to: &Reference) -> bool {
     to.digest.is_none() && to.tag.as_ref().is_some_and(Tag::is_list)
 }
 
-/// The tags that are lists, of an image's companions or its own, and the bundle's manifest of each.
+/// Returns the tags of lists, of an image's companions or its own, and the bundle's manifest of each.
 pub fn lists<'i>(image: &'i Image, to: &Reference) -> impl Iterator<Item = (Reference, &'i Manifest)> {
     let tagged = image.locked.companion_tags(&to.repository);
     let tagged = tagged.filter(|(tag, _)| is_list(tag)).chain(own(image, to));
     tagged.filter_map(|(tag, digest)| Some((tag, image.manifests.iter().find(|manifest| manifest.digest() == digest)?)))
 }
 
-/// The image's own tag and digest, where that tag is one of a list.
+/// Returns the image's own tag and digest, if that tag is one of a list.
 pub fn own(image: &Image, to: &Reference) -> Option<(Reference, Digest)> {
     (is_list(to) && image.root().is_some()).then(|| (to.clone(), image.locked.digest))
 }
 
-/// The configs that the bundle's lists of signatures have and the target need not: it has another list under their tags, which
-/// keeps or gets a config of its own. Only lists are asked about whose config is `wanted`.
+/// Returns the configs of the bundle's lists of signatures that the target need not have: it has another list under
+/// their tags, which keeps or gets its own config. Only lists whose config is in `wanted` are asked about.
 ///
 /// # Errors
-/// The target gives no answer.
+/// The target does not answer.
 pub async fn made_unnecessary(
     sink: &dyn Sink,
     images: impl Iterator<Item = (&Image, &Reference)>,

@@ -1,9 +1,9 @@
-//! What a plan relies on at the target, proven before anything is pushed.
+//! Proves what a plan relies on at the target before anything is pushed.
 //!
-//! A registry may claim a blob out of a cache that a garbage collection, a full disk or a restored backup did not reach. So before
-//! a manifest is put that names such a blob, or the blob is mounted elsewhere, its last byte is read. Of what is mounted the place
-//! it is mounted from is proven: registries keep one copy, and a mount only adds a name. An image that is there as a whole relies
-//! on nothing, so a run that changes nothing asks nothing more.
+//! A registry may claim a blob because of a cache that a garbage collection, a full disk or a restored backup did not
+//! reach. So before a manifest that names such a blob is put, or the blob is mounted elsewhere, its last byte is read.
+//! For a mount, the blob is proven at the place that it is mounted from: registries keep one copy, and a mount only
+//! adds a name. An image that exists as a whole relies on nothing, so a run that changes nothing asks nothing more.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, PoisonError};
@@ -17,14 +17,14 @@ use crate::content::{Readable, Sink};
 use crate::oci::{Descriptor, Digest, Repository};
 use crate::pipeline::graph::Graph;
 
-/// So many lost blobs are named.
+/// Maximum number of lost blobs in a message.
 const MOST_NAMED: usize = 20;
 
 impl Plan {
-    /// A plan that relies only on blobs that can be read. `inventory` loses those that cannot.
+    /// Returns a plan that relies only on blobs that can be read. `inventory` loses the others.
     ///
     /// # Errors
-    /// Any question without a clear answer.
+    /// A question without a clear answer.
     pub async fn proven(
         sink: &dyn Sink,
         graph: &Graph,
@@ -58,7 +58,7 @@ impl Plan {
         }
     }
 
-    /// Blobs that images to be pushed need and that are there, and those that are to be mounted from somewhere.
+    /// Returns the blobs that exist and that images to be pushed need, and those that will be mounted from somewhere.
     fn relied_on<'p>(&'p self, graph: &'p Graph, inventory: &Inventory) -> Vec<(&'p Repository, &'p Descriptor)> {
         let mut relied = Vec::new();
         for (image, step) in graph.images.iter().zip(&self.images).filter(|(_, step)| step.action == Action::Push) {
@@ -72,7 +72,7 @@ impl Plan {
 }
 
 impl Inventory {
-    /// The repository does not have the blob after all.
+    /// Records that the repository does not have the blob after all.
     fn forget(&mut self, repository: &Repository, digest: &Digest) {
         self.blobs.remove(&(repository.clone(), *digest));
         if self.elsewhere.get(digest) == Some(repository) {
@@ -87,18 +87,19 @@ struct Prover<'a> {
     events: &'a Events,
     /// Repositories that this account may not read: no more is asked there.
     closed: Mutex<HashSet<Repository>>,
-    /// Registries that give nothing here, since their storage is out of reach or answers strangely: no more is asked of them.
+    /// Registries that deliver nothing here, because their storage is unreachable or answers strangely: no more is
+    /// asked of them.
     blind: Mutex<HashSet<String>>,
-    /// Registries of which that was said.
+    /// Registries for which that was reported.
     reported: Mutex<HashSet<String>>,
-    /// Registries whose storage has given us something.
+    /// Registries whose storage has delivered something.
     sighted: Mutex<HashSet<String>>,
     /// Blobs that the job lacks and expects at the target, and where.
     assumed: HashMap<Digest, Repository>,
 }
 
 impl Prover<'_> {
-    /// Those that cannot be read.
+    /// Returns those that cannot be read.
     async fn lost(&self, blobs: Vec<(Repository, Descriptor)>) -> Result<Vec<(Repository, Digest)>> {
         if !blobs.is_empty() {
             let items = blobs.len() as u64;
@@ -123,7 +124,7 @@ impl Prover<'_> {
         Ok(lost.into_iter().map(|(place, digest, _)| (place, digest)).collect())
     }
 
-    /// `None`: it can be read, or that cannot be found out; then storing the manifest is the proof.
+    /// `None` if it can be read, or that cannot be found out; storing the manifest is the proof then.
     async fn why_not_readable(&self, place: &Repository, blob: &Descriptor) -> Result<Option<String>> {
         let registry = place.registry();
         let is_closed = self.closed.lock().unwrap_or_else(PoisonError::into_inner).contains(place);
@@ -131,8 +132,8 @@ impl Prover<'_> {
             return Ok(None);
         }
         let mut found = self.sink.can_read(place, blob).await?;
-        // Storage that answers everything from here with 403 has lost nothing. What can be sent again is sent; the rest is for the
-        // manifest to prove.
+        // Storage that answers everything from here with 403 has not lost anything. What can be sent again is sent; for
+        // the rest the manifest is the proof.
         if let Readable::PerhapsLost(why) = &found
             && self.assumed.get(&blob.digest) == Some(place)
             && !self.sighted.lock().unwrap_or_else(PoisonError::into_inner).contains(registry)
@@ -148,13 +149,15 @@ impl Prover<'_> {
             Readable::Denied => {
                 self.closed.lock().unwrap_or_else(PoisonError::into_inner).insert(place.clone());
                 Event::Notice(format!(
-                    "this account may not read from {registry}: only storing the manifests proves that what is there can be read"
+                    "this account may not read from {registry}: only storing the manifests proves that existing \
+                     content can be read"
                 ))
             }
             Readable::Unknown(why) => {
                 self.blind.lock().unwrap_or_else(PoisonError::into_inner).insert(registry.to_owned());
                 Event::Warning(format!(
-                    "what {registry} has already cannot be read from here, so only storing the manifests proves that it is there: {why}"
+                    "existing content of {registry} cannot be read from here, so only storing the manifests proves \
+                     it: {why}"
                 ))
             }
         };
@@ -165,7 +168,7 @@ impl Prover<'_> {
     }
 }
 
-/// What is to be said of blobs that one registry claims to have.
+/// Describes blobs that one registry claims to have.
 fn claimed(lost: &[(Repository, Digest, String)]) -> String {
     match lost {
         [(place, digest, why)] => format!("{place} claims to have blob {digest}, but {why}; uploading it again"),

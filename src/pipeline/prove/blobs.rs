@@ -1,4 +1,4 @@
-//! The blobs, read to their last byte.
+//! Reads the blobs to their last byte.
 
 use std::collections::HashMap;
 
@@ -12,11 +12,11 @@ use crate::oci::{Descriptor, Digest, Repository};
 use crate::pipeline::transfer::Observed;
 
 impl ImageProver<'_> {
-    /// Reads what `state` does not have, and adds to the images of `plan` what is wrong. Gives the bytes that were read.
+    /// Reads what is not in `state`, and adds problems to the images of `plan`. Returns the number of bytes read.
     ///
     /// # Errors
-    /// What ends everything: the registry wants to be left alone for longer than was allowed, the state cannot be written. What was
-    /// proven is in the state.
+    /// What ends the whole proof: the registry asks for a longer pause than is allowed, or the state cannot be written.
+    /// What was proven is in the state.
     pub async fn read(&self, plan: &mut ProofPlan, state: &ProveState) -> Result<u64> {
         let bytes = plan.bytes(state, self.options).ahead;
         self.events.report(Event::Phase { phase: Phase::Verify, items: plan.blobs.len() as u64, bytes });
@@ -42,10 +42,10 @@ impl ImageProver<'_> {
         Ok(source.read())
     }
 
-    /// Reads each blob to its end in its repository, and gives those that are wrong there or not there, and why.
+    /// Reads each blob to its end in its repository. Returns those that are wrong or missing there, with the reason.
     ///
     /// # Errors
-    /// One could not be read, so this is not known.
+    /// One could not be read, so it is unknown.
     pub async fn broken(&self, blobs: Vec<(Repository, Descriptor)>) -> Result<Vec<(Digest, Error)>> {
         let bytes = blobs.iter().map(|(_, blob)| blob.size).fold(0, u64::saturating_add);
         self.events.report(Event::Phase { phase: Phase::Verify, items: blobs.len() as u64, bytes });
@@ -70,7 +70,7 @@ impl ImageProver<'_> {
         found.try_filter_map(|broken| async move { Ok(broken) }).try_collect().await
     }
 
-    /// One blob at each of its places.
+    /// Reads one blob at each of its places.
     async fn read_one(&self, source: &Observed<'_>, claim: &BlobClaim, state: &ProveState) -> Result<Vec<Problem>> {
         let (mut problems, every) = (Vec::new(), self.options.every_repository);
         // Read to its end somewhere, and right.
@@ -103,7 +103,7 @@ impl ImageProver<'_> {
     }
 }
 
-/// Whether the registry has answered, and what it has is wrong or not there.
+/// Whether the registry has answered and its content is wrong or missing.
 fn is_damage(error: &Error) -> bool {
     matches!(error.kind(), Kind::Damaged | Kind::NotFound)
 }
@@ -121,12 +121,13 @@ async fn read_whole(source: &dyn Source, place: &Repository, blob: &Descriptor) 
     Ok(())
 }
 
-/// The last byte: of a blob whose content is known to be right. A registry that knows no ranges sends all; its beginning will do.
+/// Reads the last byte of a blob whose content is known to be right. A registry that does not support ranges sends
+/// everything; the start of that is enough.
 async fn read_end(source: &dyn Source, place: &Repository, blob: &Descriptor) -> Result<()> {
     let mut body = source.blob(place, blob, blob.size.saturating_sub(1)).await?;
     match body.stream.next().await {
         Some(piece) => piece.map(drop),
         None if blob.size == 0 => Ok(()),
-        None => Err(Error::damaged(format!("reading blob {} of {place}: its last byte does not come", blob.digest))),
+        None => Err(Error::damaged(format!("reading blob {} of {place}: its last byte does not arrive", blob.digest))),
     }
 }

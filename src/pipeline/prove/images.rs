@@ -1,4 +1,4 @@
-//! What tags mean, and everything below the images.
+//! Reads what tags mean, and everything below the images.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,11 +21,11 @@ struct Tree {
     manifests: HashSet<Digest>,
     /// Companions whose tags mean other lists now, and their configs.
     replaced: Vec<Digest>,
-    /// Why something of it could not be asked.
+    /// Why a part of it could not be read.
     failed: Option<Error>,
 }
 
-/// What a manifest names of the content that was confirmed. The manifest itself may have 4 MiB, and is not kept.
+/// What a manifest names of the confirmed content. The manifest itself may have 4 MiB and is not kept.
 #[derive(Default)]
 struct Below {
     manifests: Vec<Digest>,
@@ -38,14 +38,14 @@ struct Blob {
     size: u64,
 }
 
-/// Manifests that were read already, by repository: many images share theirs. `None`: it is not there.
+/// Manifests that were read before, by repository: many images share theirs. `None` if one does not exist.
 type Read = Mutex<HashMap<(Repository, Digest), Option<Arc<Below>>>>;
 
 impl ImageProver<'_> {
-    /// Asks what each tag means, reads all manifests, and lists the blobs.
+    /// Reads what each tag means and all manifests, and lists the blobs.
     ///
     /// # Errors
-    /// The registry cannot be asked at all, or wants to be left alone for longer than was allowed.
+    /// The registry cannot be asked at all, or asks for a longer pause than is allowed.
     pub async fn plan(&self, claims: &[Claim], confirmed: &Confirmed) -> Result<ProofPlan> {
         self.events.report(Event::Phase { phase: Phase::Walk, items: claims.len() as u64, bytes: 0 });
         let read = &Read::default();
@@ -58,7 +58,7 @@ impl ImageProver<'_> {
             .buffered(self.options.jobs.max(1))
             .try_collect()
             .await?;
-        // Nothing is known of any image: that is no result, but a registry that cannot be asked.
+        // If nothing is known about any image, that is not a result: the registry cannot be asked.
         if let Some(failed) = trees.first().and_then(|tree| tree.failed.clone())
             && trees.iter().all(|tree| tree.failed.is_some() && tree.manifests.len() <= 1)
         {
@@ -66,7 +66,7 @@ impl ImageProver<'_> {
         }
         let is_whole = |tree: &Tree| !matches!(tree.proof.verdict, Verdict::Moved | Verdict::Missing | Verdict::Unread);
         let reached: HashSet<Digest> = trees.iter().flat_map(Tree::digests).collect();
-        // What belongs to an image that is gone, or that could not be followed, was not looked for.
+        // Content of an image that is gone, or that could not be followed, was not looked for.
         let unplaced = match trees.iter().all(is_whole) {
             true => confirmed.digests.iter().filter(|digest| !reached.contains(*digest)).count(),
             false => 0,
@@ -105,7 +105,7 @@ impl ImageProver<'_> {
         Ok(tree)
     }
 
-    /// The manifest that the image's tag leads to, if that is as it should be.
+    /// Returns the manifest that the image's tag leads to, if it is the right one.
     async fn root(&self, tree: &mut Tree, claim: &Claim, confirmed: &Confirmed) -> Result<Option<Digest>> {
         let Claim { reference, digest, .. } = claim;
         match reference.digest {
@@ -114,7 +114,7 @@ impl ImageProver<'_> {
         }
     }
 
-    /// What a tag leads to, if that is as it should be: to `digest`, or to a list that others have added to.
+    /// Returns what a tag leads to, if it is right: `digest`, or a list that others have added to.
     async fn tagged(
         &self,
         tree: &mut Tree,
@@ -139,7 +139,7 @@ impl ImageProver<'_> {
         Ok(false)
     }
 
-    /// What the tag of a list means now, instead of `digest` if others have added to it.
+    /// Returns what the tag of a list means now, instead of `digest` if others have added to it.
     async fn list(
         &self,
         tree: &mut Tree,
@@ -160,7 +160,7 @@ impl ImageProver<'_> {
             return Ok(Some(found));
         }
         tree.replaced.push(digest);
-        // A list that nobody has any more cannot be compared; what it listed is missed by its digests.
+        // A list that no longer exists cannot be compared; its former entries are missed by their digests.
         if let Some(ours) = self.list_as_brought(tree, digest, confirmed).await {
             tree.replaced.extend(ours.config().map(|config| config.digest));
             if !merge(&theirs, &ours).is_ok_and(|merged| merged.theirs_has_ours()) {
@@ -177,7 +177,7 @@ impl ImageProver<'_> {
         }
     }
 
-    /// Reads a manifest and all below it. `absent`: what it means if it is not there.
+    /// Reads a manifest and everything below it. `absent` is the verdict if it does not exist.
     async fn follow_from(
         &self,
         tree: &mut Tree,
@@ -222,8 +222,8 @@ impl ImageProver<'_> {
         Ok(below)
     }
 
-    /// Signatures and the like that were confirmed: those that name a manifest of the image as their subject, and those that stand
-    /// under cosign's tags.
+    /// Finds confirmed signatures and the like: those whose subject is a manifest of the image, and those under
+    /// cosign's tags.
     async fn find_companions(&self, tree: &mut Tree, confirmed: &Confirmed, read: &Read) -> Result<()> {
         let mut asked = HashSet::new();
         loop {
@@ -287,7 +287,7 @@ impl Tree {
     }
 
     /// # Errors
-    /// What ends everything.
+    /// What ends the whole proof.
     fn fail(&mut self, error: Error) -> Result<()> {
         match error.kind() {
             Kind::Damaged => self.note(Verdict::Damaged, error.chain()),
@@ -307,7 +307,7 @@ impl Tree {
     }
 }
 
-/// Each blob once, with all its places.
+/// Returns each blob once, with all its places.
 fn list(trees: Vec<Tree>, unplaced: usize) -> ProofPlan {
     let mut plan = ProofPlan { unplaced, ..ProofPlan::default() };
     let mut known: HashMap<Blob, usize> = HashMap::new();
@@ -316,7 +316,7 @@ fn list(trees: Vec<Tree>, unplaced: usize) -> ProofPlan {
         for blob in blobs {
             let at = *known.entry(blob).or_insert(plan.blobs.len());
             if at == plan.blobs.len() {
-                // Without the addresses that a foreign layer may have: the registry itself has to have it.
+                // Without the URLs of a foreign layer: the registry itself must have it.
                 let blob = Descriptor::new("", blob.digest, blob.size);
                 plan.blobs.push(BlobClaim { blob, places: Vec::new() });
             }

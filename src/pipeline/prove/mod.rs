@@ -1,14 +1,16 @@
-//! Proving a registry over HTTP: everything that was confirmed to be there is read back, and its digests are proven.
+//! Proves a registry over HTTP: everything that was confirmed to be there is read back, and its digests are proven.
 //!
-//! First the images: what each tag means now, and all manifests below it. That gives the plan, in bytes. Then the blobs.
+//! First the images: what each tag means now, and all manifests below it. That gives the plan, in bytes. Then the
+//! blobs.
 //!
-//! **Once per digest.** Registries keep one copy of a blob, and a repository only a name for it: distribution, and so Harbor,
-//! address their storage by digest. So a blob is read to its end in one repository, and of every other one the last byte shows
-//! that its name leads to content of that length. If the content is wrong, or the caller says that repositories have copies of
-//! their own, it is read in each.
+//! **Once per digest.** Registries keep one copy of a blob, and each repository only a name for it: distribution, and
+//! so Harbor, address their storage by digest. A blob is therefore read to its end in one repository; in every other
+//! one, the last byte shows that its name leads to content of that length. If the content is wrong, or the caller says
+//! that repositories have their own copies, it is read in each.
 //!
-//! **Threats.** Neither side is believed. A list of claims comes from a receipt, which may say anything: only what it names below
-//! one registry is asked for. Manifests are proven by their digests before anything in them counts, and so are blobs.
+//! **Threats.** Neither side is trusted. A list of claims comes from a receipt, which may say anything: only names
+//! below one registry are requested. Manifests are proven by their digests before anything in them counts, and so are
+//! blobs.
 
 mod blobs;
 mod images;
@@ -23,44 +25,45 @@ use crate::content::Source;
 use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository};
 pub use state::ProveState;
 
-/// More problems of one image are not listed.
+/// Maximum number of problems that are listed for one image.
 const MOST_PROBLEMS: usize = 20;
 
-/// One image that should be there.
+/// One image that should exist.
 #[derive(Clone, Debug)]
 pub struct Claim {
-    /// The tag or digest it should have. A tag of a list may mean more by now: then that is read.
+    /// The tag or digest that it should have. The tag of a list may mean more by now: the current list is then read.
     pub reference: Reference,
     pub digest: Digest,
-    /// Manifests that belong to it and that it does not name: signatures and the like. One with a tag is a list that others may
-    /// have added to, so whatever the tag means now is read.
+    /// Manifests that belong to it and that it does not name: signatures and the like. A tag means a list that others
+    /// may have added to, so whatever the tag means now is read.
     pub companions: Vec<(Option<Reference>, Digest)>,
 }
 
-/// What of the content below the images has to be there, and where more of it may be looked for.
+/// Which content below the images must exist, and where more of it may be looked for.
 #[derive(Clone, Debug, Default)]
 pub struct Confirmed {
-    /// Blobs and manifests; what else a manifest names was never brought, such as a foreign layer or another platform.
+    /// Blobs and manifests. Anything else that a manifest names was never pushed, such as a foreign layer or another
+    /// platform.
     pub digests: HashSet<Digest>,
-    /// Manifests that may belong to an image, by the subject they name.
+    /// Manifests that may belong to an image, by their subject.
     pub referrers: Vec<Manifest>,
-    /// Manifests as they were brought, among them lists of signatures and referrers. Where others have added to a list, its tag means
-    /// one that has all of ours, and another config.
+    /// Manifests as they were pushed, including lists of signatures and referrers. If others have added to a list, its
+    /// tag means a list that contains all of ours, with another config.
     pub lists: HashMap<Digest, Manifest>,
-    /// Look for companions that no claim names: by subject, and by the tags that cosign gives.
+    /// Whether to look for companions that no claim names: by subject, and by cosign's tags.
     pub find_companions: bool,
 }
 
 /// How to read.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
-    /// Questions, then blobs, at a time.
+    /// Number of questions, then of blobs, at a time.
     pub jobs: usize,
-    /// Repositories have copies of their own: read each blob in each of them.
+    /// Whether repositories have their own copies: each blob is then read in each of them.
     pub every_repository: bool,
 }
 
-/// What became of one image.
+/// The result for one image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
@@ -68,15 +71,15 @@ pub enum Verdict {
     Proven,
     /// Its tag means another image now.
     Moved,
-    /// Its tag or manifest is not there.
+    /// Its tag or manifest does not exist.
     Missing,
-    /// Something of it is wrong, or not there.
+    /// A part of it is wrong or missing.
     Damaged,
-    /// Something of it could not be read, so it is unknown.
+    /// A part of it could not be read, so it is unknown.
     Unread,
 }
 
-/// Something that is wrong with an image, or could not be found out.
+/// A problem with an image, or something that could not be found out.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ImageProblem {
     /// What is wrong, for programs.
@@ -89,12 +92,12 @@ pub struct ImageProblem {
     pub images: [Reference; 1],
 }
 
-/// An image, and what is known of it.
+/// An image, and what is known about it.
 #[derive(Clone, Debug, Serialize)]
 pub struct ImageProof {
     pub reference: Reference,
     pub digest: Digest,
-    /// What became of it.
+    /// The result.
     pub verdict: Verdict,
     /// What its tag means instead.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -102,13 +105,13 @@ pub struct ImageProof {
     /// What is wrong with it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<ImageProblem>,
-    /// Why a policy forbids pulling some of it, in the registry's words.
+    /// Why a policy forbids pulling a part of it, in the registry's words.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub policy: Option<String>,
-    /// How many of the problems are of that policy.
+    /// How many of the problems are due to that policy.
     #[serde(skip)]
     withheld: usize,
-    /// Blobs it needs, by their place in the plan.
+    /// Blobs that it needs, as indexes into the plan.
     #[serde(skip)]
     blobs: Vec<usize>,
 }
@@ -121,12 +124,12 @@ pub struct BlobClaim {
     pub places: Vec<Repository>,
 }
 
-/// The images as far as their manifests tell, and the blobs that are to be read.
+/// The images as far as their manifests show, and the blobs that will be read.
 #[derive(Clone, Debug, Default)]
 pub struct ProofPlan {
     pub images: Vec<ImageProof>,
     pub blobs: Vec<BlobClaim>,
-    /// Confirmed content that no image refers to now.
+    /// Number of confirmed digests that no image refers to now.
     pub unplaced: usize,
 }
 
@@ -137,7 +140,7 @@ pub struct ImageProver<'a> {
     pub events: Events,
 }
 
-/// A problem with one thing at one place.
+/// A problem with one object at one place.
 #[derive(Clone, Debug)]
 struct Problem {
     place: Repository,
@@ -145,16 +148,16 @@ struct Problem {
     text: String,
 }
 
-/// How much of a target is to be read, in bytes.
+/// How much of a target has to be read, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ToRead {
     pub ahead: u64,
-    /// Read before.
+    /// Read by an earlier run.
     pub before: u64,
 }
 
 impl ProofPlan {
-    /// How much there is to read, by what `state` says.
+    /// Returns how much has to be read, according to `state`.
     pub fn bytes(&self, state: &ProveState, options: Options) -> ToRead {
         let (mut ahead, mut before) = (0_u64, 0_u64);
         for claim in &self.blobs {
@@ -173,20 +176,20 @@ impl ProofPlan {
         self.images.iter().filter(|image| image.verdict == verdict).count()
     }
 
-    /// Nothing is wrong, and nothing was left out.
+    /// Whether nothing is wrong, and nothing was left out.
     pub fn is_proven(&self) -> bool {
         self.unplaced == 0 && self.images.iter().all(|image| image.verdict == Verdict::Proven)
     }
 }
 
 impl ImageProof {
-    /// The words of the policy that alone keeps it from being proven.
+    /// Returns the words of the policy that alone prevents it from being proven.
     pub fn withheld(&self) -> Option<&str> {
         let is_alone = self.verdict == Verdict::Unread && self.problems.len() == self.withheld;
         self.policy.as_deref().filter(|_| is_alone)
     }
 
-    /// A policy forbids pulling a part of it.
+    /// Records that a policy forbids pulling a part of it.
     fn note_withheld(&mut self, policy: String, problem: String) {
         let before = self.problems.len();
         self.note(Verdict::Unread, problem);
@@ -194,7 +197,7 @@ impl ImageProof {
         self.policy.get_or_insert(policy);
     }
 
-    /// The worst of several problems is what the image has.
+    /// Records a problem. The worst of several is the verdict.
     fn note(&mut self, verdict: Verdict, found: String) {
         let rank = |verdict| match verdict {
             Verdict::Proven => 0,

@@ -1,7 +1,7 @@
-//! What was proven so far, so that a proof that was interrupted goes on: lines of text beside the receipt.
+//! What was proven so far, so that an interrupted proof can continue: lines of text next to the receipt.
 //!
-//! A torn last line is dropped. The file names the registry and when the proof began, and is removed when all of it is done: what
-//! was right then may be wrong by the next time.
+//! A torn last line is dropped. The file names the registry and the time when the proof began. It is removed at the
+//! end: what was right then may be wrong by the next time.
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -17,23 +17,23 @@ use crate::base::progress::{Event, Events};
 use crate::oci::{Digest, Repository};
 
 const MAGIC: &str = "gapferry-prove 1";
-/// Room for millions of lines; a larger file is not ours.
+/// Space for millions of lines; a larger file is not ours.
 const MAX_STATE: u64 = 1 << 30;
 
 /// See the module documentation.
 #[derive(Debug, Default)]
 pub struct ProveState {
-    /// Digests, and where they were read if that counts.
+    /// Digests, and where they were read if that matters.
     proven: HashSet<(Digest, Option<String>)>,
     begun: Option<Timestamp>,
     file: Option<(Mutex<File>, Entry)>,
 }
 
 impl ProveState {
-    /// Goes on with the file, or begins it; `now` is when.
+    /// Continues with the file, or creates it; `now` is the start time.
     ///
     /// # Errors
-    /// It is something else, or of another registry; it cannot be written.
+    /// It is something else or belongs to another registry, or it cannot be written.
     pub fn open(path: &Path, registry: &str, now: Timestamp, events: &Events) -> Result<ProveState> {
         let entry = Entry::of(path)?;
         let mut file = entry.open(Open::Append)?;
@@ -42,8 +42,8 @@ impl ProveState {
         read.map_err(|e| Error::disk("reading", path, e))?;
         let (mut text, shown) = (String::from_utf8_lossy(&bytes), path.display());
         if is_torn(&text) {
-            let why = "it says nothing of what was proven before, as after a power cut";
-            events.report(Event::Warning(format!("{shown}: {why}; everything is read anew")));
+            let why = "it does not say what was proven before, as after a power cut";
+            events.report(Event::Warning(format!("{shown}: {why}; everything is read again")));
             file.set_len(0).map_err(|e| Error::disk("emptying", path, e))?;
             text = "".into();
         }
@@ -52,7 +52,7 @@ impl ProveState {
             false => ProveState::parse(&text, registry).map_err(|why| Error::input(format!("{shown}: {why}")))?,
         };
         let start = if text.is_empty() { format!("{MAGIC} {registry} {now}\n") } else { "\n".to_owned() };
-        // The line feed ends a line that a kill has torn.
+        // The line feed ends a line that was torn by a kill.
         file.write_all(start.as_bytes()).map_err(|e| Error::disk("writing", path, e))?;
         state.file = Some((Mutex::new(file), entry));
         Ok(state)
@@ -65,7 +65,7 @@ impl ProveState {
             lines.next().unwrap_or_default().strip_prefix(MAGIC).unwrap_or_default().split_whitespace().collect();
         let [of, begun] = first[..] else { return Err("it is not the state of a proof".to_owned()) };
         if of != registry {
-            return Err(format!("it is the state of a proof of {of}, not of {registry}; name another by --state"));
+            return Err(format!("it is the state of a proof of {of}, not of {registry}; name another with --state"));
         }
         let begun = begun.parse::<Timestamp>().map_err(|_| "it does not say when the proof began".to_owned())?;
         let mut proven = HashSet::new();
@@ -79,12 +79,12 @@ impl ProveState {
         Ok(ProveState { proven, begun: Some(begun), file: None })
     }
 
-    /// When the proof that goes on here began, if some of it was done then.
+    /// Returns when the proof that continues here began, if a part of it was done then.
     pub fn earlier(&self) -> Option<Timestamp> {
         self.begun.filter(|_| !self.proven.is_empty())
     }
 
-    /// Whether it was read in `place`, or, with none, anywhere.
+    /// Whether it was read in `place`, or anywhere if that is `None`.
     pub fn is_proven(&self, digest: &Digest, place: Option<&Repository>) -> bool {
         self.proven.contains(&(*digest, place.map(Repository::to_string)))
     }
@@ -98,7 +98,7 @@ impl ProveState {
         file.write_all(line.as_bytes()).map_err(|e| Error::disk("writing", entry.path(), e))
     }
 
-    /// All of it is done: the next proof begins anew.
+    /// Removes the file, because the proof is complete: the next one starts from the beginning.
     ///
     /// # Errors
     /// The file cannot be removed.
@@ -107,7 +107,8 @@ impl ProveState {
     }
 }
 
-/// Whether not even the first line of a state has come to the medium: it is cut, or its blocks were allocated and not written.
+/// Whether not even the first line of a state reached the medium: the file is cut, or its blocks were allocated and not
+/// written.
 fn is_torn(text: &str) -> bool {
     let first = text.lines().next().unwrap_or_default();
     let is_cut = !text.contains('\n') && (MAGIC.starts_with(first) || first.starts_with(MAGIC));

@@ -1,11 +1,11 @@
-//! What gapferry brought: what receipts that the isolated side kept say of it.
+//! What gapferry pushed, according to receipts that the isolated side has kept.
 
 use std::collections::HashSet;
 
 use super::{CompanionOutcome, CompanionReceipt, ImageOutcome, ImageReceipt, Receipt, ReceiptKind};
 use crate::oci::{Digest, Reference, Repository, Tag};
 
-/// What receipts of this side say that gapferry pushed: each name, with what it meant then.
+/// What receipts of this side say that gapferry pushed: each name, with its meaning at that time.
 #[derive(Clone, Debug, Default)]
 pub struct Brought {
     images: HashSet<(Reference, Digest)>,
@@ -13,7 +13,7 @@ pub struct Brought {
 }
 
 impl Brought {
-    /// What a run that only found it there says is no proof: somebody else may have pushed it.
+    /// A run that only found something is no proof that gapferry pushed it: someone else may have.
     pub fn add(&mut self, receipt: &Receipt) {
         if receipt.kind == ReceiptKind::Inventory {
             return;
@@ -36,7 +36,7 @@ impl Brought {
         self.companions.contains(&(repository.clone(), companion.tag.clone(), companion.digest))
     }
 
-    /// Says of what `receipt` did not push itself that it was pushed before.
+    /// Marks what `receipt` did not push itself and an earlier run did.
     pub fn mark(&self, receipt: &mut Receipt) {
         for image in &mut receipt.images {
             image.brought = image.outcome != ImageOutcome::Pushed && self.has_image(image);

@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::base::error::Result;
 use crate::oci::{Digest, Manifest, values_in};
 
-/// Bytes of manifests that one keeps, and values in them: those of some thousand images, which a reader keeps in memory.
+/// Maximum bytes of kept manifests, and values in them: those of a few thousand images, which a reader keeps in memory.
 const KEPT_BYTES: usize = 16 * 1024 * 1024;
 const KEPT_VALUES: usize = 1_000_000;
 
@@ -16,7 +16,7 @@ const KEPT_VALUES: usize = 1_000_000;
 #[derive(Clone, Debug)]
 pub struct ConfirmedManifest(pub Manifest);
 
-/// Each of them once, as far as there is room.
+/// Returns each of them once, as far as there is space.
 pub fn kept<'m>(manifests: impl Iterator<Item = &'m Manifest>) -> Vec<ConfirmedManifest> {
     let (mut seen, mut bytes, mut values) = (HashSet::new(), 0, 0);
     let mut fits = |text: &[u8]| {
@@ -26,7 +26,7 @@ pub fn kept<'m>(manifests: impl Iterator<Item = &'m Manifest>) -> Vec<ConfirmedM
     };
     let mut kept = Vec::new();
     for manifest in manifests.filter(|manifest| seen.insert(manifest.digest())) {
-        // Parts of a manifest that are never read may be no text. Bytes that are gone are not repeated.
+        // Parts of a manifest that are never parsed may be invalid text. A lossy copy would not match the digest.
         let Ok(text) = manifest.bytes() else { continue };
         if std::str::from_utf8(&text).is_ok() {
             if !fits(&text) {

@@ -1,4 +1,4 @@
-//! Makes a receipt: from what a push did, and from what was found at a target.
+//! Makes a receipt from the result of a push, or from what was found at a target.
 
 use jiff::Timestamp;
 
@@ -11,7 +11,7 @@ use crate::pipeline::lock::Attached;
 use crate::pipeline::plan::{CompanionAction, CompanionStep, ImageStep, Plan, TagState};
 use crate::pipeline::transfer::{Done, TransferOutcome, confirmed};
 
-/// Which bundle was pushed, if one was.
+/// The bundle that was pushed, if there was one.
 #[derive(Clone, Copy, Debug)]
 pub struct FromBundle {
     pub identity: Option<Digest>,
@@ -19,12 +19,12 @@ pub struct FromBundle {
     pub created: Option<Timestamp>,
 }
 
-/// What became of a tag.
+/// The result for a tag.
 struct TagOutcome {
     outcome: CompanionOutcome,
     /// What it meant before, if that was something else.
     found: Option<Digest>,
-    /// What it means now, where that is not the bundle's.
+    /// What it means now, if that is not the bundle's manifest.
     joined: Option<Digest>,
 }
 
@@ -35,7 +35,7 @@ impl TagOutcome {
 }
 
 impl Receipt {
-    /// Of a push that followed `plan`, with what came of it.
+    /// The receipt of a push that followed `plan`, with its result.
     pub fn new(
         from: FromBundle,
         target: &str,
@@ -92,7 +92,7 @@ fn is_there<E>(result: &Result<Done, E>) -> bool {
     matches!(result, Ok(Done::Pushed | Done::Present))
 }
 
-/// What became of the companions of an image that is at the target.
+/// The results for the companions of an image that is at the target.
 fn companions(image: &Image, step: &ImageStep, done: &TransferOutcome) -> Vec<CompanionReceipt> {
     let outcome = |attached: &Attached| {
         let own = |companion: &&CompanionStep| companion.tag.tag == attached.tag && companion.digest == attached.digest;
@@ -114,8 +114,8 @@ fn companions(image: &Image, step: &ImageStep, done: &TransferOutcome) -> Vec<Co
     image.locked.companions().iter().map(receipt).collect()
 }
 
-/// The companions of an image that failed that are at the target all the same: what this run has brought of them, no later one can
-/// know otherwise.
+/// The companions of a failed image that are at the target anyway. No later run can know which of them this run
+/// brought.
 fn companions_all_the_same(image: &Image, step: &ImageStep, done: &TransferOutcome) -> Vec<CompanionReceipt> {
     let is_there = |attached: &Attached| {
         let own = step.companions.iter().find(|own| own.tag.tag == attached.tag && own.digest == attached.digest);
@@ -152,7 +152,7 @@ fn outcome_of(own: &CompanionStep, done: &TransferOutcome) -> TagOutcome {
     TagOutcome { outcome, found, joined }
 }
 
-/// Of an image that was found at the target, with what accompanies it there.
+/// The companions that were found with an image at the target.
 pub fn companions_found(image: &Image) -> Vec<CompanionReceipt> {
     let receipt = |attached: &Attached| {
         let Attached { digest, subject, tag, .. } = attached.clone();
@@ -163,13 +163,13 @@ pub fn companions_found(image: &Image) -> Vec<CompanionReceipt> {
     image.locked.companions().iter().map(receipt).collect()
 }
 
-/// What a companion of `image` is.
+/// The kind of a companion of `image`.
 pub fn kind_of(image: &Image, attached: &Attached) -> companion::Kind {
     let manifest = image.manifests.iter().find(|manifest| manifest.digest() == attached.digest);
     companion::Kind::of(attached.tag.as_ref(), attached.artifact_type.as_deref(), manifest)
 }
 
-/// What only the config of a single image says.
+/// Returns the platforms of a single image, which only its config states.
 pub fn platforms(image: &Image) -> Vec<Platform> {
     if media_type::is_index(&image.locked.media_type) { Vec::new() } else { image.locked.platforms.clone() }
 }

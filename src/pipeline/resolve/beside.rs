@@ -1,5 +1,5 @@
-//! Tags that stand beside an image: cosign's and the fallback lists of referrers. Where their subject is in the same
-//! repository the walk finds them from there, so a list of tags does not make images of them.
+//! Tags next to an image: cosign's, and the fallback lists of referrers. If their subject is in the same repository,
+//! the walk finds them from there, so a list of tags does not treat them as images.
 
 use std::collections::HashSet;
 
@@ -10,14 +10,14 @@ use crate::base::progress::{Event, Events};
 use crate::content::{Need, Source};
 use crate::oci::{Digest, Repository, Tag, media_type};
 
-/// Questions about one repository at a time.
+/// Number of questions about one repository at a time.
 const AT_ONCE: usize = 6;
 
-/// The `tags` that are images: all but the companions of what is in `repository`. An orphan, whose subject is elsewhere, is
-/// an image, since nothing else would carry it (cosign's `COSIGN_REPOSITORY`).
+/// Returns those of `tags` that are images: all except the companions of what is in `repository`. An orphan, whose
+/// subject is elsewhere, counts as an image, because nothing else would carry it (cosign's `COSIGN_REPOSITORY`).
 ///
 /// # Errors
-/// The registry cannot be reached. Where it does not say whether the subject is there, the tag remains an image, with a
+/// The registry cannot be reached. If it does not say whether the subject exists, the tag counts as an image, with a
 /// warning.
 pub async fn without_companions(
     source: &dyn Source,
@@ -51,7 +51,7 @@ pub async fn without_companions(
     Ok(checked.into_iter().filter_map(|(tag, is_image)| is_image.then_some(tag)).collect())
 }
 
-/// `subject`, if it is in `repository`.
+/// Returns `subject`, if it is in `repository`.
 async fn find_subject(
     source: &dyn Source,
     repository: &Repository,
@@ -85,7 +85,7 @@ async fn is_image_all_the_same(
     }
 }
 
-/// A registry that cannot be reached ends the job; one that refuses the answer costs only this question.
+/// A registry that cannot be reached ends the job; a refusal affects only this question.
 fn report_unknown<T: Default>(error: Error, what: &str, events: &Events) -> Result<T> {
     if matches!(error.kind(), Kind::Network | Kind::RateLimited | Kind::Disk | Kind::Interrupted) {
         return Err(error.while_doing(format!("finding out whether {what}")));

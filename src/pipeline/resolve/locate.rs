@@ -1,12 +1,13 @@
-//! Where single digests of a lock are, for a repair: it asks for these and, as far as that goes, for nothing else.
+//! Finds single digests of a lock for a repair, which needs these and, as far as possible, nothing else.
 //!
-//! A lock names images and their companions, not what is below them. So the repositories of the lock are asked for the rest, one
-//! after the other. Only where that would take more requests than reading the images does, or finds nothing, their manifests
-//! are read; an image that cannot be read then costs only what it alone could tell.
+//! A lock names images and their companions, not what is below them. The repositories of the lock are therefore asked
+//! for the rest, one after the other. Only if that would take more requests than reading the images, or finds nothing,
+//! their manifests are read. An image that cannot be read then hides only what it alone would have shown.
 //!
 //! # Threats
-//! What is asked for comes from a file of the other side and may be anything, at any length: no more than the repositories of
-//! the lock is asked for it, and no more than [`MOST_ASKED`] times. What is found is proven by its digest when it is read.
+//! The requested digests come from a file of the other side and may be anything, in any number. Only the repositories
+//! of the lock are asked for them, and at most [`MOST_ASKED`] times. What is found is proven by its digest when it is
+//! read.
 
 use std::collections::{HashMap, HashSet};
 
@@ -21,25 +22,25 @@ use crate::pipeline::graph::{Image, Located, PlacedBlob};
 use crate::pipeline::lock::Lock;
 use crate::pipeline::walk::{LockOrigin, Walk};
 
-/// Repositories are asked for digests at most so often in all.
+/// Maximum number of questions to repositories in all.
 const MOST_ASKED: usize = 2_000;
-/// More digests that were not found are not named.
+/// Maximum number of digests in a message about what was not found.
 const MOST_NAMED: usize = 20;
 
-/// What was found of what was wanted.
+/// What was found.
 pub struct Search {
     pub located: Located,
-    /// What is in no repository of the lock any more, sorted.
+    /// What no repository of the lock has any more, sorted.
     pub lost: Vec<Digest>,
-    /// Why, if there is any: it lists these digests.
+    /// The reason, if there is any: it lists these digests.
     pub why: Option<Error>,
 }
 
-/// Finds `wanted`, digests and, where they are known, their sizes; `images` of the lock were read before. What the source has lost
-/// too is no error.
+/// Finds `wanted`: digests and, if known, their sizes. `images` of the lock were read before. Content that the source
+/// has lost too is not an error.
 ///
 /// # Errors
-/// Something is not of this lock; a registry gives no clear answer.
+/// Something does not belong to this lock, or a registry gives no clear answer.
 pub async fn locate(
     walk: &Walk<'_>,
     lock: &Lock,
@@ -82,7 +83,7 @@ struct Searching<'a> {
     unread: Vec<Error>,
     /// Why companions could not be read.
     gone: HashMap<Digest, Error>,
-    /// Why a registry that may have something of it did not answer.
+    /// Why a registry that may have some of it did not answer.
     silent: Option<Error>,
 }
 
@@ -91,7 +92,7 @@ impl Searching<'_> {
         self.walk.source()
     }
 
-    /// What the lock itself names: images and companions.
+    /// Takes what the lock itself names: images and companions.
     async fn by_name(&mut self) -> Result<()> {
         for locked in &self.lock.images {
             if self.wanted.contains_key(&locked.digest) {
@@ -115,8 +116,8 @@ impl Searching<'_> {
         Ok(())
     }
 
-    /// Whether companions are gone that may have had what is still wanted: images are read without them. That explains what was
-    /// not found, and no failure of it costs what was.
+    /// Finds out whether companions are gone that may have had what is still wanted: images are read without them. That
+    /// explains what was not found, and its failure does not affect what was found.
     async fn look_for_companions(&mut self) {
         if self.wanted.is_empty() {
             return;
@@ -132,7 +133,7 @@ impl Searching<'_> {
         }
     }
 
-    /// What an image that was read leads to.
+    /// Takes what an image that was read leads to.
     fn take(&mut self, image: &Image) -> Result<()> {
         let repository = &image.locked.reference.repository;
         image.manifests.iter().try_for_each(|manifest| self.add_manifest(manifest.clone()))?;
@@ -182,7 +183,7 @@ impl Searching<'_> {
         Ok(())
     }
 
-    /// Takes one that was found off the list; whether it was on it.
+    /// Removes a digest that was found. Returns whether it was wanted.
     fn strike(&mut self, digest: &Digest, size: u64) -> Result<bool> {
         match self.wanted.remove(digest) {
             Some(Some(other)) if other != size => Err(not_of_this_lock(digest)),
@@ -199,17 +200,19 @@ impl Searching<'_> {
         Ok(Search { located: self.found, lost, why })
     }
 
-    /// Why the `lost` cannot be had.
+    /// Returns why the `lost` digests cannot be fetched.
     ///
     /// # Errors
-    /// Nothing that the lock names explains it; a registry that may have it does not answer.
+    /// Nothing that the lock names explains it, or a registry that may have it does not answer.
     fn why(&self, lost: &[Digest]) -> Result<Option<Error>> {
         let Some(first) = lost.first() else { return Ok(None) };
         let is_silent = |error: &&Error| error.kind() == Kind::Network;
         let unread = || self.unread.iter().chain(self.gone.values());
         if let Some(error) = self.silent.as_ref().or_else(|| unread().find(is_silent)) {
-            let text =
-                format!("what is missing was found nowhere else, and a registry of this lock does not answer: {first}");
+            let text = format!(
+                "the missing content was found nowhere else, and a registry of this lock does not answer: \
+                         {first}"
+            );
             return Err(Error::new(Kind::Network, text).because(error.clone()));
         }
         if unread().next().is_none() {
@@ -217,9 +220,9 @@ impl Searching<'_> {
         }
         let images = self.unread.first().map(|error| {
             let number = self.unread.len();
-            format!(" ({number} of its images cannot be read there any more: {})", error.chain())
+            format!(" ({number} of its images can no longer be read there: {})", error.chain())
         });
-        let text = format!("what is missing is in no repository of this lock{}:", images.unwrap_or_default());
+        let text = format!("no repository of this lock has the missing content{}:", images.unwrap_or_default());
         let more = lost.len().checked_sub(MOST_NAMED).filter(|more| *more > 0).map(|more| format!("  and {more} more"));
         let named = |digest: &Digest| match self.gone.get(digest) {
             Some(error) => format!("  {digest}: {}", error.chain()),
@@ -232,8 +235,8 @@ impl Searching<'_> {
 }
 
 fn not_of_this_lock(digest: &Digest) -> Error {
-    let text = "is not of this lock: the bundle was made of another one, or with other options";
-    Error::input(format!("what is missing, {digest}, {text}"))
+    let text = "does not belong to this lock: the bundle was made from another lock, or with other options";
+    Error::input(format!("the missing content {digest} {text}"))
 }
 
 enum Found {
@@ -241,7 +244,7 @@ enum Found {
     Blob(Box<Descriptor>, Repository),
 }
 
-/// Where it is, or why a repository that may have it gave no answer.
+/// Returns where it is, or why a repository that may have it did not answer.
 async fn ask_all(
     source: &Cached<'_>,
     repositories: &[&Repository],
@@ -254,7 +257,7 @@ async fn ask_all(
         Ok(())
     };
     for repository in repositories {
-        // The last byte shows that it is there, and costs no more.
+        // The last byte shows that it exists, and costs no more.
         match source.blob(repository, &blob, blob.size.saturating_sub(1)).await {
             Ok(_) => return Ok((Some(Found::Blob(Box::new(blob), (*repository).clone())), None)),
             Err(error) => pass_over(error)?,
@@ -273,10 +276,10 @@ async fn ask_all(
     Ok((None, silent))
 }
 
-/// That one place does not have something, or does not give it; another may.
+/// One place does not have something, or does not deliver it; another may.
 ///
 /// # Errors
-/// `error`, which says nothing of what was asked for.
+/// `error`, if it says nothing about the requested content.
 fn passed_over(error: Error) -> Result<Error> {
     match error.kind() {
         Kind::NotFound | Kind::Unauthorized | Kind::Refused | Kind::Damaged | Kind::Input | Kind::Network => Ok(error),

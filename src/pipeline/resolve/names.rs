@@ -1,4 +1,4 @@
-//! Names that two entries have in common: in the bundle, and at the target.
+//! Names that two entries share, in the bundle and at the target.
 
 use std::collections::HashMap;
 
@@ -10,12 +10,12 @@ use crate::oci::Digest;
 use crate::pipeline::graph::Image;
 use crate::pipeline::lock::{LockedImage, MissingImage};
 
-/// Images by a name, each with its place in a list.
+/// Images by name, each with its index in a list.
 type Named = HashMap<String, usize>;
 
-/// `name:tag` and `name:tag@digest` are one name: one image if they are the same, else the first one, and an error. So it is with
-/// images that are to have one name at the target (`as=`): nothing at the other side could keep them apart. `written`: where they
-/// were asked for.
+/// `name:tag` and `name:tag@digest` are one name: one image if they are the same; otherwise the first one, and an
+/// error. The same holds for images that should have one name at the target (`as=`), because nothing on the other side
+/// could separate them. `written` says where they were requested.
 pub(super) fn merge(
     found: Vec<Image>,
     written: &ReferencePositions,
@@ -33,10 +33,10 @@ pub(super) fn merge(
         let first = *names.entry(name.clone()).or_insert(at);
         if let Some(first) = merged.get(first).map(|first| first.locked.digest) {
             if first == *digest {
-                events.report(Event::Notice(format!("{reference} is {name}, which is carried already")));
+                events.report(Event::Notice(format!("{reference} is {name}, which is already carried")));
                 continue;
             }
-            let text = "and another entry have one name and different digests";
+            let text = "and another entry have the same name and different digests";
             let error = Error::input(format!("{reference} {text}, {first} and {digest}"));
             let (reference, rename, images) = (reference.clone(), rename.clone(), &mut *missing);
             leave_out.sort(Missing { reference, rename, images, failures }, error, events);
@@ -60,7 +60,7 @@ pub(super) fn merge(
     merged
 }
 
-/// What an import names it, if the allowlist says so.
+/// Returns the name that an import gives it, if the allowlist says so.
 fn new_name(image: &Image) -> Option<String> {
     let LockedImage { reference, rename, digest, .. } = &image.locked;
     let rename = rename.as_ref()?;
@@ -71,7 +71,8 @@ fn below(path: &str, tag: Option<&str>, digest: &Digest) -> String {
     tag.map_or_else(|| format!("{path}@{digest}"), |tag| format!("{path}:{tag}"))
 }
 
-/// An image that keeps its name may have the new one of another. At the target, a rule can still keep them apart.
+/// An image that keeps its name may share it with the new name of another. At the target, a rule can still separate
+/// them.
 fn warn_of_usual_names(images: &[Image], new_names: &Named, shown: &dyn Fn(&Image) -> String, events: &Events) {
     for image in images.iter().filter(|image| image.locked.rename.is_none()) {
         let LockedImage { reference, digest, .. } = &image.locked;

@@ -9,16 +9,16 @@ use crate::oci::{Digest, Repository};
 use crate::pipeline::graph::Graph;
 use crate::pipeline::plan::{BlobStep, Plan};
 
-/// The images of a plan, by their place in it, and the blobs that they still wait for.
+/// The images of a plan, by index, and the blobs that they still wait for.
 pub struct Awaited {
     waiting: HashMap<Digest, Vec<usize>>,
-    /// How many blobs each image still waits for.
+    /// Number of blobs that each image still waits for.
     left: Mutex<Vec<usize>>,
     complete: UnboundedSender<usize>,
 }
 
 impl Awaited {
-    /// Images that wait for nothing are sent to `complete` at once.
+    /// Images that wait for nothing are sent to `complete` immediately.
     pub fn new(graph: &Graph, plan: &Plan, complete: UnboundedSender<usize>) -> Awaited {
         let places = plan.blobs.iter().flat_map(|step| step.missing.iter().map(|place| (place, step.blob.digest)));
         let missing: HashSet<(&Repository, Digest)> = places.collect();
@@ -39,7 +39,7 @@ impl Awaited {
         Awaited { waiting, left: Mutex::new(left), complete }
     }
 
-    /// The blob is where it was to go, or has failed for good.
+    /// Records that the blob is where it had to go, or has failed for good.
     pub fn mark_done(&self, step: &BlobStep) {
         let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
         for at in self.waiting.get(&step.blob.digest).into_iter().flatten() {

@@ -1,4 +1,4 @@
-//! The blobs of a plan: each is read once, brought to the first repository that takes it, and mounted into the others.
+//! The blobs of a plan: each is read once, sent to the first repository that accepts it, and mounted into the others.
 
 use std::pin::pin;
 use std::sync::atomic::Ordering;
@@ -24,18 +24,18 @@ const FETCHING: &str = "fetching blobs (run again to fetch only what is missing)
 /// A blob of the plan that one repository of the target has.
 struct Landed<'p> {
     step: &'p BlobStep,
-    /// The repository that has it; `None` when all have refused it.
+    /// The repository that has it; `None` if all have refused it.
     at: Option<&'p Repository>,
-    /// Those that still lack it.
+    /// The repositories that still lack it.
     lacking: &'p [Repository],
     failed: Option<Arc<Error>>,
 }
 
 impl Transfer<'_> {
-    /// Only the blobs.
+    /// Transfers only the blobs.
     ///
     /// # Errors
-    /// With `fail_fast` the first blob that failed; without, one for which the disk had no room.
+    /// With `fail_fast`, the first blob that failed; without it, a blob that the disk had no space for.
     pub async fn blobs(&self, plan: &Plan) -> Result<()> {
         self.move_blobs(None, plan, arrivals::coming(plan, None), |_| ()).await
     }
@@ -60,7 +60,7 @@ impl Transfer<'_> {
                 if let Some(error) = blob.failed.as_ref().filter(|error| error.is_disk_full()) {
                     return Err(Error::clone(error));
                 }
-                // The receiver is gone only when the other side has failed.
+                // The receiver is gone only if the other side has failed.
                 let _ = landed.send(blob);
             }
             Ok(())
@@ -76,11 +76,11 @@ impl Transfer<'_> {
             }
             Ok(())
         };
-        // Mounting is many small requests: beside the uploads, not in their way.
+        // Mounting is many small requests: run them alongside the uploads.
         try_join(moving, spreading).await.map(|_| ())
     }
 
-    /// Every blob that has failed so far and arrived nowhere, with its first failure.
+    /// Returns every blob that has failed so far and arrived nowhere, with its first failure.
     pub fn failures(&self) -> Vec<(Digest, Error)> {
         let failed = self.failed_first.lock().unwrap_or_else(PoisonError::into_inner);
         let mut all: Vec<(&Digest, &Arc<Error>)> = failed.iter().collect();
@@ -88,7 +88,7 @@ impl Transfer<'_> {
         all.into_iter().map(|(blob, error)| (*blob, Error::clone(error))).collect()
     }
 
-    /// Brings one blob to the first repository that takes it, unless one has it already.
+    /// Sends one blob to the first repository that accepts it, unless a repository already has it.
     async fn land<'p>(&self, (step, lost): Coming<'p>, job: Option<Job<'_>>) -> Landed<'p> {
         let mut landed = Landed { step, at: step.present.first(), lacking: &step.missing, failed: None };
         if let Some(error) = lost.filter(|_| landed.at.is_none()) {
@@ -114,7 +114,7 @@ impl Transfer<'_> {
         (landed.step, self.spread(landed, job).await)
     }
 
-    /// Mounts what has landed into the other repositories; where that is not possible, it is moved again.
+    /// Mounts a blob into the other repositories. If that is not possible, the blob is transferred again.
     async fn spread(&self, landed: Landed<'_>, job: Option<Job<'_>>) -> Result<(), Arc<Error>> {
         let Landed { step, at, lacking, mut failed } = landed;
         let Some(from) = at else { return failed.map_or(Ok(()), Err) };
@@ -172,7 +172,7 @@ impl Transfer<'_> {
     }
 
     fn note_failure(&self, step: &BlobStep, repository: &Repository, error: Error) -> Arc<Error> {
-        // A bundle has no repositories of its own: there the blob goes under the name it came from.
+        // A bundle has no repositories: its blobs have the name that they came from.
         let way = if *repository == step.from { "of" } else { "to" };
         let blob = format!("blob {} {way} {repository}", step.blob.digest);
         let name = NamedBlob { digest: step.blob.digest, repository: repository.clone() };
@@ -185,10 +185,10 @@ impl Transfer<'_> {
     }
 }
 
-/// One error for all blobs that failed. It is of the kind of the one that ended the transfer, if one did.
+/// Returns one error for all blobs that failed. It has the kind of the one that ended the transfer, if one did.
 ///
 /// # Errors
-/// One has failed.
+/// A blob has failed.
 pub fn refuse_failed(ended: Result<()>, failures: Vec<Error>) -> Result<()> {
     match ended {
         Ok(()) if failures.is_empty() => Ok(()),
@@ -205,7 +205,8 @@ mod tests {
     use super::*;
     use crate::base::error::Kind;
 
-    /// Exit code and hint would follow from the alphabet, and advise about a registry where the disk is full.
+    /// Otherwise the exit code and hint would depend on the alphabet, and give advice about a registry when the disk is
+    /// full.
     #[test]
     fn what_ended_the_transfer_decides_what_the_error_is() {
         let registry = Error::new(Kind::NotFound, "blob a");

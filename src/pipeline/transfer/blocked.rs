@@ -1,4 +1,4 @@
-//! What is at the target and cannot be pulled there, by the names that people pull.
+//! Content that exists at the target and cannot be pulled there, under the names that people pull.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -9,8 +9,8 @@ use crate::oci::{Digest, Manifest, Reference};
 use crate::pipeline::graph::{Graph, Image};
 use crate::pipeline::plan::{ImageStep, Plan};
 
-/// Names what was `stored` and cannot be pulled, and what the plan knows of that of images that are there. A root that has its tag is
-/// named by that alone, a child of an index by the tag and its own digest. Sorted.
+/// Returns the names of what was `stored` and cannot be pulled, and of what the plan knows to be so in existing images.
+/// A root that has its tag is named by that alone, a child of an index by the tag and its own digest. Sorted.
 pub fn named(
     stored: Vec<(Reference, String)>,
     graph: &Graph,

@@ -1,5 +1,5 @@
-//! The tags of companions. What the target has under one is looked at again before it is changed: between the plan and this
-//! moment, which may be hours, somebody there may have signed the image.
+//! The tags of companions. The content of such a tag at the target is read again before it is changed: between the plan
+//! and this moment, which may be hours, someone there may have signed the image.
 
 use std::sync::PoisonError;
 use std::time::Instant;
@@ -21,11 +21,11 @@ use crate::pipeline::plan::{
 };
 
 impl Transfer<'_> {
-    /// Gives the tag of a companion its meaning; its manifest and all blobs are there. Where the image is doubtful, what the target
-    /// says of a tag without giving its manifest is not believed.
+    /// Sets the tag of a companion, whose manifest and blobs exist. If the image is doubtful, the target's statement
+    /// about a tag is not believed unless it delivers the manifest.
     pub(super) async fn companion(&self, image: &Image, of: &ImageStep, step: &CompanionStep) -> Result<()> {
         let (doubtful, is_own) = (of.doubtful, step.tag == of.to);
-        // Of a tag that means another list the list was read.
+        // For a tag that means another list, the list was read.
         let is_proven = step.action == CompanionAction::Nothing && !(doubtful && step.state == TagState::Same);
         if is_proven || step.action.leaves_tag() {
             return Ok(());
@@ -38,7 +38,7 @@ impl Transfer<'_> {
                 return Err(Error::new(Kind::Refused, reason));
             }
             Ok(outcome) => outcome,
-            // The image can do without, unless it is the list itself.
+            // The image does not need it, unless it is the list itself.
             Err(error) if !is_own && is_of_companion_alone(&error, &step.tag) => {
                 TagOutcome { action: CompanionAction::Obstructed { reason: error.chain() }, state: step.state }
             }
@@ -49,7 +49,7 @@ impl Transfer<'_> {
         Ok(())
     }
 
-    /// Decides by what the tag means now, and gives it its meaning.
+    /// Decides according to what the tag means now, and sets it.
     async fn set(&self, image: &Image, step: &CompanionStep, ours: &Manifest, doubtful: bool) -> Result<TagOutcome> {
         let begun = Instant::now();
         let (outcome, joined) = self.prepare(image, step, ours, doubtful).await?;
@@ -65,8 +65,8 @@ impl Transfer<'_> {
         Ok(outcome)
     }
 
-    /// Decides, and sends the blobs that only this decision needs. That takes a moment in which another program may join its own
-    /// list, and then it is decided again: no registry can be asked to change a tag only if it means what was read.
+    /// Decides, and sends the blobs that only this decision needs. During that moment another program may add its own
+    /// signature; it is then decided again. No registry supports changing a tag only if it still means what was read.
     async fn prepare(
         &self,
         image: &Image,
@@ -85,11 +85,11 @@ impl Transfer<'_> {
                 _ => return Ok(decided),
             }
             let now = TagState::now(&self.sink.resolve(&step.tag).await?, &step.digest);
-            // What is said to be there already is not believed of a doubtful image.
+            // For a doubtful image, a statement that it exists already is not believed.
             if now == decided.0.state || doubtful && now == TagState::Same {
                 return Ok(decided);
             }
-            // What was joined by now would replace what another program has just written.
+            // The list joined so far would replace what another program has just written.
             if tries.next().is_none() {
                 let action = CompanionAction::Obstructed { reason: BUSY.to_owned() };
                 return Ok((TagOutcome { action, state: now }, None));
@@ -97,8 +97,8 @@ impl Transfer<'_> {
         }
     }
 
-    /// Compares the list under a tag that means another one with `ours`; `None`: it is gone. One that is named and not given is not:
-    /// several servers may answer for one registry, and some of them later than others.
+    /// Compares the list under a tag that means another one with `ours`. `None` if it is gone. A list that is named and
+    /// not delivered is not gone: several servers may answer for one registry, some later than others.
     pub(super) async fn compared(
         &self,
         tag: &Reference,
@@ -113,7 +113,7 @@ impl Transfer<'_> {
         Ok(Some((ListState::Unknown("the registry lists it but does not deliver it".to_owned()), None)))
     }
 
-    /// As in the plan, by what the tag means now.
+    /// As in the plan, according to what the tag means now.
     async fn decide(
         &self,
         step: &CompanionStep,
@@ -133,16 +133,16 @@ impl Transfer<'_> {
                 None => state = TagState::New,
             }
         }
-        // A list of referrers that was not there may be one that the registry has made of what was just pushed.
+        // A list of referrers that did not exist before may be one that the registry made of what was just pushed.
         let is_made = step.state == TagState::New && step.tag.tag.as_ref().is_some_and(Tag::is_referrers_list);
-        // What this run has written there for another image was not there before it.
+        // What this run has written there for another image did not exist before the run.
         let is_ours = step.state == TagState::New && self.has_written(&step.tag, state);
         let on_existing = if is_made || is_ours { OnExisting::Overwrite } else { step.on_existing };
         let action = decide(&step.tag, state, list.as_ref(), on_existing);
         Ok((TagOutcome { action, state }, joined))
     }
 
-    /// Brings the blobs that were not needed as long as the tag had another list.
+    /// Sends the blobs that were not needed as long as the tag had another list.
     async fn blobs_after_all(&self, image: &Image, to: &Repository, ours: &Manifest) -> Result<()> {
         let origin = Origin { source: &self.source, repository: &image.locked.reference.repository };
         for child in ours.children().into_iter().filter(|child| matches!(child.role, Role::Config | Role::Layer)) {
@@ -153,7 +153,8 @@ impl Transfer<'_> {
         Ok(())
     }
 
-    /// Of a joined list, the config is new. Their signatures' blobs are there, and so are ours by now. A list of referrers has none.
+    /// Sends the config of a joined list, which is new. The blobs of their signatures exist, and ours do by now. A list
+    /// of referrers has none.
     pub(super) async fn send_config(&self, tag: &Reference, joined: &Joined) -> Result<()> {
         let Some(config) = joined.manifest.config() else { return Ok(()) };
         let source = InMemory(joined.config.clone());
@@ -162,19 +163,19 @@ impl Transfer<'_> {
     }
 }
 
-/// Whether setting the tag of a companion failed because of a rule that could not be read before, or of a list at which the registry
-/// fails, which it refuses or which it does not have after it took it.
+/// Whether setting the tag of a companion failed because of a rule that could not be read before, or because of a list
+/// that the registry fails on, refuses, or does not have after it accepted it.
 fn is_of_companion_alone(error: &Error, tag: &Reference) -> bool {
     let is_list = tag.tag.as_ref().is_some_and(Tag::is_list);
     error.reason() == Some(&Reason::ImmutableTag) || is_list && (error.is_of_object_alone() || is_swallowed(error))
 }
 
-/// The registry took it and does not have it.
+/// Whether the registry accepted it and does not have it.
 fn is_swallowed(error: &Error) -> bool {
     error.reason() == Some(&Reason::DamagedTarget) && error.stopped().is_none()
 }
 
-/// A blob that was made here.
+/// A blob that was created here.
 struct InMemory(Bytes);
 
 #[async_trait]

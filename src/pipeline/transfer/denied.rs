@@ -1,6 +1,7 @@
-//! Uploads that a target denies to this account (401, 403, a login page) without saying how far that reaches. Some registries
-//! grant rights by repository, others by project, others all or nothing. So each repository is tried, a denied one gets
-//! nothing more, and where a part of the target has denied all that was sent, that is said once in the end.
+//! Uploads that a target denies to this account (401, 403, a login page) without saying how far that reaches. Some
+//! registries grant rights per repository, others per project, others for the whole registry. So each repository is
+//! tried, a denied one gets nothing more, and if a part of the target has denied everything that was sent, that is
+//! reported once at the end.
 
 use std::collections::{HashMap, HashSet};
 
@@ -11,7 +12,7 @@ use crate::oci::Repository;
 /// What was denied and accepted so far.
 #[derive(Default)]
 pub struct Denied {
-    /// Each with its first denial, and how many denials came before that.
+    /// Each with its first denial, and the number of denials before that.
     repositories: HashMap<Repository, (usize, Error)>,
     denials: usize,
     accepting: HashSet<TargetPart>,
@@ -19,7 +20,7 @@ pub struct Denied {
 }
 
 impl Denied {
-    /// Something is there, or was taken: the part around the repository does not deny everything.
+    /// Records that something exists or was accepted: the part around the repository does not deny everything.
     pub fn note_accepted(&mut self, repository: &Repository) {
         if self.accepted.insert(repository.clone()) {
             self.accepting.extend([TargetPart::registry(repository), TargetPart::project(repository)]);
@@ -27,9 +28,9 @@ impl Denied {
         }
     }
 
-    /// Notes that an upload was denied.
+    /// Records that an upload was denied.
     pub fn note(&mut self, repository: &Repository, error: &Error) {
-        // A repository that takes uploads denies this one alone.
+        // A repository that accepts other uploads denies only this one.
         if !self.accepted.contains(repository) {
             let before = self.denials;
             self.denials += 1;
@@ -37,13 +38,13 @@ impl Denied {
         }
     }
 
-    /// The denial of this repository.
+    /// Returns the denial of this repository.
     pub fn of(&self, repository: &Repository) -> Option<&Error> {
         self.repositories.get(repository).map(|(_, error)| error)
     }
 
-    /// The part around a repository that has taken nothing at all, as far as is known, with its first denial. A single repository is
-    /// none as long as the registry takes uploads elsewhere.
+    /// Returns the part around a repository that has accepted nothing at all, as far as is known, with its first
+    /// denial. `None` for a single repository as long as the registry accepts uploads elsewhere.
     pub fn whole(&self, repository: &Repository) -> Option<(TargetPart, Error)> {
         let part = self.part(repository)?;
         let first = self.those(&part).min_by_key(|(before, _)| *before).map(|(_, error)| error.clone())?;
@@ -83,7 +84,7 @@ mod tests {
         all
     }
 
-    /// Rights may be granted by repository: what may be pushed has to be tried.
+    /// Rights may be granted per repository: what may be pushed has to be tried.
     #[test]
     fn where_something_was_accepted_each_repository_counts_alone() {
         let mut all = denied(&["p/0", "p/1", "q/0"]);

@@ -1,10 +1,12 @@
-//! Lists that other programs may write at the same time: those of signatures under cosign's tags, and those of referrers under a
-//! fallback tag. No registry can be asked to change a tag only if it means what was read, so of two that write at once one may lose
-//! what it wrote. What this run has written is therefore looked at once more at its end, and written again if it is lost.
+//! Lists that other programs may write at the same time: lists of signatures under cosign's tags, and lists of
+//! referrers under a fallback tag. No registry supports changing a tag only if it still means what was read, so if two
+//! programs write at once, one may lose its entries. Lists that this run has written are therefore read once more at
+//! its end, and written again if entries are lost.
 //!
-//! A writer that has read a list before this run wrote it may write after it, as long as that takes it. So the look comes when such
-//! writers have had twice the time that this run needed itself, and again as long as it finds that another program writes there. A
-//! program that is slower than that by far, and does not look itself, can still cost what was written.
+//! A program that has read a list before this run wrote it may write it afterwards, for as long as that takes it. The
+//! check therefore waits until such programs have had twice the time that this run needed itself, and is repeated as
+//! long as it finds that another program writes there. A much slower program that does not check itself can still lose
+//! what was written.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::PoisonError;
@@ -19,22 +21,22 @@ use crate::oci::{Digest, Manifest, Reference, Repository, Tag};
 use crate::pipeline::graph::{Graph, Image};
 use crate::pipeline::plan::{CompanionAction, ListState, Plan, TagState};
 
-/// How often a list is joined again that another writer changes at the same moment.
+/// How often a list is joined again if another program changes it at the same time.
 pub const MOST_JOINS: u32 = 3;
 
-pub(super) const BUSY: &str = "other programs write the list at the same time, and what was added to it was lost each time; run the \
-                               same command again when they have ended";
+pub(super) const BUSY: &str = "other programs write the list at the same time, and our entries were lost each time; \
+                               run the same command again when they have ended";
 
-/// How often a list is looked at in the end where others write it.
+/// How often a list is read at the end if others write it.
 const MOST_LOOKS: u32 = 4;
-/// How long a look waits for others at most, and at least where others were seen.
+/// Maximum wait before a list is read again, and the minimum if others were seen.
 const LONGEST_WAIT: Duration = Duration::from_secs(2);
 const WAIT_FOR_OTHERS: Duration = Duration::from_millis(500);
 
-/// Why a companion is not found by what it speaks of.
+/// Why a companion is not found through its subject.
 #[derive(Clone, Debug)]
 pub struct Unlisted {
-    /// The tag of the list that should name it; where the target refuses the companion itself, the companion.
+    /// The tag of the list that should name it or, if the target refuses the companion itself, the companion.
     pub what: Reference,
     pub why: String,
     pub cause: Cause,
@@ -47,14 +49,14 @@ pub enum Cause {
     List,
     /// This account may not read the list.
     Denied,
-    /// The target does not take the companion.
+    /// The target does not accept the companion.
     Refused,
 }
 
 /// What this run has written into lists.
 #[derive(Default)]
 pub struct WrittenLists {
-    /// By their tags: what they were last given to mean.
+    /// By tag: the list that the tag was last set to.
     lists: BTreeMap<Reference, Manifest>,
     /// Manifests that were entered in the list of their subject.
     entries: HashSet<(Repository, Digest)>,
@@ -64,9 +66,9 @@ pub struct WrittenLists {
 /// When lists are written.
 #[derive(Clone, Copy, Default)]
 struct Pace {
-    /// When the last one was.
+    /// When the last list was written.
     last: Option<Instant>,
-    /// From reading one to the answer that it is written.
+    /// Longest time from reading a list to the answer that it is written.
     slowest: Duration,
 }
 
@@ -76,18 +78,18 @@ impl Pace {
         self.slowest = self.slowest.max(begun.elapsed());
     }
 
-    /// By then, a writer that is no slower has written what it was about to write.
+    /// Returns the time after which a program that is no slower has written its list.
     fn wait(&self) -> Duration {
         (self.slowest * 2).min(LONGEST_WAIT)
     }
 
-    /// What is left of that.
+    /// Returns the rest of that time.
     fn rest(&self) -> Duration {
         self.last.map_or(Duration::ZERO, |last| self.wait().saturating_sub(last.elapsed()))
     }
 }
 
-/// A list that was written, as it is looked at in the end.
+/// A written list that is checked at the end.
 #[derive(Clone)]
 struct Watched<'t> {
     image: &'t Image,
@@ -99,7 +101,7 @@ struct Watched<'t> {
 }
 
 impl Transfer<'_> {
-    /// Notes what came of storing a manifest.
+    /// Records the result of storing a manifest.
     pub(super) fn note_stored(&self, repository: &Repository, manifest: &Manifest, stored: Stored, begun: Instant) {
         let here = (repository.clone(), manifest.digest());
         match stored {
@@ -119,7 +121,7 @@ impl Transfer<'_> {
         self.unlisted.lock().unwrap_or_else(PoisonError::into_inner).insert(manifest, unlisted);
     }
 
-    /// Notes what the tag of a companion was given to mean, if it is one of a list.
+    /// Records what the tag of a companion was set to, if it is that of a list.
     pub(super) fn note_written(&self, tag: &Reference, list: &Manifest, begun: Instant) {
         if tag.tag.as_ref().is_some_and(Tag::is_list) {
             let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
@@ -128,13 +130,13 @@ impl Transfer<'_> {
         }
     }
 
-    /// Whether this run has given the tag the meaning that it has.
+    /// Whether this run has given the tag its current meaning.
     pub(super) fn has_written(&self, tag: &Reference, state: TagState) -> bool {
         let written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
         matches!(state, TagState::Other(found) if written.lists.get(tag).is_some_and(|list| list.digest() == found))
     }
 
-    /// Looks at the lists that were written once more. What is missing is written again; where that does not help, the companion has
+    /// Reads the written lists once more. Missing entries are written again; if that does not help, the companion has
     /// failed.
     pub(super) async fn check_lists(&self, graph: &Graph, plan: &Plan) {
         let (lists, entries) = {
@@ -173,14 +175,14 @@ impl Transfer<'_> {
         }
     }
 
-    /// The list if another program writes it as well: then it has to be looked at again.
+    /// Returns the list if another program writes it as well: it must then be checked again.
     async fn check_list<'t>(&self, mut list: Watched<'t>) -> Option<Watched<'t>> {
         let why = match self.restore(&mut list).await {
             Ok((restored, is_others)) => {
                 restored.into_iter().for_each(|action| self.record_again(list.tag, &action));
                 return is_others.then_some(list);
             }
-            // It was there a moment ago, and what ended the run is reported for all that it concerns.
+            // It existed a moment ago, and what ended the run is reported for everything that it affects.
             Err(error) if error.stopped().is_some() => return None,
             Err(error) => error,
         };
@@ -193,7 +195,8 @@ impl Transfer<'_> {
         self.companions.lock().unwrap_or_else(PoisonError::into_inner).record_again(tag, action);
     }
 
-    /// Makes sure that the tag has all of the list. `None`: it had, and nothing was changed. Also whether another program writes it.
+    /// Makes sure that the tag contains the whole list. `None` if it did and nothing was changed. Also returns whether
+    /// another program writes it.
     async fn restore(&self, watched: &mut Watched<'_>) -> Result<(Option<CompanionAction>, bool)> {
         let Watched { image, tag, list, means: before } = watched.clone();
         let turn = self.turn(tag);
@@ -223,7 +226,7 @@ impl Transfer<'_> {
                     self.send_config(tag, &both).await?;
                     (Some(CompanionAction::Join { joined, kept, added }), both.manifest)
                 }
-                // Then what was decided when it was first written is true again.
+                // Then the decision of the first time is right again.
                 _ => (None, list.clone()),
             };
             self.tag(image, tag, &written).await?;
@@ -235,7 +238,7 @@ impl Transfer<'_> {
         Ok((Some(CompanionAction::Obstructed { reason: BUSY.to_owned() }), false))
     }
 
-    /// Whether another program writes the list as well, so that it has to be looked at again.
+    /// Whether another program writes the list as well, so that it has to be checked again.
     async fn check_entry(&self, repository: &Repository, manifest: &Manifest) -> bool {
         let Some(subject) = manifest.subject() else { return false };
         match self.restore_entry(repository, manifest).await {
@@ -257,7 +260,7 @@ impl Transfer<'_> {
             if self.sink.is_listed(repository, manifest).await? {
                 return Ok(is_others);
             }
-            // To put it again enters it.
+            // Putting it again enters it.
             match self.sink.put_manifest(&name, manifest).await? {
                 Stored::Unlisted { list, why } => {
                     self.note_unlisted((repository.clone(), manifest.digest()), list, &why);
@@ -271,8 +274,8 @@ impl Transfer<'_> {
                 }
             }
         }
-        let text = "other programs write the list at the same time, and the entry was lost each time; run the same command again when \
-                    they have ended";
+        let text = "other programs write the list at the same time, and our entry was lost each time; run the same \
+                    command again when they have ended";
         Err(Error::new(Kind::Refused, text))
     }
 }

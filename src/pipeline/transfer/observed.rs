@@ -1,4 +1,4 @@
-//! A source that tells what is read from it, blob by blob.
+//! A source that reports what is read from it, blob by blob.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,13 +12,13 @@ use crate::base::progress::{Event, Events};
 use crate::content::{Body, Files, Need, ReferrerList, Source, TagList};
 use crate::oci::{Described, Descriptor, Digest, Manifest, Reference, Repository};
 
-/// Counts bytes where they are read, so that every sink is counted the same way, retries included.
+/// Counts bytes where they are read, so that they are counted in the same way for every sink, including retries.
 pub struct Observed<'a> {
     inner: &'a dyn Source,
     events: Events,
-    /// Bytes reported for each blob that is open.
+    /// Bytes reported for each open blob.
     open: Mutex<HashMap<Digest, Arc<AtomicU64>>>,
-    /// Bytes read in all.
+    /// Total number of bytes read.
     read: Arc<AtomicU64>,
 }
 
@@ -27,12 +27,12 @@ impl<'a> Observed<'a> {
         Observed { inner, events, open: Mutex::default(), read: Arc::default() }
     }
 
-    /// Bytes read so far, those of failed tries included.
+    /// Bytes read so far, including failed tries.
     pub fn read(&self) -> u64 {
         self.read.load(Ordering::Relaxed)
     }
 
-    /// Says that nobody will read this blob any more.
+    /// Records that this blob will not be read any more.
     pub fn close(&self, digest: &Digest) {
         let was_open = self.open.lock().unwrap_or_else(PoisonError::into_inner).remove(digest);
         if was_open.is_some() {
@@ -40,7 +40,7 @@ impl<'a> Observed<'a> {
         }
     }
 
-    /// What was read of this blob, and not kept, does not count.
+    /// What was read of this blob and discarded does not count.
     pub fn take_back(&self, digest: &Digest) {
         let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(counted) = open.get(digest) {

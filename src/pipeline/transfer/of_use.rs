@@ -1,5 +1,5 @@
-//! A source whose blobs are read only as long as they are of use: when one blob of an image was refused for good, the others that
-//! are on their way stop, and the upload is taken back.
+//! A source whose blobs are read only as long as they are useful: if one blob of an image was refused for good, the
+//! others under way stop, and their uploads are cancelled.
 
 use async_trait::async_trait;
 use futures_util::StreamExt;

@@ -9,7 +9,7 @@ use crate::oci::{Digest, Manifest, Reference, Repository};
 use crate::pipeline::graph::{Graph, Image};
 use crate::pipeline::plan::{CompanionAction, CompanionStep, Plan, TagState};
 
-/// What became of each image of the plan, in its order, and what it cost.
+/// The result for each image of the plan, in its order, and what it cost.
 #[derive(Debug)]
 pub struct TransferOutcome {
     /// An error does not name the image.
@@ -18,29 +18,30 @@ pub struct TransferOutcome {
     pub moved: u64,
     /// Bytes of blobs that were mounted instead.
     pub mounted: u64,
-    /// What is there, and what a policy of the target forbids pulling; with its words: tags, and children of indexes by tag and
-    /// digest. Sorted.
+    /// Existing content that a policy of the target forbids pulling, with the target's words: tags, and children of
+    /// indexes by tag and digest. Sorted.
     pub blocked: Vec<(Reference, String)>,
-    /// Manifests that were put, and that a policy forbids pulling for now.
+    /// Manifests that were put and that a policy currently forbids pulling.
     pub withheld: HashSet<(Repository, Digest)>,
-    /// Tags that cannot be set and may not be read. Their images are there. Sorted.
+    /// Tags that cannot be set and may not be read. Their images exist. Sorted.
     pub kept: Vec<Reference>,
-    /// Companions that are not found by what they speak of: refused, or the list that should name them was left alone.
+    /// Companions that are not found through their subject: refused, or the list that should name them was left alone.
     pub unlisted: BTreeMap<(Repository, Digest), Unlisted>,
-    /// Tags that this run has set and manifests that it has stored, with what they were last given to mean: those of images that
-    /// failed, too.
+    /// Tags that this run has set and manifests that it has stored, with their last meaning, including those of failed
+    /// images.
     pub set: HashMap<Reference, Digest>,
-    /// What became of the tags of companions that were looked at again.
+    /// The results for tags of companions that were read again.
     pub companions: CompanionOutcomes,
 }
 
 impl TransferOutcome {
-    /// What was done with the tag of a companion in the end: another thing than was planned, if somebody there changed it meanwhile.
+    /// Returns what was done with the tag of a companion in the end. It differs from the plan if someone there changed
+    /// the tag meanwhile.
     pub fn action<'a>(&'a self, companion: &'a CompanionStep) -> &'a CompanionAction {
         self.tag_outcome(companion).map_or(&companion.action, |tag_outcome| &tag_outcome.action)
     }
 
-    /// What the tag of a companion meant when that was decided.
+    /// Returns what the tag of a companion meant when that was decided.
     pub fn state(&self, companion: &CompanionStep) -> TagState {
         self.tag_outcome(companion).map_or(companion.state, |tag_outcome| tag_outcome.state)
     }
@@ -50,20 +51,21 @@ impl TransferOutcome {
     }
 }
 
-/// How an image ended well.
+/// How an image ended without a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Done {
     Pushed,
-    /// It was all there.
+    /// All of it existed.
     Present,
-    /// Left alone: the tag means another image.
+    /// It was left alone: the tag means another image.
     Skipped,
-    /// What has arrived of it was pushed; the rest is still to come.
+    /// The part of it that has arrived was pushed; the rest is still to come.
     Waiting,
 }
 
-/// Distinct blobs and manifests confirmed at the target: those that were there and those that arrived. Not the manifests that
-/// the target does not give, or does not find by their subject: an increment that relied on them could not be read there.
+/// Returns the distinct blobs and manifests confirmed at the target: those that existed and those that arrived. Not the
+/// manifests that the target withholds or does not find through their subject: an increment that relied on them could
+/// not be read there.
 pub fn confirmed(graph: &Graph, plan: &Plan, outcome: &TransferOutcome) -> HashSet<Digest> {
     let steps = graph.images.iter().zip(&plan.images);
     let good = steps.zip(&outcome.images).filter(|(_, result)| matches!(result, Ok(Done::Pushed | Done::Present)));
@@ -77,7 +79,7 @@ pub fn confirmed(graph: &Graph, plan: &Plan, outcome: &TransferOutcome) -> HashS
                 _ => None,
             }
         });
-        // Of a list that was joined, or that has all of ours, only what is there now.
+        // For a list that was joined, or that contains all of ours, only what exists now.
         let is_replaced = step
             .own_list()
             .is_some_and(|own| own.state != TagState::Same && *outcome.action(own) != CompanionAction::Push);
@@ -96,7 +98,7 @@ pub fn confirmed(graph: &Graph, plan: &Plan, outcome: &TransferOutcome) -> HashS
     there.collect()
 }
 
-/// Blobs that only manifests need which the target refused: nothing there refers to them, so a garbage collection takes them.
+/// Blobs that only refused manifests need: nothing at the target refers to them, so a garbage collection removes them.
 fn blobs_of_refused(image: &Image, repository: &Repository, outcome: &TransferOutcome) -> HashSet<Digest> {
     let is_refused = |manifest: &&Manifest| {
         let unlisted = outcome.unlisted.get(&(repository.clone(), manifest.digest()));

@@ -1,4 +1,4 @@
-//! Parts of a target, to which a refusal may reach.
+//! Parts of a target that a refusal may extend to.
 
 use std::fmt;
 

@@ -1,4 +1,4 @@
-//! One image: its manifests children first, its companions after their subjects, its tag last.
+//! Publishes one image: its manifests children first, its companions after their subjects, its tag last.
 
 use std::sync::{Arc, PoisonError};
 
@@ -33,13 +33,13 @@ impl Transfer<'_> {
         let companions = self.companions.lock().unwrap_or_else(PoisonError::into_inner);
         Ok(match step.own_list().and_then(|own| companions.get(&own.tag, &own.digest)) {
             Some(outcome) if outcome.action.leaves_tag() => Done::Skipped,
-            // Its list has all of ours by now.
+            // Its list contains all of ours by now.
             Some(TagOutcome { action: CompanionAction::Nothing, state: TagState::Other(_) }) => Done::Present,
             _ => done,
         })
     }
 
-    /// An image that waits for others. The blobs that the bundle carries for it must have arrived.
+    /// Returns the result for an image that waits for others. The blobs that the bundle has for it must have arrived.
     pub(super) fn waiting(&self, image: &Image, step: &ImageStep) -> Result<Done, Arc<Error>> {
         self.check_blobs(image, step)?;
         Ok(Done::Waiting)
@@ -48,12 +48,12 @@ impl Transfer<'_> {
     pub(super) fn check_blobs(&self, image: &Image, step: &ImageStep) -> Result<(), Arc<Error>> {
         let failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
         let errors = || step.blobs(image).filter_map(|blob| failed.get(&(step.to.repository.clone(), blob.digest)));
-        // What ended everything else too says more than that one blob failed.
+        // An error that ended everything else says more than that one blob failed.
         let error = errors().find(|error| error.stopped().is_some()).or_else(|| errors().next());
         error.cloned().map_or(Ok(()), Err)
     }
 
-    /// Manifests children first, companions after their subjects; tags when everything is there.
+    /// Puts manifests children first, companions after their subjects, and tags when everything exists.
     async fn publish(&self, image: &Image, step: &ImageStep) -> Result<Done> {
         let repository = &step.to.repository;
         // A list's own tag is among those of the companions.
@@ -93,10 +93,11 @@ impl Transfer<'_> {
         Ok(Done::Pushed)
     }
 
-    /// What an image came to whose own manifest the target has and does not give. What was pushed beside it may have met the policy.
+    /// Returns the result for an image whose own manifest the target has and withholds. What was pushed with it may be
+    /// under the same policy.
     ///
     /// # Errors
-    /// The tag is not known to mean the image, and cannot be set without its manifest.
+    /// It is not known that the tag means the image, and the tag cannot be set without its manifest.
     async fn unread(&self, image: &Image, step: &ImageStep) -> Result<Done> {
         let found = self.sink.resolve(&step.to).await?;
         if found.means(&image.locked.digest) {
@@ -131,7 +132,7 @@ impl Transfer<'_> {
         Ok(())
     }
 
-    /// Gives `tag` its meaning and reads it back.
+    /// Sets `tag` and reads it back.
     pub(super) async fn tag(&self, image: &Image, tag: &Reference, manifest: &Manifest) -> Result<()> {
         let digest = manifest.digest();
         let turn = self.turn(&tag.repository.with_digest(digest));

@@ -1,5 +1,5 @@
-//! Tags that are being set, and what was set. A run that is stopped waits for their answers first: a tag that the registry
-//! has set counts as brought, and no later run could know that.
+//! Tags that are being set, and what was set. A run that is stopped first waits for their answers: a tag that the
+//! registry has set counts as pushed by this run, and no later run could know that.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,15 +8,15 @@ use tokio::sync::{RwLock, RwLockReadGuard};
 
 use crate::oci::{Digest, Reference};
 
-/// Shared by a transfer and by what stops it.
+/// Shared by a transfer and by whatever stops it.
 #[derive(Clone, Default)]
 pub struct Publishing(Arc<Shared>);
 
 #[derive(Default)]
 struct Shared {
-    /// Held for reading while a tag is set. It is fair: while a writer waits, no further tag is begun.
+    /// Held for reading while a tag is set. It is fair: while a writer waits, no further tag is started.
     open: RwLock<()>,
-    /// Tags and manifests, with what they were last given to mean.
+    /// Tags and manifests, with their last meaning.
     set: Mutex<HashMap<Reference, Digest>>,
 }
 
@@ -26,12 +26,12 @@ impl Publishing {
         self.0.open.read().await
     }
 
-    /// The registry has said that the tag is set, or that it has stored the manifest.
+    /// Records that the registry has said that the tag is set, or that it has stored the manifest.
     pub(super) fn note(&self, name: &Reference, digest: Digest) {
         self.0.set.lock().unwrap_or_else(PoisonError::into_inner).insert(name.clone(), digest);
     }
 
-    /// What this run has set or stored.
+    /// Returns what this run has set or stored.
     pub(super) fn set(&self) -> HashMap<Reference, Digest> {
         self.0.set.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -41,9 +41,9 @@ impl Publishing {
         self.0.set.lock().unwrap_or_else(PoisonError::into_inner).contains_key(tag)
     }
 
-    /// Lets no further tag begin, and waits for the answers about those that have begun.
+    /// Prevents further tags from being started, and waits for the answers about those that were.
     pub async fn close(&self) {
-        // Dropped at once: the caller stops the run next.
+        // Dropped immediately: the caller stops the run next.
         let _ = self.0.open.write().await;
     }
 }

@@ -1,5 +1,5 @@
-//! Companions whose manifests a target does not take: older registries know no referrers, and a gateway may object to one. The image
-//! goes without them.
+//! Companions whose manifests a target does not accept: older registries do not support referrers, and a gateway may
+//! reject one. The image is pushed without them.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::PoisonError;
@@ -14,17 +14,17 @@ use crate::pipeline::plan::{CompanionAction, ImageStep};
 /// What is left out of an image.
 #[derive(Default)]
 pub struct Refused {
-    /// Companions, each with why.
+    /// Companions, each with the reason.
     pub companions: HashMap<Digest, String>,
-    /// Manifests that nothing else needs, each with the companion that it is of.
+    /// Manifests that nothing else needs, each with the companion that it belongs to.
     pub manifests: HashMap<Digest, Digest>,
 }
 
 impl Refused {
-    /// Leaves out the companions that need the manifest `name`, and those that speak of them.
+    /// Leaves out the companions that need the manifest `name`, and those that refer to them.
     ///
     /// # Errors
-    /// `error`, if the image itself needs it, or if it is not about this manifest alone.
+    /// `error`, if the image itself needs it, or if it concerns more than this manifest.
     pub fn add(&mut self, image: &Image, name: Reference, error: Error) -> Result<()> {
         let tree = |root: Digest| image.below(root).into_iter().map(Manifest::digest).collect::<HashSet<_>>();
         let own = tree(image.locked.digest);
@@ -34,7 +34,7 @@ impl Refused {
         let (chain, attempt) = (error.chain(), format!("storing manifest {name}: "));
         let why = chain.strip_prefix(&attempt).unwrap_or(&chain);
         let (mut gone, mut kept) = (HashMap::new(), own);
-        // Each stands after what it speaks of.
+        // Each comes after its subject.
         for companion in image.locked.companions() {
             let carried = tree(companion.digest);
             if gone.contains_key(&companion.subject) || carried.contains(&refused) {
@@ -52,7 +52,7 @@ impl Refused {
     }
 }
 
-/// Whether storing a manifest failed because of what it is, while the target takes others.
+/// Whether storing a manifest failed because of what it is, while the target accepts others.
 fn is_of_manifest_alone(error: &Error) -> bool {
     let is_refusal = match error.reason() {
         None => matches!(error.kind(), Kind::Refused | Kind::NotFound | Kind::Damaged | Kind::Input),
@@ -65,7 +65,7 @@ fn is_of_manifest_alone(error: &Error) -> bool {
 }
 
 impl Transfer<'_> {
-    /// Notes what became of companions that the target refused.
+    /// Records the results for companions that the target refused.
     pub(super) fn note_refused(&self, step: &ImageStep, refused: &Refused) {
         let repository = &step.to.repository;
         for (manifest, companion) in &refused.manifests {

@@ -1,5 +1,6 @@
-//! Content that the target claimed to have and lacks when a manifest is put: a cache that outlived a garbage collection, a mount
-//! of nothing. It is sent again, each digest once per repository, and the manifest is put again.
+//! Content that the target claimed to have and lacks when a manifest is put, because a cache outlived a garbage
+//! collection or a mount created nothing. It is sent again, each digest once per repository, and the manifest is put
+//! again.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,15 +23,15 @@ type Sending = Arc<OnceCell<Result<(), Arc<Error>>>>;
 #[derive(Default)]
 pub struct Resent {
     content: Mutex<HashMap<(Repository, Digest), Sending>>,
-    /// Blobs that were read, since the target had claimed others that it lacks.
+    /// Blobs that were read because the target had claimed others that it lacks.
     checked: Mutex<HashSet<(Repository, Digest)>>,
-    /// By registry: how many blobs each repository turned out to lack.
+    /// By registry: the number of blobs that each repository turned out to lack.
     lacking: Mutex<BTreeMap<String, BTreeMap<Repository, usize>>>,
-    /// The source is read once: what has passed cannot be sent again.
+    /// Whether the source is read only once: what has passed cannot be sent again.
     streamed: AtomicBool,
 }
 
-/// One thing that can be sent again.
+/// One object that can be sent again.
 #[derive(Clone, Copy)]
 enum Content<'i> {
     Blob(&'i Descriptor),
@@ -42,13 +43,13 @@ impl Resent {
         self.streamed.store(streamed, Ordering::Relaxed);
     }
 
-    /// Whether nobody has checked it before, nor begun to send it again; now it counts as checked.
+    /// Whether it has neither been checked nor been sent again so far. It counts as checked from now on.
     fn is_unchecked(&self, repository: &Repository, digest: Digest) -> bool {
         let mut checked = self.checked.lock().unwrap_or_else(PoisonError::into_inner);
         self.is_new(repository, digest) && checked.insert((repository.clone(), digest))
     }
 
-    /// Whether nobody has begun to send it again.
+    /// Whether it has not been sent again so far.
     fn is_new(&self, repository: &Repository, digest: Digest) -> bool {
         let content = self.content.lock().unwrap_or_else(PoisonError::into_inner);
         !content.contains_key(&(repository.clone(), digest))
@@ -70,26 +71,27 @@ impl Content<'_> {
 }
 
 impl Transfer<'_> {
-    /// Stores a manifest of `image`. What the target turns out to lack is sent again, and the manifest put again, until the
-    /// target names nothing that was not sent before.
+    /// Stores a manifest of `image`. What the target turns out to lack is sent again, and the manifest is put again,
+    /// until the target names nothing that was not sent before.
     ///
     /// # Errors
-    /// Besides those of [`Sink::put_manifest`](crate::content::Sink::put_manifest): the target lacks content that was sent again
-    /// ([`Reason::DamagedTarget`]), refuses foreign layers ([`Reason::ForeignLayer`]), or cannot be sent it any more.
+    /// Besides those of [`Sink::put_manifest`](crate::content::Sink::put_manifest): the target lacks content that was
+    /// sent again ([`Reason::DamagedTarget`]), refuses foreign layers ([`Reason::ForeignLayer`]), or the content can no
+    /// longer be sent.
     pub(super) fn put_manifest<'f>(
         &'f self,
         image: &'f Image,
         reference: &'f Reference,
         manifest: &'f Manifest,
     ) -> BoxFuture<'f, Result<()>> {
-        // A child that is sent again may lack something in its turn.
+        // A child that is sent again may itself lack something.
         Box::pin(async move {
             let (mut sent, mut is_again) = (HashSet::new(), false);
             loop {
                 let Err(refusal) = self.store(reference, manifest).await else { return Ok(()) };
                 let Some(Reason::UnknownContent(named)) = refusal.reason() else { return Err(refusal) };
                 let is_own = |digest: &Digest| *digest == manifest.digest();
-                // It calls the manifest unknown that it was just sent, and nothing else: nothing more can be sent to it.
+                // It reports only the manifest as unknown that it was just sent: nothing more can be sent to it.
                 if !named.is_empty() && named.iter().all(is_own) {
                     if std::mem::replace(&mut is_again, true) {
                         return Err(refusal);
@@ -111,8 +113,8 @@ impl Transfer<'_> {
         })
     }
 
-    /// The target has claimed the blobs of `lacking` and lacks them: those of the image's others that cannot be read either. Found
-    /// out at once, since each refusal of a manifest costs tries of its own.
+    /// The target has claimed the blobs of `lacking` and lacks them. Returns other blobs of the image that cannot be
+    /// read either. They are looked for at once, since each refusal of a manifest uses up tries.
     async fn lost_too<'i>(
         &self,
         image: &'i Image,
@@ -131,8 +133,8 @@ impl Transfer<'_> {
         Ok(lost.map(|(blob, _)| Content::Blob(blob)).collect())
     }
 
-    /// One warning for all that the first manifest turns out to lack; what others lack is counted for the end. Not what is being sent
-    /// for another one already.
+    /// Reports everything that the first manifest turns out to lack in one warning; what others lack is counted for the
+    /// end. Leaves out what is already being sent for another manifest.
     fn report_lacking(&self, repository: &Repository, lacking: &[Content<'_>]) {
         let blobs = lacking.iter().filter(|content| matches!(content, Content::Blob(_))).map(Content::digest);
         let blobs: Vec<Digest> = blobs.filter(|blob| self.resent.is_new(repository, *blob)).collect();
@@ -155,7 +157,7 @@ impl Transfer<'_> {
         }
     }
 
-    /// One warning for each registry that lacked blobs in several repositories.
+    /// Reports one warning for each registry that lacked blobs in several repositories.
     pub(super) fn report_all_lacking(&self) {
         let lacking = std::mem::take(&mut *self.resent.lacking.lock().unwrap_or_else(PoisonError::into_inner));
         for (registry, counted) in lacking.iter().filter(|(_, counted)| counted.len() > 1) {
@@ -167,7 +169,7 @@ impl Transfer<'_> {
         }
     }
 
-    /// Other images that need the same content meanwhile wait, and share the outcome.
+    /// Other images that need the same content wait meanwhile, and share the result.
     async fn send_again(&self, image: &Image, repository: &Repository, content: Content<'_>) -> Result<()> {
         let sending = self.resent.sending(repository, content.digest());
         let outcome = sending.get_or_init(|| async {
@@ -198,28 +200,31 @@ impl Transfer<'_> {
             false => error,
         });
         sent?;
-        // The target has called it unknown, so what was read of it earlier in this run proves nothing.
+        // The target has reported it as unknown, so an earlier read in this run proves nothing.
         self.check_sent(repository, blob).await
     }
 
-    /// Whether what the target has taken can be read. Where it may not be, the manifest that is put next is the proof.
+    /// Checks whether what the target has accepted can be read. If it may not be read, the manifest that is put next is
+    /// the proof.
     async fn check_sent(&self, repository: &Repository, blob: &Descriptor) -> Result<()> {
         let (Readable::No(why) | Readable::Failed(why)) = self.sink.can_read(repository, blob).await? else {
             return Ok(());
         };
-        let text = format!("{repository} has taken blob {} and holds a damaged copy: {why}", blob.digest);
+        let text = format!("{repository} accepted blob {} and has a damaged copy: {why}", blob.digest);
         Err(Error::damaged(text).with_reason(Reason::DamagedTarget))
     }
 }
 
-/// Whether the blob is not there as it should be, of one that the target claims to have.
+/// Whether a blob that the target claims to have is missing or damaged.
 fn is_lost(found: &Readable) -> bool {
     matches!(found, Readable::No(_) | Readable::Failed(_))
 }
 
-/// What `manifest` needs of the content that the target `named`; if it named nothing but the manifest, all that it may mean.
+/// Returns what `manifest` needs of the content that the target `named`. If it named nothing but the manifest, returns
+/// everything that it may mean.
 ///
-/// Of manifests only those that it names itself: a digest cannot be part of what it names, so sending them again ends.
+/// Only manifests that it names directly: a digest cannot be part of the content that it names, so sending them again
+/// ends.
 fn lacking<'i>(image: &'i Image, manifest: &Manifest, named: &[Digest]) -> Vec<Content<'i>> {
     let children: HashSet<Digest> = manifest.children().iter().map(|child| child.descriptor.digest).collect();
     let is_named = |digest: &Digest| named.contains(digest);
@@ -236,7 +241,7 @@ fn lacking<'i>(image: &'i Image, manifest: &Manifest, named: &[Digest]) -> Vec<C
     blobs.map(Content::Blob).chain(manifests.filter(is_child).map(Content::Manifest)).collect()
 }
 
-/// Nothing more can be sent; says why that is.
+/// Nothing more can be sent; says why.
 fn no_help(
     repository: &Repository,
     manifest: &Manifest,
@@ -249,15 +254,16 @@ fn no_help(
         children.iter().any(|child| child.descriptor.digest == *digest && !child.descriptor.urls().is_empty())
     };
     if let Some(layer) = named.iter().find(|digest| foreign(digest)) {
-        let text =
-            format!("{repository} refuses layer {layer}, which is to be fetched from the `urls` of its descriptor");
+        let text = format!("{repository} refuses layer {layer}, which clients fetch from the `urls` of its descriptor");
         return Error::new(Kind::Refused, text).because(refusal).with_reason(Reason::ForeignLayer);
     }
     if sent.is_empty() {
         return refusal;
     }
     let what = named.iter().find(|digest| sent.contains(digest)).map_or("content".to_owned(), Digest::to_string);
-    let text =
-        format!("{repository} holds a damaged or stale copy of {what}: it was sent again, and is still called unknown");
+    let text = format!(
+        "{repository} has a damaged or stale copy of {what}: it was sent again and is still reported as \
+                 unknown"
+    );
     Error::damaged(text).because(refusal).with_reason(Reason::DamagedTarget)
 }

@@ -1,11 +1,11 @@
-//! Parts of a target that take nothing more in this run: a registry in read-only mode, a project whose quota is used up, that
-//! became a proxy cache, or where the account lost its right to push. One answer speaks for all that would meet it: the rest of
-//! that part is not tried, and what goes elsewhere goes on.
+//! Parts of a target that accept nothing more in this run: a registry in read-only mode, or a project whose quota is
+//! used up, that became a proxy cache, or where the account lost its right to push. One answer counts for everything
+//! that would get the same: the rest of that part is not tried, and other parts continue.
 //!
-//! Where a registry denies uploads and does not say how far that reaches, see [`denied`](super::denied).
+//! If a registry denies uploads without saying how far that reaches, see [`denied`](super::denied).
 //!
-//! A full quota still has room for what is smaller. What is larger than the room that is left is not sent, and neither is the
-//! rest of an image that cannot be completed.
+//! A full quota still has space for smaller content. Anything larger than the space left is not sent, and neither is
+//! the rest of an image that cannot be completed.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,7 +17,7 @@ use crate::base::error::{Error, Reach, Reason, Result, Stopped};
 use crate::oci::{Digest, Repository};
 use crate::pipeline::plan::BlobStep;
 
-/// The part that `reason` stops, which came up in `repository`; `None`: it is about one object alone.
+/// Returns the part that `reason`, which occurred in `repository`, stops. `None` if it concerns one object alone.
 fn part(reason: &Reason, repository: &Repository) -> Option<TargetPart> {
     match reason.reach() {
         Reach::Object => None,
@@ -31,17 +31,17 @@ fn is_denial(reason: &Reason) -> bool {
     matches!(reason, Reason::UploadDenied | Reason::WebPage)
 }
 
-/// `error`, as what ends everything in that part.
+/// Returns `error` as the one that ends everything in that part.
 fn stopped(part: &TargetPart, reason: &Reason, error: &Error) -> Error {
     let state = match reason {
-        Reason::Quota { .. } | Reason::Full { .. } => "has no room left",
+        Reason::Quota { .. } | Reason::Full { .. } => "has no space left",
         Reason::ReadOnly => "is in read-only mode",
-        Reason::NoPushes => "takes no uploads",
+        Reason::NoPushes => "accepts no uploads",
         Reason::WebPage => "answers uploads with a web page",
         Reason::UnknownUploadHost => "sends uploads to a host name that cannot be resolved here",
-        Reason::ProxyCache => "is a proxy cache, which takes no pushes",
+        Reason::ProxyCache => "is a proxy cache, which accepts no pushes",
         Reason::UploadDenied => "denies uploads",
-        _ => "takes nothing more from this account",
+        _ => "accepts nothing more from this account",
     };
     let (why, is_full) = (format!("{state} ({})", error.chain()), matches!(reason, Reason::Full { .. }));
     Error::new(error.kind(), "not everything was sent")
@@ -57,17 +57,17 @@ pub struct StoppedParts(Arc<Mutex<State>>);
 struct State {
     parts: HashMap<TargetPart, StoppedPart>,
     denied: Denied,
-    /// Images that cannot be completed, by their place in the plan.
+    /// Images that cannot be completed, by their index in the plan.
     incompletable: HashSet<usize>,
-    /// Blobs that no other image wants there.
+    /// Blobs that no other image needs there.
     useless: HashSet<(Repository, Digest)>,
-    /// Which images want a blob; made when it is first asked for.
+    /// Which images need a blob; computed when it is first needed.
     wanting: Option<HashMap<Digest, Vec<usize>>>,
 }
 
 struct StoppedPart {
     error: Error,
-    /// Bytes that still fit; 0: nothing does.
+    /// Bytes that still fit; 0 if nothing does.
     left: u64,
 }
 
@@ -84,8 +84,9 @@ impl StoppedParts {
         }
     }
 
-    /// The same for a blob: where little room is left, it is for images that can be completed with it. Gives the bytes of that room
-    /// which are set aside for the blob; what does not arrive has to be [given back](StoppedParts::give_back).
+    /// Does the same for a blob: if little space is left, it is kept for images that can be completed with it. Returns
+    /// the bytes of that space that are reserved for the blob. What does not arrive must be [given
+    /// back](StoppedParts::give_back).
     ///
     /// # Errors
     /// The refusal that stopped it.
@@ -102,15 +103,15 @@ impl StoppedParts {
         Ok(step.blob.size)
     }
 
-    /// The blob for which so many bytes were set aside did not arrive.
+    /// Records that the blob for which these bytes were reserved did not arrive.
     pub fn give_back(&self, repository: &Repository, taken: u64) {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         state.parts_of(repository, |part| part.left = part.left.saturating_add(taken));
     }
 
-    /// Notes what a failure stops; gives the failure to report.
+    /// Records what a failure stops. Returns the failure to report.
     pub fn note(&self, repository: &Repository, size: u64, error: Error) -> Error {
-        // Of what was stopped for a refusal nothing more is learned.
+        // Content that was stopped because of a refusal shows nothing new.
         let Some(reason) = error.reason().filter(|_| error.stopped().is_none()) else { return error };
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let part = match reason {
@@ -122,23 +123,24 @@ impl StoppedParts {
         };
         let Some(part) = part else { return error };
         let left = match reason {
-            // What was refused does not fit, whatever the registry's rounded figures say.
+            // What was refused does not fit, whatever the registry's rounded numbers say.
             Reason::Quota { left } | Reason::Full { left } => (*left).min(size.saturating_sub(1)),
             _ => 0,
         };
         let error = stopped(&part, reason, &error);
         let part = state.parts.entry(part).or_insert_with(|| StoppedPart { error, left });
         part.left = part.left.min(left);
-        // Several were on their way: all of them have failed for the one that came first.
+        // Several were under way: all of them have failed because of the first.
         part.error.clone()
     }
 
-    /// Something was accepted there.
+    /// Records that something was accepted there.
     pub fn note_accepted(&self, repository: &Repository) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).denied.note_accepted(repository);
     }
 
-    /// The failure to report at the end of the transfer: one for all where a part has denied everything that was sent.
+    /// Returns the failure to report at the end of the transfer: a single one if a part has denied everything that was
+    /// sent.
     pub fn final_error(&self, repository: &Repository, error: Arc<Error>) -> Arc<Error> {
         let Some(denial) = error.reason().filter(|reason| is_denial(reason)) else { return error };
         let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -146,7 +148,7 @@ impl StoppedParts {
         Arc::new(stopped(&part, first.reason().unwrap_or(denial), &first))
     }
 
-    /// The same as [`StoppedParts::note`] for a blob of the plan.
+    /// Does the same as [`StoppedParts::note`] for a blob of the plan.
     pub fn note_blob(&self, step: &BlobStep, repository: &Repository, error: Error, job: Job<'_>) -> Error {
         let error = self.note(repository, step.blob.size, error);
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -157,10 +159,10 @@ impl StoppedParts {
         error
     }
 
-    /// Whether a blob that is on its way is still of use there.
+    /// Whether a blob under way is still useful there.
     ///
     /// # Errors
-    /// The refusal that has cost the images that want it.
+    /// The refusal that made the images that need it fail.
     pub fn check_use(&self, repository: &Repository, blob: Digest) -> Result<()> {
         let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match state.limit(repository).filter(|_| state.useless.contains(&(repository.clone(), blob))) {
@@ -171,7 +173,7 @@ impl StoppedParts {
 }
 
 impl State {
-    /// Why nothing larger than so many bytes may be sent there.
+    /// Returns why nothing larger than that number of bytes may be sent there.
     fn limit(&self, repository: &Repository) -> Option<(&Error, u64)> {
         let parts = [TargetPart::registry(repository), TargetPart::project(repository)];
         let stopped = parts.iter().filter_map(|part| self.parts.get(part)).map(|part| (&part.error, part.left));
@@ -188,7 +190,7 @@ impl State {
         }
     }
 
-    /// These images cannot be completed.
+    /// Records that these images cannot be completed.
     fn give_up_images(&mut self, images: Vec<usize>, job: Job<'_>) {
         for at in images {
             let Some((image, step)) = job.graph.images.get(at).zip(job.plan.images.get(at)) else { continue };
@@ -205,7 +207,7 @@ impl State {
         }
     }
 
-    /// The images of the plan that want `blob` in `repository`.
+    /// Returns the images of the plan that need `blob` in `repository`.
     fn wanting(&mut self, blob: &Digest, repository: &Repository, job: Job<'_>) -> Vec<usize> {
         let wanting = self.wanting.get_or_insert_with(|| {
             let mut wanting: HashMap<Digest, Vec<usize>> = HashMap::new();
@@ -267,7 +269,8 @@ mod tests {
         assert!(stopped.check(&one, 100).is_ok() && stopped.check(&two, 11).is_err(), "the project has less");
     }
 
-    /// Otherwise a mount that brings nothing and the upload after it are charged twice, and images are refused that fit.
+    /// Otherwise a mount without effect and the upload after it would be charged twice, and images that fit would be
+    /// refused.
     #[test]
     fn room_that_was_set_aside_for_nothing_is_given_back() {
         let one = Repository::new("h", "base/a").unwrap();
@@ -280,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn a_denied_repository_gets_nothing_more_and_one_failure_speaks_for_all_that_was_denied() {
+    fn a_denied_repository_gets_nothing_more_and_one_failure_stands_for_all_that_was_denied() {
         let [one, two] = ["base/a", "base/b"].map(|path| Repository::new("h", path).unwrap());
         let stopped = StoppedParts::default();
         let message = stopped.note(&one, 10, refused(Reason::UploadDenied));
@@ -290,7 +293,7 @@ mod tests {
             |repository: &Repository, error: &Error| stopped.final_error(repository, Arc::new(error.clone())).chain();
         assert_eq!(text(&one, &message), text(&two, &other));
         assert!(text(&one, &message).contains("h/base denies uploads"), "{}", text(&one, &message));
-        // Not so where the registry takes others.
+        // Not if the registry accepts others.
         let stopped = StoppedParts::default();
         stopped.note_accepted(&two);
         stopped.note(&one, 10, refused(Reason::UploadDenied));

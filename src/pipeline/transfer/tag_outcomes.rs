@@ -1,16 +1,16 @@
-//! What became of the tags of companions. Two images may bring different lists for one tag, so each list is known by its tag and its
-//! digest, and what one list comes to may change what became of the others.
+//! The results for tags of companions. Two images may bring different lists for one tag, so each list is identified by
+//! its tag and its digest, and the result for one list may change those of the others.
 
 use std::collections::HashMap;
 
 use crate::oci::{Digest, Reference};
 use crate::pipeline::plan::{CompanionAction, TagState};
 
-/// What became of the tag of a companion.
+/// The result for the tag of a companion.
 #[derive(Clone, Debug)]
 pub struct TagOutcome {
     pub action: CompanionAction,
-    /// What it meant just before; of a tag that this run has changed before, what it meant before that.
+    /// What it meant just before. For a tag that this run has already changed, what it meant before that.
     pub state: TagState,
 }
 
@@ -19,21 +19,21 @@ pub struct TagOutcome {
 pub struct CompanionOutcomes(HashMap<Reference, Vec<(Digest, TagOutcome)>>);
 
 impl CompanionOutcomes {
-    /// What became of `tag` for the companion `digest`, if it was looked at.
+    /// Returns the result of `tag` for the companion `digest`, if it was looked at.
     pub fn get(&self, tag: &Reference, digest: &Digest) -> Option<&TagOutcome> {
         let of_tag = self.0.get(tag)?;
         of_tag.iter().find(|(one, _)| one == digest).map(|(_, outcome)| outcome)
     }
 
-    /// Notes what became of `tag` for the companion `digest`. That nothing was left to do for one that another image has brought is
-    /// no news.
+    /// Records the result of `tag` for the companion `digest`. That nothing was left to do for one that another image
+    /// has brought is not recorded.
     pub fn record(&mut self, tag: &Reference, digest: Digest, mut outcome: TagOutcome) {
         let of_tag = self.0.entry(tag.clone()).or_default();
         if outcome.action.changes_tag() {
             if let Some((_, first)) = of_tag.iter().find(|(_, known)| known.action.changes_tag()) {
                 outcome.state = first.state;
             }
-            // It has theirs as well.
+            // It contains theirs as well.
             if matches!(outcome.action, CompanionAction::Join { .. }) {
                 brought(of_tag).for_each(|known| known.action = outcome.action.clone());
             }
@@ -45,14 +45,14 @@ impl CompanionOutcomes {
         }
     }
 
-    /// Notes what became of all that this run has brought under `tag`, when it was looked at once more.
+    /// Records the result for everything that this run has put under `tag`, after the tag was read once more.
     pub fn record_again(&mut self, tag: &Reference, action: &CompanionAction) {
         let of_tag = self.0.get_mut(tag).into_iter().flatten();
         of_tag.filter(|(_, known)| known.action.changes_tag()).for_each(|(_, known)| known.action = action.clone());
     }
 }
 
-/// Those that this run has given the tag.
+/// Those that this run has put under the tag.
 fn brought(of_tag: &mut [(Digest, TagOutcome)]) -> impl Iterator<Item = &mut TagOutcome> {
     of_tag.iter_mut().map(|(_, known)| known).filter(|known| known.action.changes_tag())
 }
@@ -70,7 +70,7 @@ mod tests {
         Repository::new("h", "a").unwrap().with_tag("sha256-00.sig".parse().unwrap())
     }
 
-    /// Otherwise the receipt names a list that is not there, or a failure counts as success.
+    /// Otherwise the receipt would name a list that does not exist, or a failure would count as success.
     #[test]
     fn of_two_lists_for_one_tag_each_has_an_outcome_of_its_own() {
         let (tag, [one, two, three]) = (tag(), [b"1", b"2", b"3"].map(|text| Digest::sha256(text)));

@@ -1,4 +1,4 @@
-//! What travels with an image: referrers, and the tags cosign puts beside it.
+//! What travels with an image: referrers, and the tags that cosign puts next to it.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, PoisonError};
@@ -15,29 +15,30 @@ use crate::oci::{COSIGN_SUFFIXES, Digest, Manifest, Repository, Tag};
 use crate::pipeline::companion::Signatures;
 use crate::pipeline::lock::Attached;
 
-/// More companions of one image than anybody has, and more bytes in their manifests: bounds on what a registry can make us read.
+/// Maximum number of companions of one image, and of bytes in their manifests, more than any real image has. Limits
+/// what a registry can make us read.
 const MAX_ATTACHED: usize = 10_000;
 const MOST_BYTES: u64 = 64 * 1024 * 1024;
 const AT_ONCE: usize = 6;
 
-/// The tags of a repository, `None` where the registry does not list them to us.
+/// The tags of a repository, `None` if the registry does not list them to us.
 pub type KnownTags = Arc<OnceCell<Option<HashSet<Tag>>>>;
 
-/// What is attached to an image.
+/// The companions that were found for an image.
 #[derive(Debug, Default)]
 pub struct FoundCompanions {
-    /// `None`: nothing was found, and whether there is something is not known.
+    /// `None` if nothing was found and it is unknown whether there is something.
     pub attached: Option<Vec<Attached>>,
-    /// There may be more: a registry did not say.
+    /// Whether there may be more, because a registry did not answer.
     pub unknown: bool,
-    /// A companion of the lock that is followed is lost, and left out.
+    /// Whether a companion of the lock is lost and left out.
     pub lacks: bool,
 }
 
-/// Finds everything attached to the manifests of `tree`, recursively, and adds it to the tree.
+/// Finds everything that refers to the manifests of `tree`, recursively, and adds it to the tree.
 ///
 /// # Errors
-/// What is attached cannot be read, or the registry does not say what is and [`Referrers::Require`] was asked for.
+/// A companion cannot be read, or the registry does not list them and [`Referrers::Require`] was requested.
 pub async fn find(walk: &Walk<'_>, repository: &Repository, tree: &mut Tree) -> Result<FoundCompanions> {
     let mut subjects: VecDeque<Digest> = tree.digests().into();
     let (mut attached, mut unknown): (Vec<Attached>, bool) = Default::default();
@@ -77,18 +78,18 @@ pub async fn find(walk: &Walk<'_>, repository: &Repository, tree: &mut Tree) -> 
     Ok(FoundCompanions { attached: is_answer.then_some(attached), unknown, lacks: false })
 }
 
-/// What is attached to one manifest.
+/// The companions of one manifest.
 #[derive(Default)]
 pub struct Companions {
     pub found: Vec<Companion>,
-    /// There may be more: the registry did not say.
+    /// Whether there may be more, because the registry did not answer.
     pub unknown: bool,
 }
 
-/// A manifest that speaks of `subject`.
+/// A manifest that refers to `subject`.
 pub struct Companion {
     pub subject: Digest,
-    /// Where a tag leads to it.
+    /// Set if a tag leads to it.
     pub tag: Option<Tag>,
     pub manifest: Manifest,
 }
@@ -98,10 +99,10 @@ fn entry(subject: Digest, tag: Option<Tag>, manifest: &Manifest) -> Attached {
     Attached { digest: manifest.digest(), media_type, size: manifest.size(), subject, tag, artifact_type }
 }
 
-/// What is attached to `subject` itself.
+/// Returns what refers to `subject` itself.
 ///
 /// # Errors
-/// As [`find`].
+/// As for [`find`].
 pub async fn companions(walk: &Walk<'_>, repository: &Repository, subject: Digest) -> Result<Companions> {
     let mut companions = Companions::default();
     // First what needs the list of tags: the source then knows which fallback lists of referrers cannot exist.
@@ -123,7 +124,7 @@ pub async fn companions(walk: &Walk<'_>, repository: &Repository, subject: Diges
 }
 
 impl Companions {
-    /// Adds what one look-up found. One that failed leaves the answer open, unless an answer is required.
+    /// Adds the result of one look-up. A failed look-up leaves the answer open, unless an answer is required.
     fn take(&mut self, walk: &Walk<'_>, repository: &Repository, found: Result<Vec<Companion>>) -> Result<()> {
         match found {
             Ok(found) => self.found.extend(found),
@@ -136,7 +137,7 @@ impl Companions {
         Ok(())
     }
 
-    /// Notes companions that the registry names and does not give, unless all are required.
+    /// Records companions that the registry names and does not deliver, unless all are required.
     fn note_lost(&mut self, walk: &Walk<'_>, repository: &Repository, subject: Digest, lost: &[Lost]) -> Result<()> {
         let Some(Lost { name, error }) = lost.first() else { return Ok(()) };
         let what = match lost.len() {
@@ -152,8 +153,8 @@ impl Companions {
     }
 }
 
-/// Whether the image can go without the answer. A limit that was reached passes by itself; what is wrong on this side does
-/// not. Of a registry that was given up no image can be had at all.
+/// Whether the answer is optional for the image. A limit that was reached passes by itself; a problem on this side does
+/// not. A registry that was given up delivers no image at all.
 pub fn is_refusal_to_say(error: &Error) -> bool {
     match error.kind() {
         _ if error.stopped().is_some() => false,
@@ -175,7 +176,7 @@ fn report_silent(walk: &Walk<'_>, repository: &Repository, error: &Error) {
     }
 }
 
-/// What names a subject.
+/// What refers to a subject.
 struct Referring {
     found: Vec<Companion>,
     /// Why there may be more.
@@ -183,7 +184,7 @@ struct Referring {
     lost: Vec<Lost>,
 }
 
-/// A companion that a list names and that cannot be read, and why.
+/// A companion that a list names and that cannot be read, with the reason.
 struct Lost {
     name: String,
     error: Error,
@@ -210,7 +211,7 @@ async fn by_subject(
             Ok(Some(manifest)) if manifest.subject().is_some_and(|named| named.digest == subject) => {
                 found.push(Companion { subject, tag: None, manifest });
             }
-            // Harbor lists cosign's signatures, too: what the tags mean, and what they meant before the last signing.
+            // Harbor also lists cosign's signatures: what the tags mean, and what they meant before the last signing.
             Ok(Some(_)) if by_tag.iter().any(|companion| companion.manifest.digest() == digest) => {}
             Ok(Some(manifest)) if is_superseded(&current, &manifest) => {}
             Ok(Some(_)) => foreign.push(digest),
@@ -227,7 +228,7 @@ async fn by_subject(
     Ok(Referring { found, doubt: doubt.map(attempt), lost })
 }
 
-/// Whether one of the `current` lists of signatures has all that `manifest`, an earlier one, has.
+/// Whether one of the `current` lists of signatures contains everything in `manifest`, an earlier one.
 fn is_superseded(current: &[Signatures], manifest: &Manifest) -> bool {
     let earlier = if current.is_empty() { None } else { Signatures::of(manifest) };
     earlier.is_some_and(|earlier| current.iter().any(|list| list.contain(&earlier)))
@@ -241,13 +242,13 @@ fn report_foreign(walk: &Walk<'_>, repository: &Repository, subject: &Digest, li
     }
     let more = match listed.len() - 1 {
         0 => String::new(),
-        more => format!(", and {more} more of its list are like it"),
+        more => format!(", and {more} more in its list are like it"),
     };
     let text = format!("{first} is listed as a referrer of {subject}, but does not name it: not carried{more}");
-    walk.events.report(Event::Warning(format!("{repository}: {text} (this is said once for each repository)")));
+    walk.events.report(Event::Warning(format!("{repository}: {text} (reported once per repository)")));
 }
 
-/// The manifest that cosign has put under `tag`.
+/// Returns the manifest that cosign has put under `tag`.
 async fn by_tag(walk: &Walk<'_>, repository: &Repository, subject: Digest, tag: Tag) -> Result<Vec<Companion>> {
     let is_listed = is_listed(walk, repository, &tag).await;
     if is_listed == Some(false) {
@@ -270,8 +271,8 @@ async fn by_tag(walk: &Walk<'_>, repository: &Repository, subject: Digest, tag: 
     Ok(vec![Companion { subject, tag: Some(tag), manifest }])
 }
 
-/// Whether the list of tags has `tag`. One list answers for all images of a repository; `None`: there is no list, or it may lack
-/// some, and the tag itself has to be asked for.
+/// Whether the list of tags has `tag`. One list answers for all images of a repository. `None` if there is no list, or
+/// it may be incomplete: the tag itself must be requested.
 async fn is_listed(walk: &Walk<'_>, repository: &Repository, tag: &Tag) -> Option<bool> {
     let known = {
         let mut all = walk.tags.lock().unwrap_or_else(PoisonError::into_inner);
@@ -279,9 +280,9 @@ async fn is_listed(walk: &Walk<'_>, repository: &Repository, tag: &Tag) -> Optio
     };
     let tags = known.get_or_init(|| async {
         match walk.source.tags(repository, Need::Optional).await {
-            // Of a list that may lack some, nothing can be concluded.
+            // An incomplete list shows nothing.
             Ok(list) if !list.doubts.is_empty() => {
-                tracing::debug!("{repository}: the list of tags is not whole, asking one by one: {:?}", list.doubts);
+                tracing::debug!("{repository}: the list of tags is incomplete, asking one by one: {:?}", list.doubts);
                 None
             }
             Ok(list) => {

@@ -1,4 +1,4 @@
-//! Signatures and other companions of a whole index, which stay behind where only some of its platforms are carried.
+//! Signatures and other companions of a whole index, which are left behind if only some of its platforms are carried.
 
 use std::sync::PoisonError;
 
@@ -11,7 +11,7 @@ use crate::pipeline::graph::LeftBehind;
 use crate::pipeline::lock::{IndexMode, Selection};
 use crate::pipeline::select;
 
-/// Notes what is attached to `index` itself, unless the index is carried as it is.
+/// Records what refers to `index` itself, unless the index is carried unchanged.
 pub async fn note(walk: &Walk<'_>, reference: &Reference, index: &Manifest, selection: &Selection) {
     if selection.index == IndexMode::Sparse || walk.options.referrers == Referrers::Leave {
         return;
@@ -38,7 +38,7 @@ pub async fn note(walk: &Walk<'_>, reference: &Reference, index: &Manifest, sele
     }
 }
 
-/// cosign's `.sig` and `.att` tags are lists: a layer each.
+/// cosign's `.sig` and `.att` tags are lists with one layer per entry.
 fn number_in(tag: Option<&Tag>, manifest: &Manifest) -> usize {
     let is_list = tag.is_some_and(|tag| [".sig", ".att"].iter().any(|suffix| tag.as_str().ends_with(suffix)));
     match is_list {
@@ -48,6 +48,7 @@ fn number_in(tag: Option<&Tag>, manifest: &Manifest) -> usize {
 }
 
 fn report_unknown(walk: &Walk<'_>, reference: &Reference, error: &Error) {
-    let text = format!("{reference}: it is unknown what stays behind with the whole index: {}", error.chain());
+    let text =
+        format!("{reference}: it is unknown which companions of the whole index are left behind: {}", error.chain());
     walk.events.report(Event::Warning(text));
 }

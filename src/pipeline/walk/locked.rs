@@ -1,7 +1,7 @@
-//! What becomes of the companions that a lock names, when its images are followed or looked up again.
+//! What is done with the companions that a lock names when its images are followed or looked up again.
 //!
-//! Signing again at the source replaces a `.sig` or `.att` manifest, and garbage collection takes the old one: the image of
-//! the lock is still there then, and its signature is not.
+//! Signing again at the source replaces a `.sig` or `.att` manifest, and garbage collection removes the old one: the
+//! image of the lock then still exists, and its signature does not.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::PoisonError;
@@ -19,22 +19,22 @@ use crate::pipeline::lock::{Attached, Lock, LockedImage};
 /// Which companions travel with the images of a lock.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum LockedCompanions {
-    /// Exactly those of the lock; one that is gone is an error.
+    /// Exactly those of the lock; a missing one is an error.
     #[default]
     Locked,
-    /// Those that are attached today: the lock becomes another one.
+    /// Those that refer to the images today: the lock changes.
     Today,
-    /// None: the lock becomes another one.
+    /// None: the lock changes.
     None,
-    /// Those of the lock that are still there. The lock stays as it is: for a repair, which needs only some of its content.
+    /// Those of the lock that still exist. The lock stays as it is: for a repair, which needs only some of its content.
     #[value(skip)]
     Remaining,
 }
 
-/// Adds the companions of `locked` to `tree`; returns what the lock is to say of them.
+/// Adds the companions of `locked` to `tree`. Returns what the lock should say about them.
 ///
 /// # Errors
-/// One is gone or is no longer what the lock says, where it has to be there.
+/// One that must exist is gone, or differs from the lock.
 pub async fn add(walk: &Walk<'_>, locked: &LockedImage, tree: &mut Tree) -> Result<FoundCompanions> {
     let repository = &locked.reference.repository;
     match walk.companions {
@@ -65,14 +65,15 @@ pub async fn add(walk: &Walk<'_>, locked: &LockedImage, tree: &mut Tree) -> Resu
     Ok(FoundCompanions { attached, unknown: locked.attached_unknown, lacks })
 }
 
-/// Adds one companion of a lock entry to the tree; whether it is there, and belongs to what is there of the image.
+/// Adds one companion of a lock entry to the tree. Returns whether it exists, and belongs to the existing part of the
+/// image.
 ///
 /// # Errors
-/// As [`add`].
+/// As for [`add`].
 async fn add_locked(walk: &Walk<'_>, locked: &LockedImage, companion: &Attached, tree: &mut Tree) -> Result<bool> {
     let Some(manifest) = read(walk, locked, companion).await? else { return Ok(false) };
     let is_remaining = walk.companions == LockedCompanions::Remaining;
-    // Whether its subject belongs to the image cannot be said; or its subject is a companion that is gone.
+    // It is unknown whether its subject belongs to the image, or its subject is a companion that is gone.
     if (tree.is_partial() || is_remaining) && !tree.holds(companion.subject) {
         return Ok(false);
     }
@@ -83,12 +84,12 @@ async fn add_locked(walk: &Walk<'_>, locked: &LockedImage, companion: &Attached,
     }
 }
 
-/// Whether a companion is gone, denied or wrong, so that waiting brings nothing.
+/// Whether a companion is gone, denied or wrong, so that waiting does not help.
 fn is_lost(error: &Error) -> bool {
     error.is_absent_or_denied() || error.kind() == error::Kind::Damaged
 }
 
-/// The companions that images have in an earlier lock or bundle.
+/// The companions of images in an earlier lock or bundle.
 #[derive(Debug, Default)]
 pub struct FormerCompanions(HashMap<Reference, LockedImage>);
 
@@ -103,20 +104,20 @@ impl FormerCompanions {
     }
 }
 
-/// What was kept of earlier companions because today's answer is not whole.
+/// Which earlier companions were kept because the current answer is incomplete.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct KeptCompanions {
     pub images: usize,
     pub companions: usize,
-    /// Those that can be read nowhere any more.
+    /// Number of those that can no longer be read anywhere.
     pub lost: usize,
 }
 
-/// Adds to `found`, where a registry did not say all that is attached, the companions that the image has in `former` and that are
-/// still there: no answer is no reason to drop a signature.
+/// If a registry did not list everything, adds to `found` the companions that the image has in `former` and that still
+/// exist: a missing answer is no reason to drop a signature.
 ///
 /// # Errors
-/// What keeps anything from being read.
+/// An error that prevents reading anything.
 pub async fn retain_companions(
     walk: &Walk<'_>,
     former: &LockedImage,
@@ -130,7 +131,7 @@ pub async fn retain_companions(
         // What a tag means today replaces what it meant before.
         let is_known =
             |own: &Attached| own.tag == companion.tag && (own.tag.is_some() || own.digest == companion.digest);
-        // Of another image that has the tag now it says nothing.
+        // It says nothing about another image that has the tag now.
         if attached.iter().any(is_known) || !tree.holds(companion.subject) {
             continue;
         }
@@ -154,7 +155,7 @@ pub async fn retain_companions(
     Ok(FoundCompanions { attached: is_answer.then_some(attached), unknown, lacks: false })
 }
 
-/// Adds a companion to the tree; whether it is there.
+/// Adds a companion to the tree. Returns whether it exists.
 async fn add_one(walk: &Walk<'_>, locked: &LockedImage, companion: &Attached, tree: &mut Tree) -> Result<bool> {
     let repository = &locked.reference.repository;
     let Some(manifest) = walk.source.manifest(&repository.with_digest(companion.digest), Need::Required).await? else {
@@ -168,16 +169,16 @@ async fn add_one(walk: &Walk<'_>, locked: &LockedImage, companion: &Attached, tr
     Ok(true)
 }
 
-/// What a registry answers when it is asked for what a lock names.
+/// A registry's answer to a request for what a lock names.
 pub(super) enum LockedAnswer {
     Manifest(Manifest),
     Nothing,
-    /// It denies it, as some registries deny what they do not have.
+    /// It denies it, as some registries do with what they do not have.
     Denial(Error),
 }
 
 /// # Errors
-/// Any that is no denial.
+/// Any error that is not a denial.
 pub(super) fn given(answer: Result<Option<Manifest>>) -> Result<LockedAnswer> {
     match answer {
         Err(error) if error.is_absent_or_denied() => Ok(LockedAnswer::Denial(error)),
@@ -185,21 +186,22 @@ pub(super) fn given(answer: Result<Option<Manifest>>) -> Result<LockedAnswer> {
     }
 }
 
-/// What a registry does not give of what a lock names.
+/// What a registry does not deliver of what a lock names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LockedLost {
     #[error("{0} is gone")]
     Gone(Digest),
     #[error("{0} is denied")]
     Denied(Digest),
-    /// A companion that was replaced or deleted since: what is attached to the image now is something else.
+    /// A companion that was replaced or deleted since: the image has other companions now.
     #[error("{0} is no longer attached")]
     CompanionChanged(Digest),
 }
 
 impl Fact for LockedLost {}
 
-/// The error about `digest`, which a registry no longer has or denies; `before` and `after` are the rest of the sentence.
+/// The error about `digest`, which a registry no longer has or denies. `before` and `after` are the rest of the
+/// sentence.
 pub(super) fn lost(denial: Option<Error>, repository: &Repository, digest: Digest, before: &str, after: &str) -> Error {
     let fate = if denial.is_some() { "denies" } else { "no longer has" };
     let text = format!("{before}{} {fate} {digest}, which the lock names{after}", repository.registry());

@@ -1,5 +1,5 @@
-//! Companions that registries name and do not give. A registry may do so with every image, so one warning for each says how many there
-//! are, and the log names them all.
+//! Companions that registries name and do not deliver. A registry may do so with every image, so one warning per
+//! registry gives their number, and the log names them all.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -12,14 +12,14 @@ use crate::oci::Repository;
 pub(super) struct LostCompanions(Mutex<BTreeMap<String, AtRegistry>>);
 
 struct AtRegistry {
-    /// What was said of the first subject.
+    /// The text about the first subject.
     first: String,
     subjects: usize,
     companions: usize,
 }
 
 impl LostCompanions {
-    /// So many `companions` of one subject are lost, as `text` says.
+    /// Records that this many `companions` of one subject are lost, as `text` says.
     pub fn note(&self, repository: &Repository, companions: usize, text: String) {
         tracing::debug!("{text}");
         let mut lost = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -29,7 +29,7 @@ impl LostCompanions {
         here.companions += companions;
     }
 
-    /// Says what was noted since the last time.
+    /// Reports what was recorded since the last call.
     pub fn report(&self, events: &Events) {
         let lost = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
         for (registry, AtRegistry { first, subjects, companions }) in lost {
@@ -51,7 +51,8 @@ mod tests {
     use super::*;
     use crate::base::progress::Recorder;
 
-    /// A registry that keeps its list of referrers longer than what it lists costs a line for every image.
+    /// A registry that keeps its list of referrers longer than the referrers would otherwise cost a line for every
+    /// image.
     #[test]
     fn one_line_for_each_registry_says_how_many_are_lost() {
         let (lost, recorder) = (LostCompanions::default(), Arc::new(Recorder::default()));

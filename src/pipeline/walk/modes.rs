@@ -1,4 +1,4 @@
-//! What becomes of an index of which only some platforms are carried, where nobody said.
+//! What an index becomes by default if only some of its platforms are carried.
 
 use std::collections::HashMap;
 
@@ -6,20 +6,20 @@ use super::Wanted;
 use crate::oci::{Platform, Reference};
 use crate::pipeline::lock::{AbsentReason, IndexMode, Lock};
 
-/// The index modes that the entries of an earlier lock or bundle have, each with the platforms that were asked for.
+/// The index modes of the entries of an earlier lock or bundle, each with the requested platforms.
 ///
-/// They keep that mode where none is asked for, so that no default gives their tags another digest.
+/// They keep that mode if none is requested, so that a default never changes the digest of their tags.
 #[derive(Debug, Default)]
 pub struct Modes(HashMap<Reference, (Vec<Platform>, IndexMode)>);
 
 impl Modes {
-    /// What this lock says counts more than what was added before.
+    /// What this lock says takes precedence over what was added before.
     pub fn add(&mut self, lock: &Lock) {
         for image in &lock.images {
             let lacks_some = image.absent.iter().any(|absent| absent.reason == AbsentReason::NotFound);
             let mode = match &image.selection {
                 Some(selection) => Some((selection.platforms.clone(), selection.index)),
-                // A whole index of which the registry lacks something is carried only as it is.
+                // A whole index of which the registry lacks something is carried only unchanged.
                 None => lacks_some.then(|| (Vec::new(), IndexMode::Sparse)),
             };
             match mode {
@@ -29,7 +29,7 @@ impl Modes {
         }
     }
 
-    /// The mode of the earlier entry, if that was asked for as `wanted` is.
+    /// Returns the mode of the earlier entry, if that was requested in the same way as `wanted`.
     pub fn of(&self, wanted: &Wanted) -> Option<IndexMode> {
         let (platforms, mode) = self.0.get(&wanted.reference)?;
         (*platforms == wanted.platforms).then_some(*mode)
@@ -42,7 +42,7 @@ pub struct Mode {
     pub kept: bool,
 }
 
-/// `asked` counts most, then what was done before, then the `default`.
+/// `asked` takes precedence, then what was done before, then the `default`.
 pub fn decide(asked: Option<IndexMode>, earlier: Option<IndexMode>, default: IndexMode) -> Mode {
     match asked {
         Some(index) => Mode { index, kept: false },
@@ -50,7 +50,7 @@ pub fn decide(asked: Option<IndexMode>, earlier: Option<IndexMode>, default: Ind
     }
 }
 
-/// Whether an entry of an earlier lock has the mode that is `asked` for; it keeps its own where none is.
+/// Whether an entry of an earlier lock has the mode that is `asked` for. It keeps its own if no mode is requested.
 pub fn fits(asked: Option<IndexMode>, found: IndexMode) -> bool {
     asked.is_none_or(|asked| asked == found)
 }

@@ -1,4 +1,4 @@
-//! Which platforms of an image travel: a selection from its index, and what it says of itself.
+//! Which platforms of an image travel: a selection from its index, and what it states itself.
 
 use super::tree::{self, Tree};
 use super::{MAX_CONFIG, Walk, Wanted, modes};
@@ -19,7 +19,8 @@ impl Walk<'_> {
         }
         if !select::is_selectable(found) {
             if found.kind() == ManifestKind::Index && !found.children().is_empty() {
-                let text = "its index names no platforms, so all of it is carried; an import bounded to platforms by --allow refuses it";
+                let text = "its index names no platforms, so all of it is carried; an import that --allow limits to \
+                            platforms refuses it";
                 self.events.report(Event::Warning(format!("{}: {text}", wanted.reference)));
             }
             return Ok((found.clone(), Vec::new(), None));
@@ -35,7 +36,7 @@ impl Walk<'_> {
             return Ok((found.clone(), Vec::new(), None));
         }
         if wanted.reference.digest.is_some() && index != IndexMode::Sparse {
-            let text = "it is pinned by digest, and taking single platforms from it would change the digest";
+            let text = "it is pinned by digest, and selecting platforms would change the digest";
             return Err(Error::input(format!("{text}; use --index sparse, or name it by tag")));
         }
         let root = match selected.root {
@@ -48,11 +49,11 @@ impl Walk<'_> {
         Ok((root, selected.absent, Some(selection)))
     }
 
-    /// The default for an index: of one platform the one manifest takes the tag, so that the tag has a digest that
-    /// exists upstream. Only if the manifest itself says that it is for that platform: without the index nothing else would say so,
-    /// neither to a runtime nor to an import that allows some platforms only.
+    /// The default for an index: for one platform, that manifest gets the tag, so that the tag has a digest that exists
+    /// upstream. Only if the manifest itself states that platform: without the index nothing else would state it,
+    /// neither for a runtime nor for an import that allows only some platforms.
     ///
-    /// `chosen`: the mode that counts more. If that is `sparse`, the manifest need not be there.
+    /// `chosen` is a mode that takes precedence. If that is `sparse`, the manifest need not exist.
     async fn default_mode(&self, index: &Manifest, wanted: &Wanted, chosen: Option<IndexMode>) -> Result<IndexMode> {
         let default = select::default_mode(index, &wanted.platforms);
         if default != IndexMode::Single || self.options.index.is_some() || chosen == Some(IndexMode::Sparse) {
@@ -67,14 +68,14 @@ impl Walk<'_> {
         if chosen.is_none() {
             let asked = wanted.platforms.iter().map(Platform::to_string).collect::<Vec<_>>().join(", ");
             let text = format!(
-                "its manifest for {asked} says {other} in its config; its index is trimmed to it (--index trim)"
+                "the config of its manifest for {asked} says {other}, so its index is trimmed to it (--index trim)"
             );
             self.events.report(Event::Notice(format!("{}: {text}", wanted.reference)));
         }
         Ok(IndexMode::Trim)
     }
 
-    /// The same, without the platforms that the index lacks, where that is no error; not without all of them.
+    /// Does the same without the platforms that the index lacks, if that is allowed; not without all of them.
     pub(super) fn without_lacking(&self, found: &Manifest, wanted: &Wanted) -> Wanted {
         let has = match self.options.available_platforms && select::is_selectable(found) {
             true => select::available(found, &wanted.platforms),
@@ -89,7 +90,7 @@ impl Walk<'_> {
         Wanted { platforms: has, ..wanted.clone() }
     }
 
-    /// The platforms that are carried. For a single image the config is asked.
+    /// Returns the carried platforms. For a single image, its config is read.
     pub(super) async fn platforms(&self, wanted: &Wanted, tree: &Tree, root: &Manifest) -> Result<Vec<Platform>> {
         if root.kind() == ManifestKind::Index {
             let carried = |digest| tree.holds(digest);
@@ -101,7 +102,7 @@ impl Walk<'_> {
     }
 
     async fn platforms_of_single(&self, wanted: &Wanted, root: &Manifest) -> Result<Vec<Platform>> {
-        // Nobody fails because of what is only told.
+        // Nothing fails because of information that is only displayed.
         let known = self.platforms.get(&root.digest());
         if let Some(known) = known.filter(|known| check_has(&wanted.platforms, known).is_ok()) {
             return Ok(known.clone());
@@ -116,19 +117,19 @@ impl Walk<'_> {
     }
 }
 
-/// One of the platforms that an image `says` that it is for, and that was not asked for.
+/// Returns a platform that an image `says` it is for and that was not requested.
 pub fn other_platform<'p>(asked: &[Platform], says: &'p [Platform]) -> Option<&'p Platform> {
     says.iter().find(|says| !asked.iter().any(|asked| asked.selects(says)))
 }
 
-/// Every platform that was asked for is there; what names no platform at all (a chart, an SBOM) runs anywhere.
+/// Checks that every requested platform is there. Content without a platform (a chart, an SBOM) runs anywhere.
 pub(super) fn check_has(asked: &[Platform], carried: &[Platform]) -> Result<()> {
     let lacks = |asked: &&Platform| !carried.iter().any(|has| asked.selects(has));
     let missing: Vec<String> = asked.iter().filter(lacks).map(Platform::to_string).collect();
     if missing.is_empty() || carried.is_empty() { Ok(()) } else { Err(select::lacks(&missing, carried.iter())) }
 }
 
-/// One of the platforms that were asked for is there.
+/// Checks that one of the requested platforms is there.
 pub(super) fn check_has_any(asked: &[Platform], carried: &[Platform]) -> Result<()> {
     match asked.iter().any(|asked| check_has(std::slice::from_ref(asked), carried).is_ok()) {
         true => Ok(()),
@@ -136,10 +137,11 @@ pub(super) fn check_has_any(asked: &[Platform], carried: &[Platform]) -> Result<
     }
 }
 
-/// The platform an image config names, if it names one. A config that is no JSON object belongs to some artifact.
+/// Returns the platform in an image config, if there is one. A config that is not a JSON object belongs to some
+/// artifact.
 ///
 /// # Errors
-/// Programs would differ in which platform they read in it.
+/// Programs would read different platforms in it.
 pub fn platform_of_config(bytes: &[u8]) -> Result<Option<Platform>> {
     match serde_json::from_slice::<Platform>(bytes) {
         Ok(platform) => Ok((!platform.is_unknown()).then_some(platform)),

@@ -1,4 +1,4 @@
-//! Images of an earlier lock that are taken over without a question, because their tags are said never to move.
+//! Images of an earlier lock that are reused without a question, because their tags never move.
 
 use std::collections::HashMap;
 
@@ -10,12 +10,12 @@ use crate::pipeline::graph::Image;
 use crate::pipeline::lock::{AbsentReason, IndexMode, Lock, LockedImage};
 use crate::pipeline::select;
 
-/// Entries of earlier locks, by what was asked for.
+/// Entries of earlier locks, by request.
 #[derive(Default)]
 pub struct EarlierImages(HashMap<Reference, LockedImage>);
 
 impl EarlierImages {
-    /// Of `locks`, the entries whose tag `is_immutable`; of several for one reference, that of the first lock.
+    /// The entries of `locks` whose tag `is_immutable`. If several have one reference, that of the first lock counts.
     pub fn new(locks: impl IntoIterator<Item = Lock>, is_immutable: impl Fn(&str) -> bool) -> EarlierImages {
         let mut known = HashMap::new();
         for image in locks.into_iter().flat_map(|lock| lock.images) {
@@ -27,7 +27,7 @@ impl EarlierImages {
     }
 }
 
-/// The entry an earlier lock has for exactly this, where that is seen without reading the image.
+/// Returns the entry of an earlier lock for exactly this request, if that shows without reading the image.
 pub fn entry(walk: &Walk<'_>, wanted: &Wanted) -> Option<LockedImage> {
     candidate(walk, wanted).filter(|locked| !asks_some_of_whole_index(locked, wanted))
 }
@@ -49,14 +49,14 @@ fn candidate(walk: &Walk<'_>, wanted: &Wanted) -> Option<LockedImage> {
     Some(LockedImage { rename: wanted.rename.clone(), ..known.clone() })
 }
 
-/// The image of that entry, from local sources or by digest. `None` if the registry must be asked after all.
+/// Returns the image of that entry, from local sources or by digest. `None` if the registry must be asked after all.
 ///
 /// # Errors
-/// What another question would meet as well: it says nothing of the entry.
+/// An error that another question would meet too: it says nothing about the entry.
 pub async fn image(walk: &Walk<'_>, wanted: &Wanted) -> Result<Option<Image>> {
     let Some(locked) = candidate(walk, wanted) else { return Ok(None) };
     let by_digest = locked.reference.repository.with_digest(locked.digest);
-    // What was selected from an index is in a bundle only: the registry has the whole.
+    // A selection from an index exists only in a bundle: the registry has the whole index.
     let origin = if walk.source.is_at_hand(&by_digest).await { LockOrigin::Bundle } else { LockOrigin::Registry };
     match walk.assemble_inner(&locked, origin).await {
         Ok(image) => {
@@ -65,27 +65,28 @@ pub async fn image(walk: &Walk<'_>, wanted: &Wanted) -> Result<Option<Image>> {
         }
         Err(error) => match error.kind() {
             Kind::Network | Kind::RateLimited | Kind::Unauthorized | Kind::Disk | Kind::Interrupted => Err(error),
-            // Gone, or never there: the tag may still mean the same, with other signatures for example.
+            // It is gone, or never existed: the tag may still mean the same, with other signatures for example.
             Kind::NotFound | Kind::Damaged | Kind::Refused | Kind::Input | Kind::Lacking => {
-                tracing::debug!("{}: its lock entry is of no use: {}", wanted.reference, error.chain());
+                tracing::debug!("{}: its lock entry cannot be used: {}", wanted.reference, error.chain());
                 Ok(None)
             }
         },
     }
 }
 
-/// A tag of which an earlier lock knows what it means for good, means that now: whether or not the entry was of use.
+/// Checks that a tag which an earlier lock declares fixed still has the same meaning, whether or not the entry was
+/// useful.
 ///
 /// # Errors
-/// It has moved: taking what it means now would change, unsaid, what was said never to change.
+/// It has moved: accepting its new meaning would silently change what was declared fixed.
 pub fn check_unmoved(walk: &Walk<'_>, found: &LockedImage) -> Result<()> {
     let meant = |locked: &LockedImage| locked.selection.as_ref().map_or(locked.digest, |one| one.original.digest);
     match walk.known.0.get(&found.reference).map(meant) {
         Some(was) if was != meant(found) => Err(Error::new(
             Kind::Refused,
             format!(
-                "its tag was said never to move (--immutable-tags) and meant {was} in the earlier lock; it now means {}; if \
-                 that is what you want, run again without a pattern for this tag",
+                "its tag should never move (--immutable-tags) and meant {was} in the earlier lock; it now means {}; \
+                 if that is what you want, run again without a pattern for this tag",
                 meant(found)
             ),
         )),
@@ -93,7 +94,7 @@ pub fn check_unmoved(walk: &Walk<'_>, found: &LockedImage) -> Result<()> {
     }
 }
 
-/// Whether the entry was made with what is asked for now.
+/// Whether the entry was made for the current request.
 fn fits(walk: &Walk<'_>, locked: &LockedImage, wanted: &Wanted) -> bool {
     let options = &walk.options;
     let same_platforms = match &locked.selection {
@@ -115,7 +116,7 @@ fn has_companions_as_wanted(locked: &LockedImage, referrers: Referrers) -> bool 
     }
 }
 
-/// Whether platforms were named now, of an index that the entry has whole.
+/// Whether platforms are requested now of an index that the entry has whole.
 fn asks_some_of_whole_index(locked: &LockedImage, wanted: &Wanted) -> bool {
     locked.selection.is_none() && !wanted.platforms.is_empty() && media_type::is_index(&locked.media_type)
 }
@@ -125,8 +126,7 @@ fn is_all(asked: &[Platform], has: &[Platform]) -> bool {
     has.iter().all(|has| asked.iter().any(|asked| asked.selects(has)))
 }
 
-/// Whether the platforms that are wanted are all there is in an index; only the index itself tells of the children that name
-/// no platform.
+/// Whether an index has only the wanted platforms. Only the index itself shows children without a platform.
 fn leaves_nothing_out(walk: &Walk<'_>, image: &Image, wanted: &Wanted) -> bool {
     let is_root = |manifest: &&Manifest| manifest.digest() == image.locked.digest;
     let whole = |root: &Manifest| {

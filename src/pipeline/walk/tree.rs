@@ -1,4 +1,4 @@
-//! Everything below one manifest, and what is attached to it.
+//! Everything below one manifest, and everything that refers to it.
 
 use std::collections::HashSet;
 
@@ -9,11 +9,12 @@ use crate::content::{Cached, Need, Source};
 use crate::oci::{Child, Described, Descriptor, Digest, Manifest, Repository, Role, media_type};
 use crate::pipeline::lock::{Absent, AbsentReason};
 
-/// How deep indexes may nest. Real images have two levels.
+/// Maximum nesting of indexes. Real images have two levels.
 const MAX_DEPTH: usize = 8;
-/// The largest blob that is believed, in bytes: 4 TiB. Space and memory are planned by what a manifest says.
+/// Maximum size of a blob in bytes that is believed: 4 TiB. Space and memory are planned according to a manifest.
 const MOST_BYTES: u64 = 4 << 40;
-/// How many children of one image are asked for at once; the connections of a host are bounded below.
+/// Number of children of one image that are requested at a time. The number of connections to a host is limited
+/// elsewhere.
 const AT_ONCE: usize = 6;
 
 /// The manifests of an image, level by level.
@@ -21,15 +22,15 @@ const AT_ONCE: usize = 6;
 pub struct Tree {
     /// The image's own manifests, root first; parents before children.
     image: Vec<Manifest>,
-    /// The same for each attached manifest, in the order they were added.
+    /// The same for each attached manifest, in the order in which they were added.
     attached: Vec<Vec<Manifest>>,
     holds: HashSet<Digest>,
     absent: HashSet<Digest>,
-    /// Children that the source does not have, where that is no error.
+    /// Children that the source does not have, if that is not an error.
     not_found: Option<Vec<Absent>>,
-    /// What the source has and does not give is left out (see [`is_withheld`]).
+    /// Whether to leave out what the source has and withholds (see [`is_withheld`]).
     leaves_withheld: bool,
-    /// Something was left out because of that.
+    /// Whether something was left out because of that.
     is_partial: bool,
 }
 
@@ -39,12 +40,12 @@ pub fn is_withheld(error: &Error) -> bool {
 }
 
 impl Tree {
-    /// Reads everything below `root`, but for what `absent` names.
+    /// Reads everything below `root`, except what `absent` names.
     pub async fn of(source: &Cached<'_>, repository: &Repository, root: Manifest, absent: &[Absent]) -> Result<Tree> {
         Tree::empty(absent).filled(source, repository, root).await
     }
 
-    /// The same; gives the children too that an index names and the source does not have.
+    /// Does the same, and also returns the children that an index names and the source does not have.
     pub async fn of_sparse(
         source: &Cached<'_>,
         repository: &Repository,
@@ -63,11 +64,11 @@ impl Tree {
         Tree { image, attached, holds, absent, not_found: None, leaves_withheld: false, is_partial: false }
     }
 
-    /// As [`Tree::of`]; manifests that the source has and does not give are left out. So is everything below `digest`, if there
-    /// is no `root`, which is its manifest.
+    /// Does the same as [`Tree::of`] without manifests that the source has and withholds. Without a `root`, which is
+    /// the manifest of `digest`, everything below it is left out too.
     ///
     /// # Errors
-    /// As [`Tree::of`].
+    /// As for [`Tree::of`].
     pub async fn of_readable(
         source: &Cached<'_>,
         repository: &Repository,
@@ -85,13 +86,13 @@ impl Tree {
         }
     }
 
-    /// Goes on without a manifest that the source has and does not give.
+    /// Continues without a manifest that the source has and withholds.
     pub fn leave_out(&mut self, withheld: Digest) {
         self.holds.insert(withheld);
         self.is_partial = true;
     }
 
-    /// Whether the source has more of the image than this: manifests that it does not give.
+    /// Whether the source has more of the image than this: manifests that it withholds.
     pub fn is_partial(&self) -> bool {
         self.is_partial
     }
@@ -101,15 +102,15 @@ impl Tree {
         Ok(self)
     }
 
-    /// Adds an attached manifest with everything below it; what is already there is not added again. Where that fails, the tree stays
-    /// as it was.
+    /// Adds an attached manifest with everything below it; nothing is added twice. If that fails, the tree stays as it
+    /// was.
     pub async fn add(&mut self, source: &Cached<'_>, repository: &Repository, root: Manifest) -> Result<()> {
         let read: HashSet<Digest> = self.digests().into_iter().collect();
         let withheld: Vec<Digest> = self.holds.difference(&read).copied().collect();
         match self.descend(source, repository, root).await {
             Ok(more) => self.attached.push(more),
             Err(error) => {
-                // What was read of it is not there.
+                // What was read of it does not belong to the tree.
                 self.holds = self.digests().into_iter().chain(withheld).collect();
                 return Err(error);
             }
@@ -121,7 +122,7 @@ impl Tree {
         self.holds.contains(&digest)
     }
 
-    /// Digests of all manifests so far: whatever may be a subject.
+    /// Digests of all manifests so far, each of which may be a subject.
     pub fn digests(&self) -> Vec<Digest> {
         self.image.iter().chain(self.attached.iter().flatten()).map(Manifest::digest).collect()
     }
@@ -132,7 +133,7 @@ impl Tree {
         self.image.into_iter().rev().chain(attached).collect()
     }
 
-    /// Every blob once, by first use; and, unless they are `wanted` too, the foreign layers left out.
+    /// Every blob once, in order of first use, and the foreign layers that were left out, unless they are `wanted`.
     pub fn blobs(&self, foreign_wanted: bool) -> (Vec<Descriptor>, Vec<Absent>) {
         let mut seen = HashSet::new();
         let (mut blobs, mut foreign) = (Vec::new(), Vec::new());
@@ -157,7 +158,7 @@ impl Tree {
         (blobs, foreign)
     }
 
-    /// `root` and everything below it that is not there yet, parents before children.
+    /// Reads `root` and everything below it that is not in the tree yet, parents before children.
     async fn descend(&mut self, source: &Cached<'_>, repository: &Repository, root: Manifest) -> Result<Vec<Manifest>> {
         let mut order: Vec<Manifest> = Vec::new();
         let mut level = if self.holds.contains(&root.digest()) { vec![] } else { vec![root] };
@@ -170,7 +171,7 @@ impl Tree {
                 check_sizes(&manifest)?;
                 let children = self.missing_children(&manifest).into_iter();
                 next.extend(children.map(|child| (manifest.digest(), child)));
-                // Met again further down, it moves down: its parents must come before it.
+                // A manifest that occurs again further down moves down: its parents must come before it.
                 order.retain(|earlier| earlier.digest() != manifest.digest());
                 self.holds.insert(manifest.digest());
                 order.push(manifest);
@@ -188,7 +189,7 @@ impl Tree {
         Err(Error::damaged(format!("its indexes nest deeper than {MAX_DEPTH} levels")))
     }
 
-    /// What was fetched, or that it is left out.
+    /// Returns what was fetched, or that it is left out.
     fn accept(&mut self, fetched: Fetched) -> Result<Option<Manifest>> {
         match (fetched, &mut self.not_found) {
             (Ok(manifest), _) => Ok(Some(manifest)),
@@ -216,26 +217,26 @@ impl Tree {
 }
 
 /// # Errors
-/// A blob is said to be larger than any that exists.
+/// A blob has an implausible size.
 fn check_sizes(manifest: &Manifest) -> Result<()> {
     let blobs = manifest.children().into_iter().filter(|child| matches!(child.role, Role::Config | Role::Layer));
     match blobs.map(|child| child.descriptor).find(|blob| blob.size > MOST_BYTES) {
         Some(blob) => {
             let Described { digest, size, .. } = *blob;
-            let text = format!("its manifest {} says that blob {digest} has {size} bytes", manifest.digest());
-            Err(Error::damaged(format!("{text}; at most {MOST_BYTES} are believed")))
+            let text = format!("its manifest {} gives blob {digest} a size of {size} bytes", manifest.digest());
+            Err(Error::damaged(format!("{text}; the limit is {MOST_BYTES}")))
         }
         None => Ok(()),
     }
 }
 
-/// A child of an index: the manifest, or the error that it is not there or is denied.
+/// A child of an index: the manifest, or the error that it does not exist or is denied.
 type Fetched = Result<Manifest, (Descriptor, Error)>;
 
-/// A child of `index` that is taken in its place.
+/// Reads a child of `index` that replaces it.
 ///
 /// # Errors
-/// The source does not have it, or its index says of it what it is not.
+/// The source does not have it, or its index describes it wrongly.
 pub async fn need_child(
     source: &Cached<'_>,
     repository: &Repository,
@@ -255,7 +256,7 @@ async fn fetch(source: &Cached<'_>, repository: &Repository, index: Digest, chil
     };
     let manifest = match found {
         Some(manifest) => manifest.described_as(&child.media_type)?,
-        // The index may have it in itself (`data` of the descriptor).
+        // The index may contain it (`data` of the descriptor).
         None => match child.proven_data() {
             Some(data) => Manifest::parse(data, Some(&child.media_type), Some(&child.digest))
                 .map_err(|e| Error::damaged(format!("reading {}{platform} in its index", child.digest)).because(e))?,
@@ -265,17 +266,17 @@ async fn fetch(source: &Cached<'_>, repository: &Repository, index: Digest, chil
             }
         },
     };
-    // Its digest is proven: what the index says of its size and type is only what somebody wrote there (a list of Docker Hub
-    // has wrong sizes). But a client that trusts an index which calls an image an index cannot read it.
+    // Its digest is proven, so the size and type in the index are only claims (a list on Docker Hub has wrong sizes).
+    // But a client that trusts an index which calls an image an index cannot read it.
     let (stated, is) = (&child.media_type, manifest.media_type());
     if media_type::is_manifest(stated) && media_type::is_index(stated) != media_type::is_index(is) {
-        let text = format!("its index says that {}{platform} has the media type {stated}, it has {is}", child.digest);
+        let text = format!("its index gives {}{platform} the media type {stated}, and it is {is}", child.digest);
         return Err(Error::damaged(text));
     }
     Ok(Ok(manifest))
 }
 
-/// `denied`: how the registry refused it, if it did not say that it is not there.
+/// `denied` is the refusal of the registry, if it did not say that the child does not exist.
 fn not_there(repository: &Repository, index: Digest, child: &Descriptor, denied: Option<Error>) -> Error {
     let what = match (child.attestation_subject(), child.platform()) {
         (Some(subject), _) => format!("the attestation {} (of {subject})", child.digest),
@@ -290,13 +291,14 @@ fn not_there(repository: &Repository, index: Digest, child: &Descriptor, denied:
     let (lacks, aside) = match media_type::is_manifest(&child.media_type) {
         true if denied.is_some() => ("does not have or denies", String::new()),
         true => ("does not have", String::new()),
-        false => {
-            ("does not have as a manifest", format!(" of the media type {}, which is no manifest's", child.media_type))
-        }
+        false => (
+            "does not have as a manifest",
+            format!(" with the media type {}, which is not that of a manifest", child.media_type),
+        ),
     };
     let text = format!(
-        "its index {index} names {what}{aside}, which {} {lacks}; {others}, or --index sparse carries the index as it is and \
-         what there is of it (docker-registry and Harbor take no such index)",
+        "its index {index} names {what}{aside}, which {} {lacks}; {others}, or --index sparse carries the index \
+         unchanged with what exists of it (docker-registry and Harbor reject such an index)",
         repository.registry()
     );
     match denied {

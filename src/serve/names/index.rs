@@ -27,7 +27,7 @@ const MOST_VALUES: usize = 2_000_000;
 pub fn parse(index: &[u8], layout: &Path) -> Result<LayoutIndex> {
     let fail = || format!("reading {}", layout.join("index.json").display());
     if !has_at_most_values(index, MOST_VALUES) {
-        return Err(Error::damaged(format!("{}: it has more entries than any index", fail())));
+        return Err(Error::damaged(format!("{}: it has more entries than an index can have", fail())));
     }
     let fallback = fallback_repository(layout);
     let mut names = LayoutIndex::default();

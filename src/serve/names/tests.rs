@@ -108,7 +108,7 @@ fn a_short_name_never_gives_the_image_of_another_host() {
 }
 
 #[test]
-fn a_name_that_is_no_name_keeps_nobody_from_the_others() {
+fn a_name_that_is_no_name_does_not_hide_the_others() {
     let hostile = ["../../etc/passwd:1", "a b", "/", "\n", "docker.io/A:1", "x@sha256:12", ""];
     let named: Vec<(&str, &[u8])> = hostile.iter().map(|name| (*name, name.as_bytes())).collect();
     let names = index(&[&named[..], &[("docker.io/library/nginx:1", b"a")]].concat());
@@ -275,7 +275,7 @@ fn what_was_deleted_in_one_repository_alone_is_written_into_the_index() {
 
 /// The annotations of an index may be anything; a deletion is remembered anyway.
 #[test]
-fn a_deletion_is_written_beside_annotations_that_are_none() {
+fn a_deletion_is_written_beside_broken_annotations() {
     for annotations in [json!(null), json!("text"), json!([1])] {
         let text = json!({"schemaVersion": 2, "annotations": annotations, "manifests": []}).to_string();
         let mut names = LayoutIndex::parse(text.as_bytes(), Path::new("x")).unwrap();

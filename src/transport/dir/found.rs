@@ -59,10 +59,10 @@ pub fn look(at: &At<'_>, image: &Parts<'_>, files: &dyn Files) -> Result<Existin
     // A power failure may leave a file without its bytes.
     let is_empty = |bytes: &Option<Vec<u8>>| bytes.as_ref().is_none_or(Vec::is_empty);
     if is_finished && !is_same && !is_empty(&manifest) {
-        return Err(refuse(at, "another image is there already"));
+        return Err(refuse(at, "another image exists there"));
     }
     if !is_finished && !is_empty(&version) {
-        return Err(refuse(at, &format!("what is there is no image of skopeo's: its {VERSION} is another")));
+        return Err(refuse(at, &format!("it is not an image as skopeo writes it: its {VERSION} is different")));
     }
     parts.retain(|name, _| !proven.contains(name));
     // It was read just now.
@@ -73,7 +73,7 @@ pub fn look(at: &At<'_>, image: &Parts<'_>, files: &dyn Files) -> Result<Existin
         return Ok(ExistingImage::Finished);
     }
     match foreign {
-        Some(name) => Err(refuse(at, &format!("something else is there already: {name:?}"))),
+        Some(name) => Err(refuse(at, &format!("something else exists there: {name:?}"))),
         None => Ok(ExistingImage::Unfinished(ours)),
     }
 }
@@ -112,7 +112,7 @@ fn read(at: &At<'_>, name: &str, limit: u64) -> Result<Option<Vec<u8>>> {
     };
     let metadata = file.metadata().map_err(|e| at.fail("reading", name, e))?;
     if !metadata.is_file() {
-        return Err(refuse(at, &format!("{name:?} is there and no file")));
+        return Err(refuse(at, &format!("{name:?} exists and is not a file")));
     }
     let slice = Slice::new(Arc::new(file), at.path(name), 0, metadata.len().min(limit.saturating_add(1)));
     slice.read_all(u64::MAX).map(|bytes| Some(bytes.into()))

@@ -188,7 +188,7 @@ impl ImageDirectory {
         match taken.insert(identity, name.to_owned()) {
             Some(other) => {
                 let path = directory.path().display();
-                let text = format!("{path}: the file system takes this name for that of {other}");
+                let text = format!("{path}: the file system does not distinguish this name from {other}");
                 Err(Error::new(Kind::Disk, text))
             }
             None => Ok(identity),

@@ -422,7 +422,7 @@ mod tests {
     }
 
     #[test]
-    fn a_registry_that_begins_no_upload_takes_no_pushes_unless_it_denies_this_one() {
+    fn a_registry_that_begins_no_upload_accepts_no_pushes_unless_it_denies_this_one() {
         let begin = |body: &str| reason(Purpose::BeginUpload, 405, body.as_bytes());
         for body in
             ["Method not allowed", r#"{"errors":[{"code":"UNSUPPORTED","message":"The operation is unsupported."}]}"#]

@@ -54,7 +54,7 @@ impl Fact for BlobFault {}
 pub struct NoAnswer {
     pub reason: String,
     /// The TLS problem of either side.
-    pub tls: Option<TlsFault>,
+    pub tls: Option<TlsProblem>,
     /// Whether the server speaks TLS, and one side does not trust the other.
     pub spoke_tls: bool,
     /// Whether the host name could not be resolved.
@@ -65,7 +65,7 @@ impl Fact for NoAnswer {}
 
 /// The problem of a TLS server, as far as the remedy depends on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TlsFault {
+pub enum TlsProblem {
     /// Its certificate names no host or has an old version of X.509; or the two sides have no version or cipher in common.
     Outdated,
     Expired,

@@ -1,4 +1,4 @@
-//! Reading from a registry itself, never from a mirror of it: to find out what it has.
+//! Reads from a registry itself, never from one of its mirrors, to find out what the registry has.
 
 use async_trait::async_trait;
 
@@ -8,8 +8,8 @@ use crate::base::error::{Error, Result};
 use crate::content::{Body, Files, Need, ReferrerList, Source, TagList};
 use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository};
 
-/// The registries of a run as a source, each asked by its own name with the right to pull. It is as patient with
-/// every question as with one of [`Need::Required`]: what a target has decides what is pushed and deleted.
+/// The registries of a run as a source, without their mirrors and with the right to pull. Every question is treated as
+/// [`Need::Required`], because what a target has decides what is pushed and deleted.
 pub struct Itself(Registries);
 
 impl Registries {

@@ -1,5 +1,6 @@
-//! How many requests of one kind go to a registry at once. Where it refuses some without saying for how long, there may be too many
-//! at a time: then fewer go, and more again after a while ([`Gate`](super::limit::Gate) decides when).
+//! Limits how many requests of one kind a registry gets at once. A registry that refuses requests without saying for
+//! how long may be getting too many at a time: the lane then becomes narrower, and wider again after a while
+//! ([`Gate`](super::limit::Gate) decides when).
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -13,18 +14,18 @@ pub(super) struct Lane {
 
 struct State {
     width: usize,
-    /// Places in use that are not given again when they become free.
+    /// Places in use that are not reissued when they become free.
     surplus: usize,
 }
 
-/// A place in a lane, free again when it is dropped.
+/// A place in a lane. Dropping the permit frees the place.
 pub(super) struct Permit {
     place: Option<OwnedSemaphorePermit>,
     lane: Arc<Lane>,
 }
 
 impl Lane {
-    /// For `most` requests at once, and at least one.
+    /// A lane for `most` requests at once, and for at least one.
     pub fn new(most: usize) -> Arc<Lane> {
         let most = most.max(1);
         let state = Mutex::new(State { width: most, surplus: 0 });
@@ -37,7 +38,7 @@ impl Lane {
         Permit { place, lane: self.clone() }
     }
 
-    /// From now on half as many at once, and at least one. `false`: it was one.
+    /// Halves the width, down to one. `false` if the width was one already.
     pub fn narrow(&self) -> bool {
         let mut state = self.state();
         let width = state.width.div_ceil(2);
@@ -48,7 +49,7 @@ impl Lane {
         is_narrower
     }
 
-    /// One more at once, if it was more before.
+    /// Adds a place, up to the original width.
     pub fn widen(&self) {
         let mut state = self.state();
         if state.width == self.most {
@@ -89,30 +90,30 @@ mod tests {
         lane.places.available_permits()
     }
 
-    /// What is under way is not interrupted, but makes no room for others.
+    /// Requests in progress are not interrupted, but their places are not reissued.
     #[tokio::test]
-    async fn a_lane_becomes_narrower_as_its_places_become_free_and_wider_again() {
+    async fn a_narrowed_lane_shrinks_as_requests_end_and_widens_to_its_original_width() {
         let lane = Lane::new(6);
         let mut held = Vec::new();
         for _ in 0..5 {
             held.push(lane.enter().await);
         }
-        assert!(lane.narrow() && free(&lane) == 0, "the free place is gone, and two more are to go");
+        assert!(lane.narrow() && free(&lane) == 0, "the free place is gone, and two of the held ones follow");
         held.truncate(3);
-        assert_eq!(free(&lane), 0, "three are held");
+        assert_eq!(free(&lane), 0, "three requests are in progress");
         held.clear();
         assert_eq!(free(&lane), 3);
-        assert!(lane.narrow() && lane.narrow() && !lane.narrow(), "2, 1, and never none");
+        assert!(lane.narrow() && lane.narrow() && !lane.narrow(), "2, then 1, never 0");
         assert_eq!(free(&lane), 1);
         let last = lane.enter().await;
         (0..9).for_each(|_| lane.widen());
         assert_eq!(free(&lane), 5);
         drop(last);
-        assert_eq!(free(&lane), 6, "as many as at first, and no more");
+        assert_eq!(free(&lane), 6, "never wider than at first");
     }
 
     #[tokio::test]
-    async fn a_lane_that_is_widened_while_it_becomes_narrower_keeps_its_places() {
+    async fn widening_a_lane_that_is_still_shrinking_loses_no_places() {
         let lane = Lane::new(4);
         let held = [lane.enter().await, lane.enter().await, lane.enter().await, lane.enter().await];
         lane.narrow();

@@ -1,8 +1,8 @@
-//! Whether a blob that the registry claims to have can be read, by the cheapest request that no cache of metadata can answer: a GET
-//! of its last byte (RFC 9110, "Range Requests"). It costs no more than a HEAD.
+//! Whether a blob that the registry claims to have can be read. A GET of its last byte (RFC 9110, "Range Requests") is
+//! the cheapest request that no cache of metadata can answer: it costs no more than a HEAD.
 //!
-//! **Threats.** A registry may ignore the range and send everything, or announce a byte that never comes: at most one byte is read,
-//! and an answer that is longer is dropped. A redirect to a storage server gets no credentials (`wire`).
+//! **Threats.** A registry may ignore the range and send everything, or announce a byte that never arrives: at most one
+//! byte is read, and a longer answer is dropped. A redirect to a storage server carries no credentials (`wire`).
 
 use reqwest::Method;
 
@@ -17,35 +17,37 @@ use crate::base::error::{Error, Kind, Result};
 use crate::content::Readable;
 use crate::oci::{Descriptor, Repository};
 
-/// How often the byte may fail to come before the blob counts as unreadable: a file that was cut looks like a broken connection.
+/// How often the byte may fail to arrive before the blob counts as unreadable: a truncated file looks like a broken
+/// connection.
 const MOST_BROKEN: u32 = 2;
 
-pub(super) const NOT_COMING: &str = "its last byte does not come";
-const ABSENT: &str = "it is not there when it is read";
+pub(super) const NOT_COMING: &str = "its last byte does not arrive";
+const ABSENT: &str = "it is missing when it is read";
 
-/// What the registry said of the blob before.
+/// What the registry said about the blob before.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Claim {
-    /// It has it.
+    /// It has the blob.
     Has,
-    /// It has taken it in this run.
+    /// It accepted the blob in this run.
     Took,
 }
 
-/// Reads the last byte of `blob` in `repository`. An empty blob has no last byte, so all of it is requested.
-/// What comes of it is remembered (`memory`).
+/// Reads the last byte of `blob` in `repository`. An empty blob has no last byte, so all of it is requested. The result
+/// is remembered (`memory`).
 ///
 /// # Errors
-/// The registry wants to be left alone for longer than was allowed, or no longer answers anything.
+/// The registry asks for a longer pause than is allowed, or it was given up.
 pub(super) async fn read(host: &Host, repository: &Repository, blob: &Descriptor) -> Result<Readable> {
     find_out(host, repository, blob, Claim::Has).await
 }
 
-/// The same after an upload that was answered with success. [`Readable::No`] is sure then, after as many tries as are allowed,
-/// and anything else that keeps the byte away is not tried again.
+/// Like [`read`], after an upload that the registry confirmed. A failure that means [`Readable::No`] is retried as
+/// often as allowed, so this result is certain. Other failures are not retried, except for rate limits and those that
+/// call for a retry at once.
 ///
 /// # Errors
-/// As [`read`].
+/// As for [`read`].
 pub(super) async fn read_uploaded(host: &Host, repository: &Repository, blob: &Descriptor) -> Result<Readable> {
     find_out(host, repository, blob, Claim::Took).await
 }
@@ -55,7 +57,7 @@ async fn find_out(host: &Host, repository: &Repository, blob: &Descriptor, claim
     let ask = asking(repository, blob, &what)?;
     let mut tries = match host.tries_of(&what, &blob.digest, Work::Content) {
         Ok(tries) => tries,
-        // The registry has answered, each time with an error of its own.
+        // The registry has answered every try with an error of its own.
         Err(error) if error.reason().is_some() => return Ok(Readable::Failed(error.chain())),
         Err(error) => return Ok(Readable::Unknown(error.chain())),
     };
@@ -82,7 +84,7 @@ async fn find_out(host: &Host, repository: &Repository, blob: &Descriptor, claim
         };
         if let Err(error) = again {
             let is_over = error.kind() == Kind::RateLimited || error.stopped().is_some();
-            // Where only the storage was given up that the registry redirects to, the registry may still be asked.
+            // If only the storage server behind a redirect was given up, the registry itself may still be asked.
             if is_over && host.pass(&what).await.is_err() {
                 return Err(error);
             }
@@ -93,11 +95,14 @@ async fn find_out(host: &Host, repository: &Repository, blob: &Descriptor, claim
     Ok(found)
 }
 
-/// As what a try failed, and what that means if it was the last one.
+/// The failure of a try, and the result if no other try follows.
 fn classify(miss: Miss, what: &str) -> (Failure, Readable) {
     match miss {
         Miss::Absent => {
-            let error = Error::new(Kind::NotFound, format!("{what}: it was uploaded, and is said not to be there"));
+            let error = Error::new(
+                Kind::NotFound,
+                format!("{what}: the registry accepted the upload, but does not have the blob"),
+            );
             (Failure::soon(error), Readable::No(ABSENT.to_owned()))
         }
         Miss::Broken => {
@@ -106,7 +111,7 @@ fn classify(miss: Miss, what: &str) -> (Failure, Readable) {
         }
         Miss::Refused(mut failure) => {
             let why = failure.error.chain();
-            // Its file may be damaged, or not readable.
+            // The registry's file of this blob may be damaged or unreadable.
             if failure.retry == Retry::Down(Evidence::Status) {
                 failure.retry = Retry::Down(Evidence::Object);
             }
@@ -120,16 +125,17 @@ fn classify(miss: Miss, what: &str) -> (Failure, Readable) {
     }
 }
 
-/// Its bytes have arrived in this run: a mount proves nothing of them.
+/// Whether this run uploaded the blob's bytes. A mount proves nothing about them.
 fn was_uploaded(host: &Host, repository: &Repository, blob: &Descriptor) -> bool {
     let written = &host.memory.written;
     written.has_blob(repository, &blob.digest) && !written.is_mounted(repository, &blob.digest)
 }
 
-/// Whether the last byte comes, in one try: HEAD has said that the blob is not there. `None`: the answer says neither.
+/// Whether the last byte can be read, in one try, after HEAD reported the blob missing. `None` if the answer is
+/// inconclusive.
 ///
 /// # Errors
-/// As [`read`].
+/// As for [`read`].
 pub(super) async fn finds(host: &Host, repository: &Repository, blob: &Descriptor) -> Result<Option<bool>> {
     let what = format!("looking for blob {} in {repository}", blob.digest);
     match once(host, &asking(repository, blob, &what)?, blob).await {
@@ -153,14 +159,14 @@ fn asking<'a>(repository: &Repository, blob: &Descriptor, what: &'a str) -> Resu
     }
 }
 
-/// Why a try says nothing of the blob yet.
+/// Why a try has not settled whether the blob can be read.
 enum Miss {
     Absent,
-    /// The byte was announced and did not come.
+    /// The byte was announced and did not arrive.
     Broken,
     /// Refused for a reason that may pass.
     Refused(Failure),
-    /// There was no answer, or no leave to ask.
+    /// There was no answer, or the request was not allowed.
     Failed(Failure),
 }
 
@@ -179,9 +185,11 @@ async fn once(host: &Host, ask: &Ask<'_>, blob: &Descriptor) -> Result<Readable,
     let has = |length: u64| Readable::No(format!("it has {length} bytes instead of {}", blob.size));
     Ok(match (reply.status(), reply.content_length()) {
         (206, _) => return part(reply, blob, ask.what).await,
-        // It sends everything, which is not worth reading.
+        // The registry ignores the range and sends everything, which is not worth reading.
         (200, Some(length)) if length != blob.size => match reply.header("content-type") {
-            Some(kind) if is_html(kind) => Readable::Unknown(format!("reading it is answered with a page ({kind})")),
+            Some(kind) if is_html(kind) => {
+                Readable::Unknown(format!("reading it is answered with a web page ({kind})"))
+            }
             _ => has(length),
         },
         (200, _) => {
@@ -191,14 +199,14 @@ async fn once(host: &Host, ask: &Ask<'_>, blob: &Descriptor) -> Result<Readable,
         // 412: a policy of the project forbids pulling (Harbor).
         (401 | 403 | 412, _) if reply.own => Readable::Denied,
         (404 | 410, _) => return Err(Miss::Absent),
-        (416, _) => Readable::No("it is shorter".to_owned()),
+        (416, _) => Readable::No("it is shorter than its descriptor says".to_owned()),
         (status @ 400..=499, _) if !reply.own => Readable::PerhapsLost(format!("its storage answers with {status}")),
         (400..=499, _) => Readable::Failed(format!("reading it is answered with {}", reply.status())),
         (status, _) => Readable::Unknown(format!("reading it is answered with {status}")),
     })
 }
 
-/// One byte, and the length of the whole beside it.
+/// The result of an answer that contains one byte, and states the length of the whole.
 async fn part(reply: Reply, blob: &Descriptor, what: &str) -> Result<Readable, Miss> {
     let range = reply.header("content-range").and_then(ContentRange::parse);
     match range {
@@ -211,6 +219,6 @@ async fn part(reply: Reply, blob: &Descriptor, what: &str) -> Result<Readable, M
                 _ => Err(Miss::Broken),
             }
         }
-        _ => Ok(Readable::Unknown("reading it is answered with another range than was asked for".to_owned())),
+        _ => Ok(Readable::Unknown("reading it is answered with a range that was not requested".to_owned())),
     }
 }

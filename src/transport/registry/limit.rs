@@ -1,17 +1,18 @@
-//! How much one registry lets us ask: a gate that all requests to it pass.
+//! The request limits of one registry: a gate that all requests to it pass.
 //!
-//! What a registry refuses to one worker it refuses to all: one answer that asks for patience pauses every request to that
-//! registry, and when patience ends, it ends for all. Docker Hub counts pulls, which are GETs of manifests (HEADs are free),
-//! and says after each how many are left (`ratelimit-limit: 100;w=21600`, `ratelimit-remaining: 4;w=21600`;
-//! docs.docker.com, "Docker Hub pull usage and limits"): the last of them are taken one at a time, ever more slowly.
+//! What a registry refuses to one worker, it refuses to all: one answer that asks for patience pauses every request to
+//! that registry, and when patience ends, it ends for all. Docker Hub counts pulls, which are GETs of manifests (HEADs
+//! are free), and states after each how many are left (`ratelimit-limit: 100;w=21600`,
+//! `ratelimit-remaining: 4;w=21600`; docs.docker.com, "Docker Hub pull usage and limits"). The last pulls are made one
+//! at a time, at growing intervals.
 //!
-//! What is refused without a word of the limit may be one request too many at a time. Then all pause, ever longer until something
-//! succeeds, and fewer go at once; one more for every [`EASE`] requests that succeed.
+//! A refusal that states no limit may mean that too many requests run at once. All requests then pause, longer each
+//! time until one succeeds, and fewer run at once. Every [`EASE`] successful requests allow one more.
 //!
-//! After each of these waits a pull gets on, so they are not added up against what the user allows, which is a time without
-//! getting on; but if they may come to more, one warning says so, with the whole time.
+//! A pull succeeds after each of these waits, so the waits do not add up towards the user's limit, which bounds the
+//! time without progress. If they may exceed it in all, one warning says so and gives the total.
 //!
-//! **Threats.** Numbers come from outside: times are bounded, and no wait is longer than the user allows.
+//! **Threats.** The numbers come from outside: times are bounded, and no wait is longer than the user allows.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -23,67 +24,67 @@ use crate::base::error::{Error, Kind, Result};
 use crate::base::progress::units::duration;
 use crate::base::progress::{Event, Events};
 
-/// When so small a part of the limit is left, pulls are spread.
+/// Pulls are spaced out once one in so many is left of the limit.
 const SCARCE: u64 = 20;
-/// The longest window that is believed.
+/// The longest window that is accepted.
 const LONGEST_WINDOW: Duration = Duration::from_secs(7 * 24 * 3600);
 
-/// When nothing was refused for so long after a wait, it is over: another refusal begins anew.
+/// When nothing was refused for this long after a wait, the next refusal starts a new count.
 const FORGOTTEN: Duration = Duration::from_secs(120);
 
-/// Requests that succeed after the last refusal that stated no limit, before one more goes at once.
+/// How many requests must succeed, after the last refusal that stated no limit, before one more may run at once.
 const EASE: u32 = 32;
 
 /// See the module documentation.
 pub(super) struct Gate {
     registry: String,
-    /// Where requests wait for their turn.
+    /// Where requests wait for a place.
     lanes: Vec<Arc<Lane>>,
     max_wait: Duration,
     events: Events,
     state: Mutex<State>,
-    /// Held by the one pull that is under way while few are left.
+    /// Held by the only pull in progress while few are left.
     turn: tokio::sync::Mutex<()>,
 }
 
-/// A pause shorter than this, and no longer than the last one reported, is reported at most once in [`OFTEN`].
+/// A pause shorter than this, and no longer than the last reported one, is reported at most once per [`OFTEN`].
 const SHORT: Duration = Duration::from_secs(5);
 const OFTEN: Duration = Duration::from_secs(30);
 
 #[derive(Default)]
 struct State {
     closed_until: Option<Instant>,
-    /// When a pause was last reported, and how long it was to be.
+    /// When a pause was last reported, and its length.
     reported: Option<(Instant, Duration)>,
-    /// Since when there were only refusals.
+    /// Set while there are only refusals.
     refused: Option<Refused>,
-    /// Nothing more is asked in this run, and why.
+    /// Why nothing more is requested in this run.
     given_up: Option<String>,
     budget: Option<Budget>,
-    /// The warning about slow pulls, when few are left, was reported.
+    /// Whether the warning about slow pulls was reported.
     slow_reported: bool,
     unstated: Unstated,
 }
 
-/// Refusals that say nothing of the limit.
+/// Refusals that state no limit.
 #[derive(Default)]
 struct Unstated {
-    /// The last of them, apart from those of requests that were under way by then.
+    /// The last of them, not counting requests that were already in progress by then.
     at: Option<Instant>,
-    /// How long all paused after it, if nothing has succeeded since.
+    /// How long all requests paused after it, unless one has succeeded since.
     pause: Option<Duration>,
-    /// Requests that have succeeded since the lanes were last changed.
+    /// How many requests have succeeded since the width of the lanes last changed.
     succeeded: u32,
     is_reported: bool,
 }
 
 struct Refused {
     since: Instant,
-    /// Pulls were refused: that other requests succeed proves nothing.
+    /// Whether a pull was refused. Then the success of other requests proves nothing.
     pull: bool,
 }
 
-/// What the registry said of its limit.
+/// What the registry stated about its limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Budget {
     limit: u64,
@@ -91,7 +92,7 @@ struct Budget {
     window: Duration,
 }
 
-/// The right to pull: while few pulls are left nobody else has it.
+/// The right to pull. While few pulls are left, only one request has it.
 pub(super) type Turn<'a> = Option<tokio::sync::MutexGuard<'a, ()>>;
 
 impl Gate {
@@ -101,15 +102,15 @@ impl Gate {
         Gate { registry, lanes, max_wait, events: events.clone(), state, turn }
     }
 
-    /// The same for requests that wait for their turn in these lanes.
+    /// The same gate, for requests that wait for a place in these lanes.
     pub fn over(self, lanes: &[&Arc<Lane>]) -> Gate {
         Gate { lanes: lanes.iter().map(|lane| Arc::clone(lane)).collect(), ..self }
     }
 
-    /// Returns when something may be asked.
+    /// Returns when a request may be sent.
     ///
     /// # Errors
-    /// [`Kind::RateLimited`] when nothing more may be asked in this run.
+    /// [`Kind::RateLimited`] if nothing more may be requested in this run.
     pub async fn pass(&self, what: &str) -> Result<()> {
         while let Some(delay) = self.closed_for(Instant::now()).map_err(|why| limited(what, &why))? {
             tokio::time::sleep(delay).await;
@@ -117,10 +118,10 @@ impl Gate {
         Ok(())
     }
 
-    /// Returns when a manifest may be pulled; while few pulls are left, one at a time.
+    /// Returns when a manifest may be pulled. While few pulls are left, one is made at a time.
     ///
     /// # Errors
-    /// As [`Gate::pass`].
+    /// As for [`Gate::pass`].
     pub async fn pull(&self, what: &str) -> Result<Turn<'_>> {
         self.pass(what).await?;
         if self.pause().is_none() {
@@ -128,7 +129,7 @@ impl Gate {
         }
         let turn = self.turn.lock().await;
         self.pass(what).await?;
-        // Meanwhile others have pulled, and know better.
+        // Other pulls may have brought a newer budget meanwhile.
         if let Some((delay, budget)) = self.pause() {
             let why = format!("{} {budget}", self.registry);
             self.report_slow_pulls(&why, budget);
@@ -138,24 +139,24 @@ impl Gate {
         Ok(Some(turn))
     }
 
-    /// Once, and if it is longer than what is waited without a word.
+    /// Warns once, and only if the window of the limit is longer than the allowed wait.
     fn report_slow_pulls(&self, why: &str, budget: Budget) {
         if budget.window <= self.max_wait || std::mem::replace(&mut self.state().slow_reported, true) {
             return;
         }
         let (rest, refill) = (duration(budget.rest()), duration(budget.refill()));
         let text = format!(
-            "{why}: they are taken slowly, {rest} in all, and any further one in {refill}; what is done is kept if this \
-             is stopped and continued later"
+            "{why}: pulls are spaced out, {rest} for those that are left, then {refill} for each; if you stop gapferry and \
+             run it again later, it keeps what it has done"
         );
         self.events.report(Event::Warning(text));
     }
 
-    /// An answer that asks for patience closes the gate for everybody: for `most`, or for what is left of the patience, if
-    /// that is at least `least`. Says for how long, and whether that was not known before.
+    /// Closes the gate for all requests after an answer that asked for patience: for `most`, or for the rest of the
+    /// allowed time if that is at least `least`. Returns for how long, and whether to report it.
     ///
     /// # Errors
-    /// Less is left, since the last request that succeeded; or nothing.
+    /// Less than `least` is left, counted since the last successful request; or nothing.
     pub fn close(&self, least: Duration, most: Duration, pull: bool) -> Result<(Duration, bool), ()> {
         let now = Instant::now();
         let mut state = self.state();
@@ -171,7 +172,7 @@ impl Gate {
         let until = now.checked_add(delay).ok_or(())?;
         let known = state.closed_until.is_some_and(|known| known + Duration::from_secs(1) >= until && known > now);
         state.closed_until = state.closed_until.max(Some(until));
-        // A registry may ask for a second again and again: a line each time would bury the rest.
+        // A registry may ask for a one-second wait again and again: reporting each would bury the other lines.
         let is_repeated =
             state.reported.is_some_and(|(reported, of)| delay <= of && now.saturating_duration_since(reported) < OFTEN);
         let news = !(known || delay < SHORT && is_repeated);
@@ -181,12 +182,12 @@ impl Gate {
         Ok((delay, news))
     }
 
-    /// Nothing more is asked in this run: other requests would get the same answer.
+    /// Refuses all further requests of this run: they would get the same answer.
     pub fn give_up(&self, why: &str) {
         self.state().given_up.get_or_insert_with(|| why.to_owned());
     }
 
-    /// Notes what an answer of the registry itself says of its limits.
+    /// Records what an answer of the registry itself states about its limits.
     pub fn note(&self, reply: &Reply, pull: bool) {
         let budget = Budget::read(reply.header("ratelimit-limit"), reply.header("ratelimit-remaining"));
         let mut state = self.state();
@@ -197,7 +198,7 @@ impl Gate {
         }
     }
 
-    /// The registry has answered, to a pull or to another request.
+    /// The registry has answered a pull or another request.
     fn succeeded(&self, pull: bool) {
         let mut state = self.state();
         if state.refused.as_ref().is_none_or(|refused| pull || !refused.pull) {
@@ -213,13 +214,14 @@ impl Gate {
         }
     }
 
-    /// A request that began at `began` was refused without a statement of the limit. How long all pause: for `first`, or twice as
-    /// long as after the last refusal if nothing has succeeded since. Fewer go at once from now on.
+    /// A request that began at `began` was refused and no limit was stated. Returns how long all requests pause: for
+    /// `first`, or twice as long as after the last refusal if nothing has succeeded since. Fewer requests run at once
+    /// from now on.
     pub fn refused_without_limit(&self, began: Instant, first: Duration) -> Duration {
         let mut state = self.state();
         let unstated = &mut state.unstated;
         let last = unstated.pause;
-        // It was under way when another was refused: that is one refusal.
+        // A request that was in progress when another was refused belongs to the same refusal.
         if unstated.at.is_some_and(|at| began <= at) {
             return *unstated.pause.get_or_insert(first);
         }
@@ -229,8 +231,8 @@ impl Gate {
         if is_narrower && !std::mem::replace(&mut unstated.is_reported, true) {
             drop(state);
             let text = format!(
-                "{} refuses requests (429) and does not say for how long: fewer are sent at once from now on; if it \
-                 limits concurrent requests, --per-host 1 respects that from the start",
+                "{} refuses requests (429) without saying for how long; gapferry now sends fewer at once; if the registry \
+                 limits concurrent requests, use --per-host 1 from the start",
                 self.registry
             );
             self.events.report(Event::Warning(text));
@@ -238,7 +240,7 @@ impl Gate {
         pause
     }
 
-    /// How long it takes until a pull is allowed again, on average, if the registry states its limit.
+    /// The average time until another pull is allowed, if the registry states its limit.
     pub fn refill(&self) -> Option<Duration> {
         self.state().budget.map(|budget| budget.refill())
     }
@@ -256,7 +258,8 @@ impl Gate {
         Ok(state.closed_until.map(|until| until.saturating_duration_since(now)).filter(|left| !left.is_zero()))
     }
 
-    /// How long to hold back a pull because few are left. Longer than was allowed is no use: then the registry decides.
+    /// How long to delay a pull because few are left. A delay beyond the allowed wait is pointless: the registry then
+    /// decides.
     fn pause(&self) -> Option<(Duration, Budget)> {
         let budget = self.state().budget?;
         budget.pause().filter(|delay| *delay <= self.max_wait).map(|delay| (delay, budget))
@@ -268,11 +271,11 @@ impl Gate {
 }
 
 fn limited(what: &str, why: &str) -> Error {
-    Error::new(Kind::RateLimited, format!("{what}: not asked any more: {why}"))
+    Error::new(Kind::RateLimited, format!("{what}: not attempted: {why}"))
 }
 
 impl Budget {
-    /// From `100;w=21600` and `4;w=21600`; anything without a window, or in another form, is no budget.
+    /// Parses `100;w=21600` and `4;w=21600`. `None` without a window, or for any other form.
     fn read(limit: Option<&str>, remaining: Option<&str>) -> Option<Budget> {
         let (limit, window) = quota(limit?)?;
         let (remaining, other) = quota(remaining?)?;
@@ -280,19 +283,19 @@ impl Budget {
         (limit > 0 && !window.is_zero()).then_some(Budget { limit, remaining, window })
     }
 
-    /// The time in which one pull is allowed, on average.
+    /// The average time per pull.
     fn refill(self) -> Duration {
         self.window.div_f64(self.limit as f64)
     }
 
-    /// From nothing, while many are left, to [`Budget::refill`] when none is.
+    /// No delay while many are left, growing to [`Budget::refill`] when none is left.
     fn pause(self) -> Option<Duration> {
         let few = self.limit / SCARCE;
         let missing = (few + 1).checked_sub(self.remaining).filter(|missing| *missing > 0)?;
         Some(self.refill().mul_f64(missing as f64 / (few + 1) as f64))
     }
 
-    /// All the pauses until none is left: the present one, those that follow, evenly longer, and nearly a refill at last.
+    /// The sum of all pauses until none is left: they grow evenly from the present one to nearly a refill.
     fn rest(self) -> Duration {
         let last = Budget { remaining: 1, ..self };
         let ends = self.pause().unwrap_or_default() + last.pause().unwrap_or_default();
@@ -307,13 +310,13 @@ impl std::fmt::Display for Budget {
     }
 }
 
-/// For the fuzz targets: how long these headers hold back a pull.
+/// For the fuzz targets: how long these headers delay a pull.
 #[cfg(fuzzing)]
 pub(super) fn pause(limit: &str, remaining: &str) -> Option<Duration> {
     Budget::read(Some(limit), Some(remaining))?.pause()
 }
 
-/// A number, perhaps with the window it counts for, in seconds; of several the first.
+/// A number and its window in seconds, if given. Of several quotas, the first.
 fn quota(header: &str) -> Option<(u64, Option<u64>)> {
     let mut parts = header.split(',').next()?.split(';').map(str::trim);
     let number = parts.next()?.parse().ok()?;
@@ -342,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn docker_hubs_limit_is_read_and_nonsense_is_none() {
+    fn docker_hubs_limit_is_parsed_and_malformed_limits_are_ignored() {
         let read = |limit, remaining| Budget::read(Some(limit), Some(remaining));
         assert_eq!(read("100;w=21600", "76;w=21600"), Some(budget(76)));
         assert_eq!(read("100, 100;w=60", "76"), None);
@@ -358,24 +361,24 @@ mod tests {
     fn short_pauses_in_a_row_are_reported_once() {
         let gate = gate(600);
         assert_eq!(close(&gate, 4), Ok(true));
-        // As if it were over.
+        // As if the pause were over.
         let again = |seconds| {
             gate.state().closed_until = None;
             close(&gate, seconds)
         };
-        assert_eq!((again(4), again(1)), (Ok(false), Ok(false)), "a line for each would bury the rest");
+        assert_eq!((again(4), again(1)), (Ok(false), Ok(false)), "reporting each would bury the other lines");
         assert_eq!((again(60), again(60)), (Ok(true), Ok(true)));
     }
 
-    /// Where a server takes one request at a time, the pauses of six grew to a minute each and never shrank.
+    /// At a server that takes one request at a time, the pauses of six workers grew to a minute each and never shrank.
     #[tokio::test]
-    async fn refusals_without_a_word_are_one_pause_for_all_and_fewer_requests_at_once_until_it_goes_well() {
+    async fn refusals_without_a_limit_pause_all_requests_and_send_fewer_at_once_until_some_succeed() {
         let (recorder, lane) = (Arc::new(Recorder::default()), Lane::new(4));
         let events: Events = recorder.clone();
         let gate = Gate::new("r.io", &RequestLimits::default(), &events).over(&[&lane]);
         let (first, before) = (Duration::from_secs(1), Instant::now());
         let refuse = |began| gate.refused_without_limit(began, first).as_secs();
-        assert_eq!([refuse(before), refuse(before), refuse(before)], [1, 1, 1], "three that were under way");
+        assert_eq!([refuse(before), refuse(before), refuse(before)], [1, 1, 1], "three requests that were in progress");
         assert_eq!(lane.width(), 2);
         let later = || Instant::now() + Duration::from_millis(1);
         let again = |gate: &Gate| {
@@ -395,7 +398,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_pulls_are_taken_ever_more_slowly() {
+    fn the_last_pulls_are_made_at_growing_intervals() {
         assert_eq!(budget(100).pause(), None);
         assert_eq!(budget(6).pause(), None);
         assert_eq!(budget(5).pause(), Some(Duration::from_secs(36)));
@@ -406,7 +409,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pause_longer_than_allowed_is_left_to_the_registry() {
+    fn a_pause_longer_than_allowed_is_skipped_so_that_the_registry_decides() {
         let gate = gate(60);
         gate.state().budget = Some(budget(5));
         assert!(gate.pause().is_some());
@@ -415,7 +418,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_to_one_closes_the_gate_for_all_and_is_reported_once() {
+    fn one_refusal_pauses_all_requests_and_is_reported_once() {
         let gate = gate(600);
         assert_eq!(close(&gate, 60), Ok(true));
         assert_eq!(close(&gate, 60), Ok(false), "six workers get the same answer");
@@ -425,7 +428,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_long_after_the_last_one_begins_anew() {
+    fn a_refusal_long_after_the_last_one_gets_the_full_wait_again() {
         let gate = gate(600);
         let long_ago = |seconds| Instant::now().checked_sub(Duration::from_secs(seconds)).unwrap();
         gate.state().refused = Some(Refused { since: long_ago(5000), pull: true });
@@ -436,7 +439,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_wait_takes_all_that_is_left_of_the_patience() {
+    fn the_last_wait_may_use_all_of_the_remaining_time() {
         let gate = gate(600);
         let since = Instant::now().checked_sub(Duration::from_secs(217)).unwrap();
         gate.state().refused = Some(Refused { since, pull: true });
@@ -446,7 +449,7 @@ mod tests {
     }
 
     #[test]
-    fn patience_ends_for_all_together() {
+    fn a_registry_that_asks_for_too_much_patience_is_given_up_for_all_requests() {
         let gate = gate(100);
         assert_eq!(close(&gate, 101), Err(()));
         assert_eq!(close(&gate, u64::MAX), Err(()));

@@ -1,17 +1,17 @@
-//! `Link: <…>; rel="next"`: where a list goes on (RFC 8288, as far as registries use it).
+//! `Link: <…>; rel="next"`: where a list continues (RFC 8288, as far as registries use it).
 
-/// What the `Link` headers of a page say about the next one.
+/// What the `Link` headers of a page say about the next page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum NextPage<'a> {
-    /// They name no next page.
+    /// There is no next page.
     Nowhere,
     /// The target of the next page, relative or absolute.
     At(&'a str),
-    /// They seem to name one, but this header cannot be read.
+    /// There seems to be a next page, but this header cannot be parsed.
     Unreadable(&'a str),
 }
 
-/// What may stand between links.
+/// What may separate links.
 const SEPARATORS: [char; 3] = [' ', '\t', ','];
 
 pub(super) fn next<'a>(headers: impl Iterator<Item = &'a str>) -> NextPage<'a> {
@@ -28,8 +28,8 @@ pub(super) fn next<'a>(headers: impl Iterator<Item = &'a str>) -> NextPage<'a> {
     unreadable.map_or(NextPage::Nowhere, NextPage::Unreadable)
 }
 
-/// `(target, parameters)` of each link of one header, and what is no link; a target may hold commas, so it is not split at
-/// them first.
+/// `(target, parameters)` of each link of a header, and the remainder that is not a link. A target may contain commas,
+/// so the header is not split at them first.
 fn links(header: &str) -> (Vec<(&str, &str)>, &str) {
     let mut found = Vec::new();
     let mut rest = header;
@@ -42,7 +42,7 @@ fn links(header: &str) -> (Vec<(&str, &str)>, &str) {
     (found, rest)
 }
 
-/// Where the parameters of a link end: at a comma before another link, or before nothing; not in a quoted string.
+/// Where the parameters of a link end: at a comma that another link or nothing follows, outside of quoted strings.
 fn end_of_link(parameters: &str) -> usize {
     let mut is_quoted = false;
     let mut commas = parameters.char_indices().filter(|(_, c)| {
@@ -56,7 +56,7 @@ fn end_of_link(parameters: &str) -> usize {
     commas.find(|(at, _)| ends(&parameters[*at..])).map_or(parameters.len(), |(at, _)| at)
 }
 
-/// Whether the remainder of a header holds a link that was not understood.
+/// Whether the remainder of a header contains a link that could not be parsed.
 fn is_damaged(rest: &str) -> bool {
     !rest.trim_matches(SEPARATORS).is_empty()
 }
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_that_cannot_be_read_is_not_taken_for_the_end_of_the_list() {
+    fn a_malformed_link_does_not_end_the_list_early() {
         for header in [
             "</n; rel=next",
             r#"/n; rel="next""#,
@@ -118,7 +118,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn no_header_makes_it_panic(header in "[<>;,=\" a-zé/]{0,60}") {
+        fn no_header_causes_a_panic(header in "[<>;,=\" a-zé/]{0,60}") {
             let _ = next([header.as_str()].into_iter());
         }
     }

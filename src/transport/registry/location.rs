@@ -1,8 +1,9 @@
 //! Where an answer leads: redirects, and the targets of Location and Link.
 //!
-//! **Threats.** A server may lead anywhere: never away from HTTP, never from TLS to plain HTTP, never with credentials in the
-//! URL. What was sent in a body (an identity token, JSON for an API) is repeated to the same origin only, or by TLS to the host
-//! that has got it without. A target may be signed: errors show none of its secrets.
+//! **Threats.** A server may redirect anywhere. gapferry never leaves HTTP, never goes from TLS to plain HTTP, and
+//! never sends credentials from a URL. A request body (an identity token, JSON for an API) is repeated only to the same
+//! origin, or over TLS to the same host if that host got it without TLS. A target may be signed: errors show none of
+//! its secrets.
 
 use reqwest::header::LOCATION;
 use reqwest::{Method, Response, Url};
@@ -13,7 +14,7 @@ use super::reply::Reply;
 use super::trace;
 use crate::base::error::{Error, Kind};
 
-/// Where a redirect leads, if the answer is one that this call may follow; a streamed body cannot be sent again.
+/// The target of a redirect, if this call may follow it. A streamed body cannot be sent again.
 pub(super) fn redirect(call: &Call<'_>, response: &Response, repeatable: bool) -> Result<Option<Url>, Failure> {
     let follows = match response.status().as_u16() {
         301..=303 => matches!(call.method, Method::GET | Method::HEAD),
@@ -26,21 +27,22 @@ pub(super) fn redirect(call: &Call<'_>, response: &Response, repeatable: bool) -
     let next = resolve(&call.url, location).map_err(|reason| misled(call.what, format!("redirected, but {reason}")))?;
     if call.body.size() > 0 && next.origin() != call.url.origin() && !is_upgrade(&call.url, &next) {
         let [from, to] = [&call.url, &next].map(|url| url.origin().ascii_serialization());
-        let reason = format!("{from} redirects to {to}, another server, which must not get what was sent");
+        let reason = format!("{from} redirects to another server, {to}, which must not get the request body");
         return Err(misled(call.what, reason));
     }
     Ok(Some(next))
 }
 
-/// Where an answer leads content that can only be sent anew (307, 308), with the failure that has it sent there at once. `None`: it
-/// does not. Credentials go only to the registry's own origin ([`wire`](super::wire)).
+/// The target of a redirect (307, 308) for content that has to be sent anew, with the failure that sends it there at
+/// once. `None` if the answer is no such redirect. Credentials go only to the registry's own origin
+/// ([`wire`](super::wire)).
 pub(super) fn led_on(reply: &Reply, what: &str) -> Option<Result<(Url, Failure), Failure>> {
     let location = reply.header("location").filter(|_| matches!(reply.status(), 307 | 308))?;
     let next = resolve(reply.url(), location).map_err(|reason| misled(what, format!("redirected, but {reason}")));
     Some(next.map(|next| {
         let [from, to] = [reply.url(), &next].map(|url| url.origin().ascii_serialization());
         let reason = format!(
-            "{from} redirects what is uploaded to {to}, again and again; whatever stands before the registry must pass uploads on"
+            "{from} redirects the upload to {to} again and again; a proxy in front of the registry must forward uploads"
         );
         (next, Failure { retry: Retry::Now, ..misled(what, reason) })
     }))
@@ -51,36 +53,38 @@ pub(super) fn led_on(reply: &Reply, what: &str) -> Option<Result<(Url, Failure),
 #[error("{0}")]
 struct Misled(String);
 
-/// The failure of a request that was redirected to nowhere; why, in words.
+/// The failure of a request whose redirect cannot be followed. `reason` says why.
 pub(super) fn misled(what: &str, reason: String) -> Failure {
     Failure::never(Error::new(Kind::Network, what).because(Misled(reason)))
 }
 
-/// Whether a request failed because of where it was redirected to: another method may be redirected elsewhere, or answered.
+/// Whether a request failed because of its redirect. A request with another method may be answered, or redirected
+/// elsewhere.
 pub(super) fn is_misled(failure: &Failure) -> bool {
     std::error::Error::source(&failure.error).is_some_and(|cause| cause.is::<Misled>())
 }
 
-/// The same host, by TLS from now on; it has the port that was given, or that of https.
+/// True if `to` is the same host by TLS, on the port that `to` names or else the port of https.
 fn is_upgrade(from: &Url, to: &Url) -> bool {
     (from.scheme(), to.scheme()) == ("http", "https") && from.host_str() == to.host_str()
 }
 
-/// The same server, perhaps by TLS from now on.
+/// True if `to` is the same server, perhaps by TLS from now on.
 pub(super) fn is_same_server(from: &Url, to: &Url) -> bool {
     from.origin() == to.origin() || is_upgrade(from, to)
 }
 
-/// A Location or Link target against the URL that was asked.
+/// Resolves a Location or Link target against the requested URL.
 ///
-/// Behind a TLS-terminating proxy registries say `http://` of themselves: the same host keeps https. Another host must not
-/// be reached by less than this one.
+/// Registries behind a TLS-terminating proxy name themselves with `http://`: the same host keeps https. Another host
+/// must not be reached with less protection than this one.
 pub(super) fn resolve(base: &Url, target: &str) -> Result<Url, String> {
-    let mut url = base.join(target.trim()).map_err(|e| format!("to {:?}, which is no URL ({e})", legible(target)))?;
+    let mut url =
+        base.join(target.trim()).map_err(|e| format!("to {:?}, which is not a URL ({e})", legible(target)))?;
     if !matches!(url.scheme(), "http" | "https") {
         return Err(format!("to {}://, which is not HTTP", url.scheme()));
     }
-    // Credentials in a URL would be sent as Basic to wherever it points.
+    // Credentials in a URL would be sent as Basic authentication to its host.
     let _ = url.set_username("");
     let _ = url.set_password(None);
     if base.scheme() == "https" && url.scheme() == "http" {
@@ -94,7 +98,8 @@ pub(super) fn resolve(base: &Url, target: &str) -> Result<Url, String> {
     Ok(url)
 }
 
-/// Of what cannot be read as a URL, and so not be masked as one: what comes before the query, unless it may name a user.
+/// The printable part of a target that cannot be parsed, and so cannot be masked as a URL: what precedes the query,
+/// unless it may name a user.
 fn legible(target: &str) -> String {
     const LONGEST: usize = 200;
     let place = target.split(['?', '#']).next().unwrap_or_default();
@@ -136,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn a_location_that_is_no_url_is_reported_without_its_secrets() {
+    fn a_malformed_location_is_reported_without_its_secrets() {
         for (target, reported) in [
             ("https://s3:99999/x?X-Amz-Signature=abc", "https://s3:99999/x…"),
             ("https://s3:99999/x?X-Amz-Signature=a abc", "https://s3:99999/x…"),

@@ -1,4 +1,4 @@
-//! This machine, as a URL names it: reached by plain HTTP and without a proxy.
+//! Recognises URLs of this machine, which is reached by plain HTTP and without a proxy.
 
 use reqwest::Url;
 

@@ -1,7 +1,7 @@
-//! Manifests: asked for, proven, stored (distribution-spec, "Pulling manifests", "Pushing Manifests").
+//! Manifests: requested, verified, stored (distribution-spec, "Pulling manifests", "Pushing Manifests").
 //!
-//! **Threats.** A body may be anything: at most 4 MiB are read, it is hashed always, and whatever the registry says of its
-//! digest, type and length must agree with it.
+//! **Threats.** A body may be anything: at most 4 MiB are read, and always hashed. The digest, type and length that the
+//! registry states must agree with it.
 
 use bytes::Bytes;
 use reqwest::Method;
@@ -20,29 +20,32 @@ use crate::oci::{
     Descriptor, Digest, MAX_MANIFEST_SIZE, Manifest, ManifestError, Reference, Repository, Tag, media_type,
 };
 
-/// What the registry says a manifest is, beside its body.
+/// The header in which a registry states the digest of a manifest.
 const CONTENT_DIGEST: &str = "docker-content-digest";
-/// How often a manifest is put again that lacks, the registry says, what this run has just sent. Under load that passes; then it
-/// is sent again (`transfer`).
+/// How often a manifest is sent again after the registry reported content missing that this run has just sent. Under
+/// load that passes; if it does not, the content is sent again (`transfer`).
 const MOST_DENIALS: u32 = 3;
-/// Read of a body that is no answer, in bytes.
+/// How many bytes of an unexpected body are read.
 const MOST_SHOWN: usize = 64 * 1024;
 
-/// What a tag or digest means at a target. What has just been stored is asked for again if it is said not to be there.
+/// Looks up a tag or digest at a target. If the registry denies having what this run has just stored, it is asked
+/// again.
 ///
-/// Some registries answer 401 or 403 for what does not exist. What is denied counts as absent if uploads to the repository
-/// are accepted: then the push shows; `denials` may say otherwise. So it is with a look-up that is refused in another way, or fails
-/// again and again while the registry answers the rest. The tag of a list of signatures counts as blocked, unless
-/// the repository's list of tags shows that it is not there; so does one whose answer is no manifest.
+/// Some registries answer 401 or 403 for what does not exist. A denied tag or digest counts as absent if the repository
+/// accepts uploads, because then the push decides; `denials` may say otherwise. The same holds for a look-up that is
+/// refused in another way, or that keeps failing while the registry answers other requests. The tag of a list of
+/// signatures counts as blocked, unless the repository's list of tags shows that the tag does not exist; the same holds
+/// if the answer for such a tag is not a manifest.
 pub(super) async fn look_up(host: &Host, reference: &Reference, denials: Denials) -> Result<Lookup> {
     let what = format!("looking up {reference}");
     let (mut tries, mut is_again) = (host.tries(&what), false);
-    // Others may have signed there: what would be replaced has to be known. An image can do without.
+    // The list may contain signatures by others, so its content must be known before it is replaced. An image can do
+    // without it.
     let is_list = reference.tag.as_ref().is_some_and(Tag::is_list);
     loop {
         let (scopes, need) = (Scopes::push(&reference.repository), Need::Required);
         let answer = match look(host, reference, scopes.clone(), Absence::AsLearned, need).await {
-            // What this run has put there has to be read back.
+            // A list that this run has stored has to be read back.
             Err(error) if is_list && is_of_list_alone(&error) && !host.memory.written.has_manifest(reference) => {
                 return Ok(unread_list(host, reference, &error).await);
             }
@@ -51,7 +54,7 @@ pub(super) async fn look_up(host: &Host, reference: &Reference, denials: Denials
         };
         match answer {
             Err(error) => return error.policy().map(Lookup::Blocked).ok_or(error),
-            // Some caches in front of a registry give HEAD what was there before.
+            // Some caches in front of a registry answer HEAD with the previous content.
             Ok(Answer::Found(found)) if host.memory.written.is_other(reference, &found.digest) => {
                 let read = by_get(host, reference, scopes, Absence::ByGet, need).await?;
                 return Ok(Lookup::Found(if let Answer::Found(read) = read { read } else { found }));
@@ -74,7 +77,8 @@ pub(super) async fn look_up(host: &Host, reference: &Reference, denials: Denials
                 return Ok(if is_list { unread_list(host, reference, &error).await } else { Lookup::Absent });
             }
         }
-        let denied = Error::new(Kind::NotFound, format!("{what}: it was stored, and is said not to be there"));
+        let denied =
+            Error::new(Kind::NotFound, format!("{what}: the registry accepted the manifest, but does not have it"));
         is_again = true;
         if tries.again(Failure::soon(denied)).await.is_err() {
             host.memory.note_swallowed();
@@ -83,15 +87,15 @@ pub(super) async fn look_up(host: &Host, reference: &Reference, denials: Denials
     }
 }
 
-/// Whether a look-up of a list of signatures failed because of the list: the registry fails at it, or answers something else, such
-/// as a web page.
+/// Whether the look-up of a list of signatures failed because of the list itself: the registry fails on it, or answers
+/// with something else, such as a web page.
 fn is_of_list_alone(error: &Error) -> bool {
     let is_no_manifest = matches!(error.kind(), Kind::Damaged | Kind::Input) && error.reason().is_none();
     let is_compressed = error.reason() == Some(&Reason::Compressed);
     is_no_manifest || is_compressed || error.kind() == Kind::Network && error.is_of_object_alone()
 }
 
-/// What a list of signatures that cannot be read counts as.
+/// The result for a list of signatures that cannot be read.
 async fn unread_list(host: &Host, reference: &Reference, error: &Error) -> Lookup {
     if error.kind() == Kind::Network {
         host.memory.note_stumble();
@@ -102,7 +106,7 @@ async fn unread_list(host: &Host, reference: &Reference, error: &Error) -> Looku
     }
 }
 
-/// `None`: the registry has no such tag or digest.
+/// `None` if the registry has no such tag or digest.
 pub(super) async fn resolve(
     host: &Host,
     reference: &Reference,
@@ -116,29 +120,29 @@ pub(super) async fn resolve(
     }
 }
 
-/// What a registry says of a tag or digest.
+/// A registry's answer about a tag or digest.
 enum Answer {
     Found(Descriptor),
     Absent,
-    /// 401 or 403, or no answer that says anything.
+    /// 401 or 403, or no conclusive answer.
     Denied(Error),
 }
 
-/// Who may say that something is not there.
+/// Which request may establish that something is absent.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Absence {
-    /// Caching proxies answer HEAD with 404 for what GET would fetch.
+    /// Only GET: caching proxies answer HEAD with 404 for what GET would fetch.
     ByGet,
-    /// HEAD, once it has found something at this registry: nearly all that is asked of a target is not there. Not of what this
-    /// run has put there.
+    /// HEAD as well, once it has found something at this registry, because nearly everything that is looked up at a
+    /// target is absent. Never for what this run has stored there.
     AsLearned,
 }
 
-/// HEAD is a hint: where it does not say what is there, GET decides, so that the verdict does not depend on the request.
+/// HEAD is a hint: if it is inconclusive, GET decides, so that the result does not depend on the method.
 async fn look(host: &Host, reference: &Reference, scopes: Scopes, absence: Absence, need: Need) -> Result<Answer> {
     let hint = head(host, reference, scopes.clone(), need).await?;
     let was_brought = host.memory.written.has_manifest(reference);
-    // A list that is there and is not seen would be replaced, with all signatures in it.
+    // A list that exists but is not seen would be replaced, and all its signatures lost.
     let is_list = reference.tag.as_ref().is_some_and(Tag::is_list);
     let may_skip = absence == Absence::AsLearned && !was_brought && !is_list;
     match hint {
@@ -146,7 +150,7 @@ async fn look(host: &Host, reference: &Reference, scopes: Scopes, absence: Absen
         Hint::Absent if may_skip && host.memory.manifest_heads.are_believed() => Ok(Answer::Absent),
         Hint::Absent => {
             let answer = by_get(host, reference, scopes, absence, need).await?;
-            // What this run has brought may have appeared between the two.
+            // Content that this run has stored may have appeared between the two requests.
             if matches!(answer, Answer::Found(_)) && !was_brought {
                 host.memory.manifest_heads.note_hidden();
             }
@@ -156,11 +160,11 @@ async fn look(host: &Host, reference: &Reference, scopes: Scopes, absence: Absen
     }
 }
 
-/// What HEAD says.
+/// The answer to HEAD.
 enum Hint {
     Found(Descriptor),
     Absent,
-    /// Too little, or nothing at all.
+    /// The answer contains too little, or there was none.
     Nothing,
 }
 
@@ -175,12 +179,12 @@ async fn head(host: &Host, reference: &Reference, scopes: Scopes, need: Need) ->
     }
     let digest = reply.header(CONTENT_DIGEST).and_then(|header| header.parse::<Digest>().ok());
     let served_as = reply.header("content-type").and_then(|t| t.split(';').next()).map(str::trim);
-    // A cache may answer HEAD with what was there before.
+    // A cache may answer HEAD with the previous content.
     let is_other = reference.digest.is_some_and(|asked| digest.is_some_and(|sent| sent != asked));
     Ok(match (digest.or(reference.digest), served_as, reply.content_length()) {
         (Some(digest), Some(served_as), Some(size)) if media_type::is_manifest(served_as) && size > 0 && !is_other => {
             host.memory.note_answered(reference);
-            // A cache finds what has just gone through it.
+            // A cache finds what has just passed through it, so that proves nothing.
             if reply.own && !host.memory.written.has_manifest(reference) {
                 host.memory.manifest_heads.note_found();
             }
@@ -202,7 +206,7 @@ async fn by_get(host: &Host, reference: &Reference, scopes: Scopes, absence: Abs
     })
 }
 
-/// `None`: the registry has no such tag or digest.
+/// `None` if the registry has no such tag or digest.
 pub(super) async fn get(host: &Host, reference: &Reference, scopes: Scopes, need: Need) -> Result<Option<Manifest>> {
     match fetch(host, reference, scopes, need).await? {
         Fetched::Manifest(manifest) => Ok(Some(*manifest)),
@@ -234,12 +238,12 @@ pub(super) async fn fetch(host: &Host, reference: &Reference, scopes: Scopes, ne
     }
 }
 
-/// One try, where more have never brought an answer about what is not there.
+/// A single try, at a registry where repeated look-ups of missing content have failed before.
 async fn fetch_once(host: &Host, reference: &Reference, scopes: Scopes) -> Result<Fetched> {
     let what = reading(reference);
     let ask = asking(Method::GET, reference, scopes, &what)?;
     let Some(reply) = host.hint(&ask).await? else {
-        return Ok(Fetched::Denied(strange(&what, "no answer came")));
+        return Ok(Fetched::Denied(strange(&what, "there was no answer")));
     };
     let read = reply.read(&what, Some(MAX_MANIFEST_SIZE), &Headers::of).await.map_err(|failure| failure.error);
     let fetched = match read {
@@ -252,7 +256,7 @@ async fn fetch_once(host: &Host, reference: &Reference, scopes: Scopes) -> Resul
     })
 }
 
-/// What the head of an answer says of a manifest.
+/// What the headers of an answer state about a manifest.
 struct Headers {
     served_as: Option<String>,
     digest: Option<Digest>,
@@ -268,7 +272,7 @@ impl Headers {
     }
 }
 
-/// What an answer to a GET of a manifest means.
+/// Interprets the answer to a GET of a manifest.
 async fn fetched(host: &Host, read: Read<Headers>, reference: &Reference, what: &str) -> Result<Fetched, Failure> {
     let (headers, body) = match read {
         Read::Whole(headers, body) => (headers, body),
@@ -280,7 +284,7 @@ async fn fetched(host: &Host, read: Read<Headers>, reference: &Reference, what: 
             let error = refusal(what, *reply).await.error;
             return match status {
                 401 | 403 => Ok(Fetched::Denied(error)),
-                // No condition was sent, so it is a policy's.
+                // The request contained no condition, so a policy refused it.
                 412 => Err(Failure::never(forbidden(error))),
                 _ => Err(Failure::never(error)),
             };
@@ -292,9 +296,9 @@ async fn fetched(host: &Host, read: Read<Headers>, reference: &Reference, what: 
 }
 
 fn received(headers: &Headers, body: Bytes, reference: &Reference, what: &str) -> Result<Manifest, Failure> {
-    // The digest that was asked for proves the bytes, whatever the header says.
+    // A requested digest proves the bytes, whatever the header states.
     if let Some(named) = headers.digest.filter(|_| reference.digest.is_none()) {
-        let other = |found| format!("{what}: the registry calls it {named}, the bytes have {found}");
+        let other = |found| format!("{what}: the registry states digest {named}, but the bytes have {found}");
         named.prove(&body).map_err(|found| Failure::soon(Error::damaged(other(found))))?;
     }
     let served_as = headers.served_as.as_deref();
@@ -306,7 +310,7 @@ fn received(headers: &Headers, body: Bytes, reference: &Reference, what: &str) -
     })
 }
 
-/// Whether another answer may bring the manifest: these are not the bytes that were asked for, or perhaps not.
+/// Whether another try may return the manifest, because these bytes are not, or may not be, those that were requested.
 fn may_pass(error: &ManifestError, body: &Bytes, headers: &Headers, reference: &Reference) -> bool {
     let is_proven = |digest: Digest| digest.prove(body).is_ok();
     match error {
@@ -319,17 +323,18 @@ fn may_pass(error: &ManifestError, body: &Bytes, headers: &Headers, reference: &
 fn not_carried(what: &str, body: &Bytes, headers: &Headers, error: ManifestError) -> Error {
     match error {
         ManifestError::Schema1 | ManifestError::MediaType(_) => Error::input(what).because(error),
-        // Another server than a registry has answered.
+        // A server other than the registry has answered.
         _ if is_page(headers.served_as.as_deref().is_some_and(is_html), body) => {
-            strange(what, format!("the answer is no manifest: {}", excerpt_without(body, &headers.secrets)))
+            strange(what, format!("the answer is not a manifest: {}", excerpt_without(body, &headers.secrets)))
                 .with_fact(WebPage)
         }
         _ => Error::damaged(what).because(error),
     }
 }
 
-/// Takes a tag away, or deletes a manifest by its digest (distribution-spec, "Deleting tags", "Deleting Manifests"). distribution before 3.0 answers 400, because it deletes by digest only;
-/// where deletion is switched off, it answers 405, as the specification has it.
+/// Deletes a tag, or a manifest by its digest (distribution-spec, "Deleting tags", "Deleting Manifests"). distribution
+/// before 3.0 answers 400, because it deletes by digest only. If deletion is switched off, it answers 405, as
+/// specified.
 pub(super) async fn delete(host: &Host, reference: &Reference) -> Result<TagDeletion> {
     let what = format!("deleting {reference}");
     let ask = Ask::new(Method::DELETE, path(reference)?, Scopes::delete(&reference.repository), &what);
@@ -342,18 +347,19 @@ pub(super) async fn delete(host: &Host, reference: &Reference) -> Result<TagDele
     }
 }
 
-/// Puts a manifest under its tag, or else its digest, and believes that it is there only when the registry says which one
-/// it has (distribution-spec, "Pushing Manifests": 201 Created).
+/// Stores a manifest under its tag, or else its digest. The manifest counts as stored if the registry states its
+/// digest, answers with the specified status (distribution-spec, "Pushing Manifests": 201 Created), or returns the
+/// manifest when asked.
 ///
 /// # Errors
-/// Besides refusals: [`Kind::Damaged`] when every try has stored other bytes than were sent.
+/// A refusal, or [`Kind::Damaged`] if every try stored bytes other than those sent.
 pub(super) async fn store(host: &Host, reference: &Reference, body: &Bytes, media_type: &str) -> Result<Reply> {
     let what = format!("storing manifest {reference}");
     let repository = &reference.repository;
     let name = match (&reference.tag, &reference.digest) {
         (Some(tag), _) => repository.with_tag(tag.clone()),
         (None, Some(digest)) => repository.with_digest(*digest),
-        (None, None) => return Err(Error::input(format!("{what}: neither tag nor digest"))),
+        (None, None) => return Err(Error::input(format!("{what}: the reference has neither a tag nor a digest"))),
     };
     let mut ask =
         Ask::new(Method::PUT, path(&name)?, Scopes::push(repository), &what).header("content-type", media_type)?;
@@ -368,7 +374,7 @@ pub(super) async fn store(host: &Host, reference: &Reference, body: &Bytes, medi
         }
         match stored(host, &name, body, reply, &what).await {
             Ok(reply) => {
-                // By the digest that will be asked for.
+                // Recorded under the digest that later requests use.
                 let digest = reference.digest.unwrap_or_else(|| Digest::sha256(body));
                 host.memory.written.note_manifest(reference, digest);
                 return Ok(reply);
@@ -378,12 +384,12 @@ pub(super) async fn store(host: &Host, reference: &Reference, body: &Bytes, medi
     }
 }
 
-/// Whether a good answer to a PUT means that these bytes are there now.
+/// Whether a successful answer to a PUT means that the registry has these bytes.
 async fn stored(host: &Host, name: &Reference, body: &Bytes, reply: Reply, what: &str) -> Result<Reply, Failure> {
     let stored = reply.header(CONTENT_DIGEST).and_then(|header| header.parse::<Digest>().ok());
     match stored.map(|stored| stored.prove(body).map_err(|sent| (stored, sent))) {
         Some(Ok(())) => return Ok(reply),
-        // What lies between may have changed it on its way.
+        // A proxy may have changed the manifest in transit.
         Some(Err((stored, sent))) => {
             let text = format!("{what}: the registry stored another manifest, {stored} instead of {sent}");
             return Err(Failure::soon(Error::damaged(text)));
@@ -391,18 +397,20 @@ async fn stored(host: &Host, name: &Reference, body: &Bytes, reply: Reply, what:
         None if reply.status() == 201 => return Ok(reply),
         None => {}
     }
-    // Not the answer of the specification: a registry of its own mind, or a page of somebody who stands between.
+    // The answer is not the specified one: the registry deviates from the specification, or a proxy answered with a
+    // page.
     let found = resolve(host, name, Scopes::push(&name.repository), Need::Required).await.map_err(Failure::never)?;
     if found.is_some_and(|found| found.digest.is_of(body)) {
         return Ok(reply);
     }
     let (status, secrets) = (reply.status(), reply.secrets());
     let shown = excerpt_shown(&reply.body_start(MOST_SHOWN).await, &secrets);
-    let error = strange(what, format!("the answer is {status}, but it is not there: {}", shown.text));
+    let error = strange(what, format!("the answer is {status}, but the manifest is not stored: {}", shown.text));
     Err(Failure::soon(shown.known_to(error)))
 }
 
-/// A refusal; one for want of what this run has put there may pass. A mount may have been one of nothing, and then it does not.
+/// The failure for a refused PUT. If the registry reports content missing that this run has stored, another try may
+/// succeed. For mounted content one more try is enough, because the mount may have linked nothing.
 async fn denied(host: &Host, ask: &Ask<'_>, repository: &Repository, reply: Reply, denials: u32) -> Failure {
     let failure = ask.refused(reply).await;
     let written = &host.memory.written;
@@ -429,7 +437,7 @@ fn asking<'a>(method: Method, reference: &Reference, scopes: Scopes, what: &'a s
 /// `/v2/<name>/manifests/<digest, else tag>`
 fn path(reference: &Reference) -> Result<String> {
     let Some(target) = reference.target() else {
-        return Err(Error::input(format!("reading {reference}: a repository is no image, a tag or digest is needed")));
+        return Err(Error::input(format!("reading {reference}: the reference needs a tag or a digest")));
     };
     Ok(format!("/v2/{}/manifests/{target}", reference.repository.path()))
 }

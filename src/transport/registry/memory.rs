@@ -1,4 +1,4 @@
-//! What earlier answers taught about one registry and its repositories.
+//! What earlier answers have shown about one registry and its repositories.
 
 mod mounts;
 mod proofs;
@@ -21,83 +21,85 @@ use crate::oci::{Digest, Reference, Repository, Tag};
 use mounts::Mounts;
 use proofs::Proofs;
 
-/// The smallest part of a blob that is worth a request, in bytes: what nginx allows where nobody has set a limit.
+/// The smallest part of a blob that is worth a request, in bytes: nginx allows bodies of this size by default.
 pub(super) const SMALLEST_CHUNK: u64 = 1024 * 1024;
 
-/// So many manifests that a registry took and does not have are waited for in full.
+/// After this many manifests that a registry accepted but does not have, gapferry no longer waits in full for another.
 const MOST_SWALLOWED: usize = 2;
 
-/// Its holder may change what it protects.
+/// The holder of the lock may change what the lock protects.
 type Turn = Arc<tokio::sync::Mutex<()>>;
 
-/// Something that is found out once, by its first holder.
+/// Filled in once, by the first holder of the lock.
 type Known = Arc<tokio::sync::Mutex<Option<ReferrersApi>>>;
 
-/// What was found out about the referrers API of a repository.
+/// The state of a repository's referrers API.
 pub(super) enum ReferrersApi {
     Present,
     Absent,
-    /// It refused to answer, and why.
+    /// The API refused to answer, with the reason.
     Unusable(Error),
 }
 
-/// What earlier answers taught about a registry's repositories.
+/// See the module documentation. One for each registry.
 #[derive(Default)]
 pub(super) struct Memory {
-    /// Which repositories have a referrers API; locked while the first question finds it out.
+    /// Which repositories have a referrers API. An entry is locked while the first request determines it.
     pub referrers_apis: Mutex<HashMap<Repository, Known>>,
-    /// What it makes of questions that an image can do without.
+    /// How the registry answers questions that an image can do without.
     pub answers: Answers,
-    /// Held by the first question to the referrers API of this registry, which tells for all that wait here.
+    /// Held by the first request to the referrers API of this registry. Its outcome serves all requests that wait for
+    /// the lock.
     pub first_referrers: tokio::sync::Mutex<()>,
-    /// Of repositories whose tags were listed: those named after a digest.
+    /// For repositories whose tags were listed: the tags named after a digest.
     pub companion_tags: Mutex<HashMap<Repository, HashSet<Tag>>>,
-    /// Tags that were read: a list without them is not whole.
+    /// Tags that were read. A list that lacks one of them is incomplete.
     pub answered_tags: Mutex<HashMap<Repository, HashSet<Tag>>>,
-    /// Upload sessions that a refused mount has opened.
+    /// Upload sessions that refused mounts have opened.
     pub sessions: Mutex<HashMap<(Repository, Digest), Url>>,
     pub written: RecentWrites,
     pub mounts: Mounts,
     pub proofs: Proofs,
     pub spent: Spent,
-    /// PATCH was refused as such: uploads go in one request.
+    /// The registry refused PATCH as such: uploads go in one request.
     patchless: AtomicBool,
-    /// Content in the closing PUT was refused as such: uploads go by PATCH.
+    /// The registry refused content in the closing PUT as such: uploads use PATCH.
     wholeless: AtomicBool,
-    /// Bytes that a request was refused for having, and a smaller one may have; 0 as long as none was.
+    /// The largest body to try, in bytes, after a larger one was refused; 0 while none was refused.
     chunk: AtomicU64,
-    /// The least bytes that the registry wants in a chunk; 0 if it does not say.
+    /// The minimum size of a chunk that the registry states, in bytes; 0 if it states none.
     least_chunk: AtomicU64,
     pub manifest_heads: Heads,
     pub blob_heads: Heads,
-    /// Entries of the longest page of tags: a server that cuts lists cuts none that is shorter.
+    /// The length of the longest page of tags, in entries: a server that truncates lists does not truncate a shorter
+    /// one.
     pub longest_page: AtomicUsize,
-    /// By origin: servers that the registry redirects to, as anybody may read them.
+    /// Anonymous authentication for the servers that the registry redirects to, by origin.
     elsewhere: Mutex<HashMap<String, Arc<Auth>>>,
-    /// Whether repositories take uploads, where a look into them was denied.
+    /// Whether repositories accept uploads, for those where a look-up was denied.
     uploads: Mutex<HashMap<Repository, Arc<OnceCell<crate::base::error::Result<()>>>>>,
     denied: AtomicBool,
-    /// A look-up has failed to its last try, and what was looked up counts as absent.
+    /// A look-up failed in every try, and its object counts as absent.
     stumbles: AtomicBool,
-    /// The registry's API beside the protocol did not answer, as was said.
+    /// A notice has reported that the registry does not answer as Harbor's API.
     pub no_api: AtomicBool,
     /// Held while the fallback list of a subject is read, changed and written.
     pub fallback_lists: Mutex<HashMap<(Repository, Digest), Turn>>,
-    /// Manifests that it took and denied to the last try, since one that it denied at first has come.
+    /// Manifests that the registry accepted but denied in every try, since one that it first denied last turned up.
     swallowed: AtomicUsize,
-    /// Fallback lists that cannot be read or changed, and why.
+    /// Fallback lists that cannot be read or changed, with the reason.
     untouchable: Mutex<HashMap<Reference, Error>>,
 }
 
 impl Memory {
     pub fn fallback_list(&self, repository: &Repository, subject: &Digest) -> Turn {
         let mut lists = self.fallback_lists.lock().unwrap_or_else(PoisonError::into_inner);
-        // Only what is under way has an entry.
+        // Only lists that are in use keep an entry.
         lists.retain(|_, turn| Arc::strong_count(turn) > 1);
         lists.entry((repository.clone(), *subject)).or_default().clone()
     }
 
-    /// Why a fallback list is not to be written, if it could not be before.
+    /// Why a fallback list must not be written, if reading or changing it failed before.
     pub fn left_alone(&self, list: &Reference) -> Option<Error> {
         self.untouchable.lock().unwrap_or_else(PoisonError::into_inner).get(list).cloned()
     }
@@ -106,25 +108,25 @@ impl Memory {
         self.untouchable.lock().unwrap_or_else(PoisonError::into_inner).insert(list.clone(), why.clone());
     }
 
-    /// Who we are to a server that the registry redirects to: anybody.
+    /// The anonymous authentication for a server that the registry redirects to.
     pub fn anonymous(&self, registry: &str, url: &Url) -> Arc<Auth> {
         let mut elsewhere = self.elsewhere.lock().unwrap_or_else(PoisonError::into_inner);
         let auth = elsewhere.entry(url.origin().ascii_serialization());
         auth.or_insert_with(|| Arc::new(Auth::new(registry, Store::anonymous()))).clone()
     }
 
-    /// Whether a repository takes uploads, to be found out once.
+    /// Whether a repository accepts uploads. The first caller fills the cell.
     pub fn takes_uploads(&self, repository: &Repository) -> Arc<OnceCell<crate::base::error::Result<()>>> {
         let mut uploads = self.uploads.lock().unwrap_or_else(PoisonError::into_inner);
         uploads.entry(repository.clone()).or_default().clone()
     }
 
-    /// Whether nothing was denied before.
+    /// Whether this is the first denial at this registry.
     pub fn is_first_denial(&self) -> bool {
         !self.denied.swap(true, Ordering::Relaxed)
     }
 
-    /// Whether look-ups of what is not there fail here, so that more than one try is of no use.
+    /// Whether look-ups of missing objects fail at this registry, which makes more than one try pointless.
     pub fn stumbles(&self) -> bool {
         self.stumbles.load(Ordering::Relaxed)
     }
@@ -133,7 +135,8 @@ impl Memory {
         self.stumbles.store(true, Ordering::Relaxed);
     }
 
-    /// Whether it takes manifests that it then does not have, so that waiting for another one is of no use.
+    /// Whether the registry accepts manifests that it then does not have, which makes it pointless to wait for another
+    /// one.
     pub fn swallows(&self) -> bool {
         self.swallowed.load(Ordering::Relaxed) >= MOST_SWALLOWED
     }
@@ -142,7 +145,7 @@ impl Memory {
         self.swallowed.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// What it denied at first was there after all.
+    /// A manifest that the registry first denied turned up.
     pub fn note_late_answer(&self) {
         self.swallowed.store(0, Ordering::Relaxed);
     }
@@ -152,7 +155,7 @@ impl Memory {
         known.entry(repository.clone()).or_default().clone()
     }
 
-    /// Remembers which of a repository's `tags` may speak of a manifest.
+    /// Remembers which of a repository's `tags` are named after a digest, and so may refer to a manifest.
     pub fn note_tags<'a>(&self, repository: &Repository, tags: impl IntoIterator<Item = &'a Tag>) {
         let companions = tags.into_iter().filter(|tag| tag.as_str().starts_with("sha")).cloned().collect();
         let mut known = self.companion_tags.lock().unwrap_or_else(PoisonError::into_inner);
@@ -168,7 +171,7 @@ impl Memory {
         }
     }
 
-    /// The registry no longer has this tag.
+    /// Forgets a tag that the registry no longer has.
     pub fn forget_answered(&self, reference: &Reference) {
         let mut answered = self.answered_tags.lock().unwrap_or_else(PoisonError::into_inner);
         if let (Some(tags), Some(tag)) = (answered.get_mut(&reference.repository), &reference.tag) {
@@ -182,7 +185,7 @@ impl Memory {
         answered.get(repository).into_iter().flatten().cloned().collect()
     }
 
-    /// Whether a tag named after a digest is missing in the repository's list; `false` when there is no list.
+    /// Whether the repository's list lacks a tag that is named after a digest; `false` if there is no list.
     pub fn lacks_tag(&self, repository: &Repository, tag: &Tag) -> bool {
         let known = self.companion_tags.lock().unwrap_or_else(PoisonError::into_inner);
         known.get(repository).is_some_and(|tags| !tags.contains(tag))
@@ -200,19 +203,19 @@ impl Memory {
         }
     }
 
-    /// A body of `length` bytes was too large. `false`: a smaller one is not worth trying.
+    /// Notes that a body of `length` bytes was too large. `false` if a smaller one is not worth trying.
     pub fn is_too_large(&self, length: u64) -> bool {
         let least = SMALLEST_CHUNK.max(self.least_chunk.load(Ordering::Relaxed));
         if length <= least {
             return false;
         }
-        // Another upload may have found out more.
+        // Another upload may have found a lower limit.
         let chunk = (length / 2).max(least).min(self.chunk());
         self.chunk.store(chunk, Ordering::Relaxed);
         true
     }
 
-    /// The registry wants no chunk but the last to have fewer bytes (distribution-spec, `OCI-Chunk-Min-Length`).
+    /// Notes the minimum size of every chunk but the last (distribution-spec, `OCI-Chunk-Min-Length`).
     pub fn note_least_chunk(&self, bytes: u64) {
         self.least_chunk.store(bytes, Ordering::Relaxed);
     }
@@ -234,7 +237,7 @@ impl Memory {
         sessions.insert((repository.clone(), *blob), location);
     }
 
-    /// Those that nobody has used.
+    /// Takes the sessions that no upload has used.
     pub fn take_sessions(&self) -> HashMap<(Repository, Digest), Url> {
         std::mem::take(&mut *self.sessions.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -249,7 +252,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_registry_swallows_manifests_once_two_have_not_come_and_none_was_late() {
+    fn a_registry_swallows_manifests_once_two_never_turned_up_and_none_turned_up_late() {
         let memory = Memory::default();
         memory.note_swallowed();
         memory.note_late_answer();

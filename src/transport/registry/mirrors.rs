@@ -1,10 +1,11 @@
-//! Reading through mirrors: each question goes to the endpoints of a repository in their order until one has the answer.
+//! Reads through mirrors: each request goes to the endpoints of a repository in order, until one has the answer.
 //!
-//! A mirror that lacks something, is down or refuses is passed over with a warning. The registry itself comes last, and only
-//! its “no” is believed. What a mirror gives is proven like everything else. What was found at one endpoint is read there to
-//! its end: a tag's manifest says where its children are. A mirror that fails again and again is left alone for a while (`health`).
-//! One that gave wrong bytes is not asked for that blob again (`suspects`), nor soon for anything if it does so often; the registry
-//! itself is, a few times, since no other endpoint is left. When an endpoint breaks off in a blob, the next one goes on (`failover`).
+//! A mirror that lacks something, is down or refuses is passed over with a warning. The registry itself comes last, and
+//! only its “no” counts. Content from a mirror is verified like any other. Once something is found at one endpoint, its
+//! parts are read there too: the endpoint of a tag's manifest is asked for the manifest's children. A mirror that fails
+//! repeatedly is left out for a while (`health`). A mirror that gave wrong bytes is not asked for that blob again
+//! (`suspects`), and is left out for a while if it does so often. The registry itself is asked again a few times,
+//! because no other endpoint is left. When an endpoint breaks off within a blob, the next one continues (`failover`).
 
 mod endpoint;
 mod failover;
@@ -31,28 +32,30 @@ use failover::Failover;
 use health::CircuitBreaker;
 use suspects::{EndpointReads, Suspects, WrongBlob};
 
-/// The endpoints of the repositories that were read so far.
+/// The endpoints of the repositories read so far.
 #[derive(Default)]
 pub(super) struct Mirrors {
     endpoints: Mutex<HashMap<Repository, Arc<Endpoints>>>,
     breakers: Mutex<HashMap<Reach, Arc<CircuitBreaker>>>,
 }
 
-/// What one endpoint gave of a repository that has mirrors or has moved.
+/// What one endpoint delivered of a repository that has mirrors or has moved.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Served {
-    /// As references name it.
+    /// The repository as references name it.
     pub repository: Repository,
-    /// Where it was read.
+    /// The repository it was read from.
     pub from: Repository,
-    pub manifests: u64,
+    /// Number of manifests that were read there.
+    pub manifest_count: u64,
     pub blobs: u64,
     /// Bytes of blobs.
     pub bytes: u64,
 }
 
 impl Registries {
-    /// What was read where, of repositories that have mirrors or have moved; sorted.
+    /// What was read from where, for repositories that have mirrors or have moved; sorted.
     pub fn served(&self) -> Vec<Served> {
         let known = self.0.mirrors.endpoints.lock().unwrap_or_else(PoisonError::into_inner);
         let mut served: Vec<Served> =
@@ -61,7 +64,8 @@ impl Registries {
         served
     }
 
-    /// Where the manifest with this digest was read, if that was at a mirror or at the place `repository` has moved to.
+    /// The repository from which the manifest with this digest was read, if that was a mirror or the place to which
+    /// `repository` has moved.
     pub fn served_by(&self, repository: &Repository, digest: &Digest) -> Option<Repository> {
         let known = self.0.mirrors.endpoints.lock().unwrap_or_else(PoisonError::into_inner);
         let endpoints = known.get(repository)?;
@@ -70,7 +74,7 @@ impl Registries {
     }
 
     /// # Errors
-    /// The repository is blocked, or the routes make no name of it.
+    /// The repository is blocked, or the routes do not yield a valid name for it.
     pub(super) fn endpoints(&self, repository: &Repository) -> Result<Arc<Endpoints>> {
         let known = self.0.mirrors.endpoints.lock().unwrap_or_else(PoisonError::into_inner).get(repository).cloned();
         if let Some(endpoints) = known {
@@ -97,21 +101,21 @@ impl Registries {
     }
 }
 
-/// The endpoints at which one repository is read.
+/// The endpoints of one repository.
 pub(super) struct Endpoints {
     repository: Repository,
-    /// In the order to ask them; never empty; the last is the registry itself.
+    /// In the order in which they are asked; never empty. The last is the registry itself.
     all: Vec<Arc<Endpoint>>,
-    /// Where manifests were found, and what they point to if that is not where it would be looked for.
+    /// The endpoint that has a manifest, and what the manifest points to if that is not where it would be looked for.
     found: Mutex<HashMap<Digest, usize>>,
     suspects: Suspects,
-    /// Of blobs that the registry itself gave wrong.
+    /// The retries for blobs of which the registry itself gave wrong bytes.
     tries: Mutex<HashMap<Digest, Arc<tokio::sync::Mutex<Tries>>>>,
     events: Events,
 }
 
 impl Endpoints {
-    /// Nothing stands between: the registry is read as it is named.
+    /// Whether the repository has no mirrors and has not moved.
     fn is_plain(&self) -> bool {
         self.all.len() == 1 && self.all.iter().all(|endpoint| endpoint.repository == self.repository)
     }
@@ -139,8 +143,9 @@ impl Endpoints {
         }))
     }
 
-    /// The first list that is not empty. A mirror without one may know less than the registry, so that is asked, too; if it
-    /// cannot be asked, nothing is what is known. So is it where a list is in doubt.
+    /// The first list that is not empty and not in doubt. A mirror with an empty list may know less than the registry,
+    /// so the registry is asked as well. If no endpoint has such a list, a list in doubt is returned, or an empty one
+    /// if any endpoint answered.
     pub async fn referrers(&self, subject: &Digest) -> Result<ReferrerList> {
         let (mut nothing, mut doubtful): (bool, Option<ReferrerList>) = Default::default();
         let (order, need) = (self.order(Some(subject)), Need::Optional);
@@ -159,7 +164,8 @@ impl Endpoints {
         Ok(doubtful.unwrap_or_default())
     }
 
-    /// The registry's own list, since a mirror may hold part of it; a mirror's only if the registry cannot be asked.
+    /// The registry's own list, because a mirror may have only part of it; a mirror's list only if the registry cannot
+    /// be reached.
     pub async fn tags(&self, need: Need) -> Result<TagList> {
         let own = self.all.len() - 1;
         let endpoint = self.endpoint(own);
@@ -176,7 +182,7 @@ impl Endpoints {
                 Ok(mut list) => {
                     let (own, why) = (&self.repository, error.chain());
                     let text = format!(
-                        "the tags of {own} are those {} has, maybe not all of them: {why}",
+                        "the list of tags of {own} comes from {} and may be incomplete: {why}",
                         endpoint.repository
                     );
                     list.doubts.push(text);
@@ -212,8 +218,10 @@ impl Endpoints {
         let places: Vec<String> = from.iter().map(|at| self.all[*at].repository.to_string()).collect();
         let (places, why) = (places.join(" and "), error.chain());
         let text = match from[..] {
-            [_] => format!("mirror {places} gave wrong bytes and is not asked for them again: {why}"),
-            _ => format!("what {places} gave of a blob makes no whole; reading it from one of them alone: {why}"),
+            [_] => format!("mirror {places} gave wrong bytes and is not asked for this blob again: {why}"),
+            _ => format!(
+                "the parts of a blob from {places} do not fit together; reading all of it from one of them: {why}"
+            ),
         };
         self.events.report(Event::Warning(text));
         if let [mirror] = from[..] {
@@ -222,7 +230,7 @@ impl Endpoints {
         Ok(())
     }
 
-    /// The registry itself is asked again, after a while and not for ever: no other endpoint is left.
+    /// Waits before the registry itself is asked again, a limited number of times: no other endpoint is left.
     async fn own_gave_wrong(&self, blob: &Digest, error: Error) -> Result<()> {
         let own = self.endpoint(self.all.len() - 1);
         let tries = {
@@ -234,13 +242,13 @@ impl Endpoints {
         again.map_err(|error| error.while_doing(format!("reading from {}", own.repository)))
     }
 
-    /// An endpoint gave this of a blob; whether the bytes are right is not known yet.
+    /// Records what an endpoint gave of a blob. Whether the bytes are right is not known yet.
     fn note_given(&self, blob: &Digest, at: usize, given: EndpointReads) {
         self.all[at].count(given);
         self.suspects.note(blob, at, given);
     }
 
-    /// It is going to be read.
+    /// Announces that the repository will be read.
     pub fn expect(&self) {
         self.all.iter().for_each(|endpoint| endpoint.host.auth.expect(endpoint.repository.path()));
     }
@@ -249,12 +257,12 @@ impl Endpoints {
         self.all.iter().any(|endpoint| endpoint.host.gate.counts_pulls())
     }
 
-    /// The endpoint of this number.
+    /// The endpoint at this index.
     fn endpoint(&self, at: usize) -> Arc<Endpoint> {
         self.all[at].clone()
     }
 
-    /// The numbers of the endpoints to ask, by digest or by a tag.
+    /// The indices of the endpoints to ask, for a digest or, with `None`, for a tag.
     fn order(&self, digest: Option<&Digest>) -> Vec<usize> {
         let unfit = if digest.is_some() { Serves::Tags } else { Serves::Digests };
         let found = digest.and_then(|digest| self.found_at(digest));
@@ -272,7 +280,7 @@ impl Endpoints {
         }
     }
 
-    /// What a manifest points to is where the manifest was.
+    /// Records where a manifest was found. What it points to is looked for there as well.
     fn note_manifest(&self, manifest: &Manifest, at: usize) {
         if self.is_plain() {
             return;
@@ -287,10 +295,11 @@ impl Endpoints {
 
     fn served(&self) -> Vec<Served> {
         let served = self.all.iter().map(|endpoint| endpoint.served(&self.repository));
-        served.filter(|served| served.manifests + served.blobs > 0).collect()
+        served.filter(|served| served.manifest_count + served.blobs > 0).collect()
     }
 
-    /// The first answer that is not “no”, and the endpoint that gave it. Without one the registry's own word counts.
+    /// The first answer that is not “no”, with the index of its endpoint. Without one, the registry's own answer
+    /// counts.
     async fn first<T, F>(
         &self,
         wanted: &Reference,
@@ -324,7 +333,7 @@ impl Endpoints {
         self.events.report(Event::Warning(text));
     }
 
-    /// Warns that an endpoint failed. That it is left out for a while was reported before.
+    /// Warns that an endpoint failed, unless it was left out, which was reported before.
     fn passed_over(&self, endpoint: &Endpoint, error: &Error) {
         if !health::is_left_out(error) {
             let text = format!("passing over {}: {}", endpoint.repository, error.chain());
@@ -333,7 +342,8 @@ impl Endpoints {
     }
 }
 
-/// A registry that fails at one object and answers otherwise is not out of reach: it does not give this.
+/// Changes the kind of an error if the registry fails on one object and answers other requests: it refuses this object,
+/// and the network works.
 fn of_object(error: Error) -> Error {
     match error.reason() {
         Some(Reason::Undelivered) => error.of_kind(Kind::Refused),
@@ -341,7 +351,7 @@ fn of_object(error: Error) -> Error {
     }
 }
 
-/// Whether another endpoint may do better; it does not help against what is wrong on this side.
+/// Whether another endpoint may succeed. None helps with a problem on this side.
 fn passes_on(error: &Error) -> bool {
     match error.kind() {
         Kind::Input | Kind::Disk | Kind::Lacking | Kind::Interrupted => false,

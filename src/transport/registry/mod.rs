@@ -1,29 +1,31 @@
 //! Registries: the OCI distribution protocol over HTTP, as a [`Source`] and a [`Sink`].
 //!
-//! One value, [`Registries`], speaks to every registry of a run: it finds out how each is reached, authenticates, shares
-//! connections, repeats what failed for a passing reason and reports every wait. Everything here is bounded and hashed or
-//! counted; what a registry says is believed only where the bytes agree. The room knows nothing of bundles, plans and
-//! progress bars.
+//! One value, [`Registries`], serves every registry of a run. It finds out how to reach each one, authenticates, shares
+//! connections, repeats requests that failed for a temporary reason, and reports every wait. Everything here is
+//! bounded, and hashed or counted: what a registry states counts only if the bytes agree. The module knows nothing of
+//! bundles, plans and progress bars.
 //!
 //! From the outside in:
 //!
 //! - [`Registries`] picks a `host::Host`, for reading by way of `mirrors`.
-//! - `manifests`, `tags`, `referrers`, `download` and `upload` each know one part of the protocol. `presence` says whether a blob is
-//!   there, `last_byte` whether it can be read, `stored` whether the registry keeps what it took, `upload_body` what an upload sends,
-//!   `projects` how many go at once, and `auth_check` whether we are let in at all.
-//! - `host` adds authentication (`auth`, `challenge`), what can be done without (`questions`), the gate that a registry's limits
-//!   close (`limit`), and what was learned (`memory`: `read_after_write`, what may be denied for a moment; `spent`, which blobs have used up
-//!   their tries; `heads`, what HEAD is worth).
-//! - `retry` decides what follows a `failure`: `outage`, of a server that is down; `peers`, of the servers that a registry needs
-//!   besides itself; `read_only`, of a registry that takes no change for now; `rounds`, how all wait together; `liveness`, whether
-//!   it is there while a request waits. `root` finds the registry's root and asks whether it is up; `health` is what a Harbor says
-//!   of itself.
-//! - `wire` makes one HTTP exchange: it sends a `call` to the address that `resolver` finds, trusts whom `tls` and `certs` say,
-//!   follows where the answer leads (`location`), and gives its `reply`, or says why it got no answer (`unanswered`). `stall_timeout`
-//!   is how slow the other side may be; `answer` reads refusals, and `refusals` the causes they name; `facts` are what errors
-//!   know; `trace` shows it all, masked.
+//! - `manifests`, `tags`, `referrers`, `download` and `upload` each implement one part of the protocol. `presence`
+//!   finds out whether a blob exists, `last_byte` whether it can be read, `stored` whether the registry keeps what it
+//!   accepted; `upload_body` is the body of an upload, `projects` limits parallel uploads, and `auth_check` tests
+//!   whether access is granted at all.
+//! - `host` adds authentication (`auth`, `challenge`), requests that can fail without harm (`questions`), the gate that
+//!   a registry's rate limits close (`limit`), and what earlier answers have shown (`memory`; `read_after_write` for
+//!   content that may be denied for a moment, `spent` for blobs that have used up their retries, `heads` for whether
+//!   HEAD is reliable).
+//! - `retry` decides what follows a `failure`, with `outage` for a server that is down, `peers` for the servers that a
+//!   registry needs besides itself, `read_only` for a registry that accepts no changes for now, `rounds` for waits that
+//!   all requests share, and `liveness` for signs of life while a request waits. `root` finds the registry's root and
+//!   asks whether the registry is up; `health` reads what a Harbor reports about itself.
+//! - `wire` makes one HTTP exchange. It sends a `call` to the address that `resolver` finds, trusts servers as `tls`
+//!   and `certs` say, follows redirects (`location`), and returns the `reply`, or the reason why there was no answer
+//!   (`unanswered`). `stall_timeout` is how slow the other side may be; `answer` reads refusals, and `refusals` the
+//!   causes they name; `facts` are what errors know; `trace` shows every exchange, masked.
 //!
-//! Names lead one way: no two files name each other, not even by way of others; a test keeps it.
+//! Dependencies run one way: no two files use each other, not even through others. A test checks this.
 
 mod answer;
 mod auth;
@@ -106,7 +108,7 @@ pub use auth_check::AuthCheck;
 use call::{Call, Payload};
 pub use config::{Config, RegistryConfig, TlsConfig};
 pub use denials::Denials;
-pub use facts::{BlobFault, NoAnswer, Symptom, TlsFault, UnexpectedStatus, WebPage};
+pub use facts::{BlobFault, NoAnswer, Symptom, TlsProblem, UnexpectedStatus, WebPage};
 use failure::is_transient;
 use host::Host;
 pub use itself::Itself;
@@ -115,9 +117,9 @@ use projects::Projects;
 pub use proxy::Proxies;
 use wire::Wire;
 
-/// The largest answer of [`Api::call`], in bytes.
+/// The largest answer to [`Api::call`], in bytes.
 const MOST_API_BYTES: u64 = 4 * 1024 * 1024;
-/// How often a Harbor is asked for its API before it counts as out of reach.
+/// How often a Harbor is asked for its API before the API counts as unreachable.
 const PROBES: u32 = 3;
 
 /// All registries of a run. Cheap to clone; clones share connections, tokens and limits.
@@ -133,21 +135,22 @@ struct Shared {
     denials: Mutex<Denials>,
 }
 
-/// A registry, and in which part it is spoken to.
+/// A registry, and how it is reached.
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct Reach {
     registry: String,
-    /// It need not prove who it is. The routes may say that of a part of a registry: then there are two of it.
+    /// The registry need not prove its identity. The routes may say so for part of a registry, which then has two
+    /// entries.
     insecure: bool,
-    /// It is a mirror of another registry.
+    /// The registry is a mirror of another one.
     mirror: bool,
-    /// There is nobody else to ask.
+    /// No other endpoint is left to ask.
     patient: bool,
 }
 
 impl Registries {
     /// # Errors
-    /// A certificate file of `config` that cannot be used.
+    /// A certificate file in `config` cannot be used.
     pub fn new(config: Config, events: Events) -> Result<Registries> {
         config.check()?;
         let wire = Arc::new(Wire::new(config, events));
@@ -155,23 +158,25 @@ impl Registries {
         Ok(Registries(Arc::new(Shared { wire, hosts, projects, mirrors, denials })))
     }
 
-    /// What it means from now on if a target denies a look at a tag.
+    /// Sets how a target's denial of a look-up is treated from now on.
     pub fn take_denials(&self, as_what: Denials) {
         *self.0.denials.lock().unwrap_or_else(PoisonError::into_inner) = as_what;
     }
 
-    /// At most `at_once` uploads into one project of `registry` at the same time, and as many mounts, from the next one on.
+    /// From now on, allows at most `at_once` uploads into one project of `registry` at the same time, and as many
+    /// mounts.
     pub fn limit_uploads_per_project(&self, registry: &str, at_once: usize) {
         self.projects(registry).limit(at_once);
     }
 
-    /// These repositories are going to be read: where one token can serve several of them, one is asked for.
+    /// Announces that these repositories will be read: if one token can serve several of them, a single one is
+    /// requested.
     pub fn expect<'r>(&self, repositories: impl IntoIterator<Item = &'r Repository>) {
-        // One that cannot be reached says so when it is read.
+        // A repository that cannot be reached fails when it is read.
         repositories.into_iter().filter_map(|repository| self.endpoints(repository).ok()).for_each(|all| all.expect());
     }
 
-    /// The tag was deleted: a list of tags without it may be whole.
+    /// Notes that the tag was deleted, so that a list of tags without it may be complete.
     pub fn forget_tag(&self, tag: &Reference) {
         if let Ok(host) = self.target(&tag.repository) {
             host.memory.forget_answered(tag);
@@ -183,19 +188,19 @@ impl Registries {
         self.reach(Reach { registry: registry.to_owned(), insecure, mirror: false, patient: true })
     }
 
-    /// One for all endpoints of a registry: it is the same Harbor behind them.
+    /// One for all endpoints of a registry, because the same Harbor is behind them.
     fn projects(&self, registry: &str) -> Arc<Projects> {
         let mut projects = self.0.projects.lock().unwrap_or_else(PoisonError::into_inner);
         projects.entry(registry.to_owned()).or_default().clone()
     }
 
-    /// The registry itself as it is reached for `repository`, to write there.
+    /// The registry itself, to write to `repository`.
     fn target(&self, repository: &Repository) -> Result<Arc<Host>> {
         let PullSource { insecure, .. } = self.0.wire.config.routes.push(repository)?;
         Ok(self.reach(Reach { registry: repository.registry().to_owned(), insecure, mirror: false, patient: true }))
     }
 
-    /// The repositories by how their registry is reached.
+    /// The repositories, grouped by how their registry is reached.
     fn by_host<'r>(&self, repositories: &'r [Repository]) -> Result<Vec<(Arc<Host>, Vec<&'r Repository>)>> {
         let mut hosts: Vec<(Arc<Host>, Vec<&Repository>)> = Vec::new();
         for repository in repositories {
@@ -209,7 +214,7 @@ impl Registries {
     }
 
     fn reach(&self, mut reach: Reach) -> Arc<Host> {
-        // What was said by name may make this no difference.
+        // A setting for the registry's name may override this.
         reach.insecure = self.0.wire.config.is_lax(&reach.registry, reach.insecure);
         let projects = self.projects(&reach.registry);
         let mut hosts = self.0.hosts.lock().unwrap_or_else(PoisonError::into_inner);
@@ -257,7 +262,7 @@ impl Source for Registries {
         }
     }
 
-    /// Docker Hub, and other registries that announce a limit.
+    /// True for Docker Hub, and for other registries that announce a limit.
     fn counts_pulls(&self, repository: &Repository) -> bool {
         self.endpoints(repository).is_ok_and(|endpoints| endpoints.counts_pulls())
     }
@@ -267,7 +272,7 @@ impl Source for Registries {
     }
 }
 
-/// Every request to a target is made with the right to push, so that one token serves looking and writing.
+/// Every request to a target has push scope, so that one token serves looking up and writing.
 #[async_trait]
 impl Sink for Registries {
     async fn has_blob(&self, repository: &Repository, blob: &Descriptor) -> Result<bool> {
@@ -308,7 +313,7 @@ impl Sink for Registries {
         let Some(subject) = manifest.subject() else { return Ok(true) };
         let listed = referrers::list(&*self.target(repository)?, repository, &subject.digest).await;
         let listed = match listed {
-            // To put it again enters it, if it is not.
+            // If the manifest is not listed, storing it again lists it.
             Err(error) if error.stopped().is_none() && error.kind() != Kind::RateLimited => return Ok(false),
             listed => listed?,
         };
@@ -377,7 +382,7 @@ impl Api for Registries {
     async fn probe(&self, account: Account<'_>, path: &str) -> Result<Probed> {
         let registry = account.registry;
         let host = self.host(registry);
-        // Whether there is a server at all is another question.
+        // A server that cannot be reached is an error, not an answer about Harbor's API.
         host.base().await?;
         let request = ApiRequest { method: "GET", path: path.to_owned(), ..ApiRequest::default() };
         let what = format!("calling GET {path} of {registry}");
@@ -400,7 +405,7 @@ impl Api for Registries {
             return Ok(Probed::Unclear(error));
         }
         if !host.memory.no_api.swap(true, Ordering::Relaxed) {
-            let text = format!("{registry} is taken for a registry without Harbor's API: {}", error.chain());
+            let text = format!("{registry} is treated as a registry without Harbor's API: {}", error.chain());
             host.wire.events.report(Event::Notice(text));
         }
         Ok(Probed::Nothing)
@@ -427,7 +432,8 @@ async fn api_call(
     let url = host.url(&request.path).await.map_err(failure::Failure::never)?;
     let mut headers = reqwest::header::HeaderMap::new();
     for (name, value) in &request.headers {
-        let value = value.parse().map_err(|_| invalid(format!("header {name} holds what no header can")))?;
+        let value =
+            value.parse().map_err(|_| invalid(format!("header {name} has a value that is not allowed in a header")))?;
         headers.insert(*name, value);
     }
     let body = match &request.json {
@@ -445,7 +451,7 @@ async fn api_call(
     let status = reply.status();
     if is_transient(status) {
         let failure = answer::refusal(what, reply).await;
-        // Some gateways lead only `/v2/` to the registry: what they answer elsewhere says nothing of it.
+        // Some gateways forward only `/v2/` to the registry: their answers to other paths say nothing about it.
         return Err(failure.of_another_server());
     }
     Ok(ApiAnswer { status, body: reply.body(what, MOST_API_BYTES).await? })

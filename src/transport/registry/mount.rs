@@ -1,8 +1,9 @@
 //! Cross-repository mounts (distribution-spec, "Mounting a blob from another repository").
 //!
-//! **Threats.** A mount is optional, and an upload does the same. So a registry, or a gateway before it, that never answers a mount
-//! must not end the run; and a registry that answers 201 may have linked nothing, and take the manifest all the same. So mounts
-//! into a project are read back until one has brought its blob, as far as this account may read there.
+//! **Threats.** A mount is optional, because an upload has the same effect. A registry, or a gateway in front of it,
+//! that never answers a mount must therefore not end the run. A registry that answers 201 may have linked nothing, and
+//! may still accept the manifest. So mounts into a project are read back until one has linked its blob, as far as this
+//! account may read there.
 
 use reqwest::Method;
 
@@ -18,11 +19,11 @@ use crate::base::error::{Kind, Result};
 use crate::content::Readable;
 use crate::oci::{Descriptor, Repository};
 
-/// Mounts `blob` of the repository `from` into `to`. Anything but “created” means that the blob has to be uploaded; a session opened
-/// instead is kept for that.
+/// Mounts `blob` of the repository `from` into `to`. `false` means that the blob has to be uploaded. If the registry
+/// opens an upload session instead, the session is kept for that.
 ///
 /// # Errors
-/// An upload would meet the same.
+/// A failure that an upload would meet as well.
 pub(super) async fn mount(host: &Host, to: &Repository, blob: &Descriptor, from: &Repository) -> Result<bool> {
     if !host.memory.mounts.are_useful() {
         return Ok(false);
@@ -57,14 +58,15 @@ pub(super) async fn mount(host: &Host, to: &Repository, blob: &Descriptor, from:
                 if !concerns_more(&error) {
                     return Ok(false);
                 }
-                // An upload would meet the same.
+                // An upload would fail in the same way.
                 tries.again(Failure::never(error)).await?;
             }
         }
     }
 }
 
-/// The answer to a mount; a status that may pass is waited for. `None`: no answer came, so the blob is uploaded instead.
+/// The answer to a mount, after waiting as long as its status is temporary. `None` if there was no answer; the blob is
+/// then uploaded instead.
 async fn answered(host: &Host, ask: &Ask<'_>) -> Result<Option<Reply>> {
     let mut tries = host.tries(ask.what);
     loop {
@@ -96,8 +98,8 @@ async fn answered(host: &Host, ask: &Ask<'_>) -> Result<Option<Reply>> {
     }
 }
 
-/// Whether a mount that was answered with 201 has brought the blob: read back in a project into which none is known to have. Where
-/// nothing can be read, the manifest will prove it.
+/// Whether a mount that was answered with 201 has linked the blob. This is read back in a project where no mount is
+/// known to have linked one. If nothing can be read, storing the manifest is the proof.
 async fn is_there(host: &Host, to: &Repository, blob: &Descriptor) -> Result<bool> {
     let mounts = &host.memory.mounts;
     if mounts.is_proven(to) || !host.memory.proofs.may_read(to) {
@@ -109,12 +111,12 @@ async fn is_there(host: &Host, to: &Repository, blob: &Descriptor) -> Result<boo
             tracing::debug!(repository = %to, blob = %blob.digest, why, "mounted, and not there");
             Ok(false)
         }
-        // Where this account may not read, the manifest will prove it.
+        // If this account may not read, storing the manifest is the proof.
         Readable::Yes | Readable::Denied => {
             mounts.note_proven(to);
             Ok(true)
         }
-        // Nothing is known yet: the next mount is read back.
+        // Inconclusive: the next mount is read back.
         Readable::Failed(_) | Readable::Unknown(_) | Readable::PerhapsLost(_) => Ok(true),
     }
 }

@@ -1,24 +1,27 @@
-//! When a server stops answering, a registry or one that a registry needs (`peers`): every request to it waits together, and in
-//! the end it is given up as a whole.
+//! When a server stops answering, whether a registry or a server that a registry needs (`peers`), all requests to it
+//! wait together, and in the end the server is given up as a whole.
 //!
-//! Requests that fail one by one keep their own count of tries (`retry`). This module looks at the server instead: how
-//! long it has been without a successful answer, and whether one request fails or several. While several fail, all
-//! requests share one schedule, so that a server that restarts is asked a few times and not a thousand. When the retry
-//! budget is used up, whatever still waits for that server fails at once, for one reason.
+//! Requests that fail individually count their own tries (`retry`). This module looks at the server instead: how long
+//! it has been without a successful answer, and whether one request fails or several. While several fail, all requests
+//! share one schedule, so that a server that restarts gets a few requests and not a thousand. Once the retry budget is
+//! used up, everything that still waits for the server fails at once, for one reason.
 //!
-//! A registry that answers 500, or a gateway that answers 502, for one kind of request need not be down. Before all requests
-//! wait on such evidence, and before the registry is given up, it is probed (`root`). While it answers the probe, each request
-//! ends by its own count. Some gateways answer the probe themselves, so that proves nothing for ever: when the budget is used
-//! up and a request that began after others had failed for good fails as they did, the registry is given up all the same.
+//! If a registry answers 500 to one kind of request, or a gateway answers 502, the registry need not be down. Before
+//! all requests wait on such evidence, and before the registry is given up, it is probed (`root`). While it answers the
+//! probe, each request ends by its own count. Some gateways answer the probe themselves, so an answered probe does not
+//! protect the registry for ever: if the budget is used up, and a request that began after others had failed for good
+//! fails as they did, the registry is given up all the same.
 //!
-//! Where a whole kind of request fails, the probe does not count: no answer came, or a gateway's, or the registry has not done such
-//! work once in this run. Then requests go on beyond their own tries, together, until one succeeds or the budget is used up.
+//! The probe does not count where a whole kind of request fails: no answer came, or a gateway's, or the registry has
+//! never done such work in this run. Then requests continue beyond their own tries, together, until one succeeds or the
+//! budget is used up.
 //!
-//! The budget counts only time without a successful answer, for each kind of request (`work`): a registry that opens uploads and
-//! completes none is given up, too, and what a cache answers is no sign that it is back. Where no answer came, the silence is as old
-//! as the wait for it, and what still waits ends with the budget. A transfer that began before the failures and moves, however slowly,
-//! begins the budget anew; a wait that the server announced itself (`announced`) does not count. For a server from which nothing at
-//! all has come in this run the tries of one request are enough, and the budget is the most: they may be spent on a wrong name.
+//! The budget counts only time without a successful answer, separately for each kind of request (`work`). A registry
+//! that opens uploads and completes none is therefore given up too, and an answer from a cache does not show that the
+//! registry is back. If no answer came, the silence is as old as the wait for it, and requests still waiting end with
+//! the budget. A transfer that began before the failures and moves, however slowly, restarts the budget. A wait that
+//! the server announced itself (`announced`) does not count. For a server from which nothing has come in this run, the
+//! tries of one request are enough and the budget is the upper limit, because its name may be wrong.
 
 mod announced;
 mod signs;
@@ -43,37 +46,38 @@ pub(super) use silence::{Evidence, Next, Round, Suspicion};
 use silence::{ProbeResult, Silence};
 pub(super) use work::{ServerWork, Work};
 
-/// How often a running upload is looked at.
+/// How often a running upload is checked.
 const LOOK: Duration = Duration::from_millis(100);
-/// The round in which an outage is reported: what passes at once is not worth a line.
+/// The round in which an outage is reported: a shorter one is not worth a line.
 const WORTH_A_LINE: u32 = 2;
-/// A wait of one request alone is not reported if it is shorter.
+/// A wait of a single request that is shorter than this is not reported.
 const SHORTEST: Duration = Duration::from_secs(1);
-/// Announced waits, and waits of one request alone, are reported at most once in this time: there may be very many.
+/// Announced waits, and waits of single requests, are reported at most once in this time: there may be very many.
 const OFTEN: Duration = Duration::from_secs(30);
-/// After so long without a failure or an announced wait, these are over: another one begins anew.
+/// After this long without a failure or an announced wait, a silence or an announced wait is over, and another one
+/// starts anew.
 const FORGOTTEN: Duration = Duration::from_secs(120);
 /// How long a registry that answered a probe counts as up, whatever else fails.
 const BELIEVED: Duration = Duration::from_secs(30);
 
-/// See the module documentation. One for each server.
+/// See the module documentation. Each server has one.
 pub(super) struct Outage {
-    /// `host[:port]`, and what it is needed for if it is not the registry itself.
+    /// `host[:port]`, and what the server is needed for if it is not the registry itself.
     place: String,
     limits: RequestLimits,
     events: Events,
     state: Mutex<State>,
-    /// The server answered, or was given up.
+    /// Notified when the server answers after a failure or an announced wait, or is given up.
     changed: Notify,
-    /// How often.
+    /// How often that happened.
     changes: AtomicU64,
-    /// No answer came, for the first time since the last one.
+    /// Notified when an answer fails to arrive.
     silent: Notify,
-    /// Downloads that are under way and have brought something new.
+    /// How many running downloads have brought something new.
     downloads: AtomicUsize,
 }
 
-/// Held by a download that has brought something new, until it ends or breaks off.
+/// Held by a download that has brought something new, until the download ends or is interrupted.
 pub(super) struct Download(Arc<Outage>);
 
 impl Drop for Download {
@@ -84,27 +88,27 @@ impl Drop for Download {
 
 #[derive(Default)]
 struct State {
-    /// When it last answered, by kind of request.
+    /// When the server last answered, by kind of request.
     answers: [Option<Instant>; Work::ALL.len()],
     /// When it last gave a sign of life.
     alive: Option<Instant>,
-    /// When a transfer with it last moved.
+    /// When a transfer with it last made progress.
     moved: Option<Instant>,
-    /// It has stored something in this run.
+    /// Whether it has stored something in this run.
     has_stored: bool,
-    /// It has answered, or a gateway for it: it exists.
+    /// Whether it, or a gateway for it, has answered: then it exists.
     is_known: bool,
     silence: Option<Silence>,
     announced: Option<Waits>,
     /// When announced waits were last reported.
     reported: Option<Instant>,
-    /// A request was put off for longer than is allowed, while others were answered.
+    /// Whether a request was put off for longer than is allowed while others were answered.
     is_put_off: bool,
     probed: Option<ProbeResult>,
     stopped: Option<Stopped>,
-    /// When a wait of one request alone was last reported.
+    /// When a wait of a single request was last reported.
     last_report: Option<Instant>,
-    /// When a sign of life may be asked for, and how many did not come since anything came.
+    /// When the next sign of life may be requested, and how many were missed since anything last came.
     next_sign: Option<Instant>,
     signs_missed: u32,
 }
@@ -116,12 +120,12 @@ impl Outage {
         Outage { place, limits, events, state, changed, changes, silent, downloads }
     }
 
-    /// The server, as lines and errors name it.
+    /// The server as messages name it.
     pub fn place(&self) -> &str {
         &self.place
     }
 
-    /// The server has answered such a request.
+    /// The server has answered a request of this kind.
     pub fn answered(&self, work: Work) {
         self.answered_at(Instant::now(), work);
     }
@@ -132,7 +136,7 @@ impl Outage {
             (state.answers[work as usize], state.is_known, state.signs_missed) = (Some(now), true, 0);
             let was_unanswered = state.silence.as_ref().is_some_and(|silence| silence.unanswered);
             let silence = state.silence.take_if(|silence| silence.is_ended_by(work));
-            // A token may come from a cache, and is no answer to another request that was put off.
+            // A token may come from a cache, so it does not answer another request that was put off.
             let waits = state.announced.take_if(|waits| work > Work::Token || waits.work == Work::Token);
             let is_change = was_unanswered || silence.is_some() || waits.is_some();
             (silence, waits, is_change)
@@ -149,7 +153,8 @@ impl Outage {
         }
     }
 
-    /// A request that asks for nothing was answered: the server is alive, and what was asked of it is still to come.
+    /// A request for nothing in particular was answered: the server is alive, but the answers to other requests are
+    /// still missing.
     pub fn is_alive(&self) {
         let mut state = self.state();
         (state.alive, state.is_known, state.signs_missed) = (Some(Instant::now()), true, 0);
@@ -160,7 +165,8 @@ impl Outage {
         }
     }
 
-    /// A transfer that began at `began` moves. What it moves may still fail at its end: that is a sign of life, and no success.
+    /// A transfer that began at `began` moves. It may still fail at its end, so this is a sign of life and not a
+    /// success.
     pub fn moved(&self, began: Instant) {
         self.moved_at(Instant::now(), began);
     }
@@ -169,14 +175,14 @@ impl Outage {
         self.note_movement(now, |silence| silence.moved(began, now));
     }
 
-    /// A download has begun to bring something new.
+    /// A download has brought something new.
     pub fn downloads(self: &Arc<Outage>) -> Download {
         self.downloads.fetch_add(1, Ordering::Relaxed);
         Download(self.clone())
     }
 
-    /// A transfer of this kind has brought its share of new bytes: whenever it began, and whatever becomes of it, the budget counts
-    /// anew for its kind.
+    /// A transfer of this kind has brought its share of new bytes. The budget of its kind restarts, whenever the
+    /// transfer began and whatever becomes of it.
     pub fn advanced(&self, work: Work) {
         let now = Instant::now();
         self.note_movement(now, |silence| silence.advanced(work, now));
@@ -191,7 +197,7 @@ impl Outage {
         }
     }
 
-    /// Decides what a request does that failed.
+    /// Decides what a failed request does next.
     pub fn failed(&self, suspicion: &Suspicion<'_>) -> Next {
         self.failed_at(Instant::now(), suspicion)
     }
@@ -205,7 +211,7 @@ impl Outage {
         }
         let (heard, work) = (state.heard(), suspicion.work);
         let proven = state.proven(work);
-        // The registry has answered others since the gateway was asked: its answer is old news.
+        // The registry has answered other requests since the gateway was asked: its answer is outdated.
         if suspicion.evidence.is_answer() && proven.is_some_and(|answer| answer > suspicion.began) {
             return suspicion.own.map_or(Next::Exhausted, Next::Alone);
         }
@@ -223,18 +229,18 @@ impl Outage {
         let left = self.limits.retry_budget.map(|budget| budget.saturating_sub(lasted));
         let beyond = left.filter(|_| is_known);
         let used_up = left.is_some_and(|left| left.is_zero()) || beyond.is_none() && silence.spent.is_some();
-        // While one blob comes, the registry does give blobs, though none has come to its end yet.
+        // While one blob arrives, the registry does deliver blobs, even if none is complete yet.
         let is_given = work == Work::Content && self.downloads.load(Ordering::Relaxed) > 0;
         let of_kind = beyond.is_some() && silence.several && !is_given && suspicion.is_of_kind(proven);
         if let Some(next) = silence.probe(probed, suspicion, used_up, of_kind, now) {
             return next;
         }
-        // Beyond its own tries a request goes on only while a registry is silent that has answered, or all requests of the kind fail,
-        // and there is a budget for that.
+        // A request continues beyond its own tries only while a registry that has answered before is silent, or all
+        // requests of the kind fail, and only if there is a budget for that.
         let is_silent = silence.admitted || heard.is_none_or(|heard| heard < suspicion.since);
         let goes_on = certain && (is_silent || of_kind);
         let own = suspicion.own.or_else(|| beyond.filter(|_| goes_on).map(|_| LONGEST_DELAY));
-        // Without a budget, the tries of one request among several that fail are the measure.
+        // Without a budget, the tries of one request limit all, if several fail.
         let is_last = own.is_none() && beyond.is_none() && is_plain && silence.several && is_silent;
         if used_up && certain || is_last {
             let is_up = !is_plain && probed.is_some_and(|probed| probed.is_up);
@@ -263,24 +269,24 @@ impl Outage {
         Next::Together(Round { delay, changes })
     }
 
-    /// Whether it has answered anything since `then`, a probe included.
+    /// Whether the server has answered anything since `then`, including a probe.
     pub fn is_up_since(&self, then: Instant) -> bool {
         let state = self.state();
         let is_up = |probed: ProbeResult| probed.is_up && probed.at >= then;
         state.heard().is_some_and(|heard| heard > then) || state.probed.is_some_and(is_up)
     }
 
-    /// Whether it has answered in this run, or a gateway for it.
+    /// Whether the server, or a gateway for it, has answered in this run.
     pub fn is_known(&self) -> bool {
         self.state().is_known
     }
 
-    /// Whether it has answered anything since `then`.
+    /// Whether the server has answered anything since `then`, not counting probes.
     pub fn is_heard_since(&self, then: Instant) -> bool {
         self.state().heard().is_some_and(|heard| heard > then)
     }
 
-    /// Whether such a wait of one request alone is worth a line: one in [`OFTEN`] is, and none while all wait.
+    /// Whether a wait of a single request is worth a line. At most one in [`OFTEN`] is, and none while all wait.
     pub fn is_news(&self, delay: Duration) -> bool {
         let (now, mut state) = (Instant::now(), self.state());
         let is_known = delay < SHORTEST
@@ -292,36 +298,37 @@ impl Outage {
         !is_known
     }
 
-    /// Whether nobody has probed the registry since `then`.
+    /// Whether the registry has not been probed since `then`.
     pub fn is_unprobed_since(&self, then: Instant) -> bool {
         self.state().probed.is_none_or(|probed| probed.at < then)
     }
 
-    /// Notes what a probe that began at `at` has found. That is no successful answer to what was asked for: the silence goes on.
+    /// Records the result of a probe that began at `at`. A good one is not a successful answer to what was requested:
+    /// the silence continues.
     pub fn note_probe(&self, at: Instant, is_up: bool) {
         self.state().probed = Some(ProbeResult { at, is_up });
     }
 
-    /// It has stored a blob or a manifest.
+    /// The server has stored a blob or a manifest.
     pub fn note_stored(&self) {
         self.state().has_stored = true;
     }
 
-    /// Whether it has stored anything in this run.
+    /// Whether the server has stored anything in this run.
     pub fn has_stored(&self) -> bool {
         self.state().has_stored
     }
 
     fn announce(&self, why: &str, left: Option<Duration>) {
         let limit = left.map_or_else(String::new, |left| format!(", for at most {}", duration(left)));
-        let text = format!("{} does not answer ({why}): everything that needs it waits{limit}", self.place);
+        let text = format!("{} does not answer ({why}): all requests to it wait{limit}", self.place);
         self.events.report(Event::Warning(text));
     }
 
-    /// Returns when the registry may be asked.
+    /// Returns when a request may be sent to the server.
     ///
     /// # Errors
-    /// It was given up; the error is [`Kind::Network`] and [stopped](Error::stopped).
+    /// The server was given up; the error has [`Kind::Network`] and is [stopped](Error::stopped).
     pub async fn pass(&self, what: &str) -> Result<()> {
         loop {
             let changed = self.changed.notified();
@@ -343,7 +350,7 @@ impl Outage {
         }
     }
 
-    /// Waits until the round is over, or the registry has answered another request since the wait was decided.
+    /// Waits until the round is over, or until the registry has answered another request since the wait was decided.
     pub async fn rest(&self, round: Round) {
         let changed = self.changed.notified();
         if self.changes.load(Ordering::SeqCst) != round.changes {
@@ -372,17 +379,17 @@ impl fmt::Debug for Outage {
 }
 
 impl State {
-    /// When anything last came from it.
+    /// When anything last came from the server.
     fn heard(&self) -> Option<Instant> {
         self.answers.iter().chain([&self.alive, &self.moved]).flatten().max().copied()
     }
 
-    /// When it last gave an answer that shows that such requests work.
+    /// When the server last gave an answer that proves that such requests work.
     fn proven(&self, work: Work) -> Option<Instant> {
         Work::ALL.into_iter().filter(|one| one.proves(work)).filter_map(|one| self.answers[one as usize]).max()
     }
 
-    /// The silence with this failure.
+    /// Adds this failure to the silence, and starts one if necessary.
     fn noted(
         &mut self,
         suspicion: &Suspicion<'_>,
@@ -394,7 +401,8 @@ impl State {
             Evidence::NoAnswer => heard.map_or(suspicion.began, |heard| heard.max(suspicion.began)).min(now),
             _ => now,
         };
-        // What other requests are answered does not shorten the wait for this kind. A transfer that moved was no wait.
+        // Answers to other requests do not shorten the wait for this kind. Time in which a transfer moved is not a
+        // wait.
         let failing = match suspicion.evidence {
             Evidence::NoAnswer => {
                 let ended = self.proven(suspicion.work).max(self.moved);
@@ -403,7 +411,7 @@ impl State {
             _ => now,
         };
         self.silence.take_if(|silence| silence.is_forgotten(heard, suspicion.began));
-        // What fails while the server has asked for a wait counts from its end.
+        // A failure during an announced wait counts from the end of that wait.
         let put_off =
             self.announced.as_ref().map_or(Duration::ZERO, |waits| waits.until.saturating_duration_since(now));
         let silence = self.silence.get_or_insert_with(|| {
@@ -420,12 +428,12 @@ impl State {
     }
 }
 
-/// Why a server is given up that has not done something for so long.
+/// Why a server is given up that has not done something for this long.
 fn used_up_by(does: &str, lasted: Duration, why: &str) -> String {
-    format!("{does} for {} ({why}); nothing more is asked of it", duration(lasted))
+    format!("{does} for {} ({why}); gapferry sends it no more requests", duration(lasted))
 }
 
-/// `what` was not tried, or not to its end.
+/// The error of `what`, which was not attempted or not completed.
 pub(super) fn given_up(what: &str, stopped: Stopped) -> Error {
     Error::new(Kind::Network, what).because(stopped)
 }

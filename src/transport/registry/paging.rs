@@ -1,9 +1,9 @@
-//! Lists that come in pages: where the next page is, and when a list must end (distribution-spec, "Listing Tags" and
-//! "Listing Referrers").
+//! Lists that are split into pages: where the next page is, and when a list must end (distribution-spec, "Listing Tags"
+//! and "Listing Referrers").
 //!
-//! **Threats.** A `Link` may lead to another server, to a path that only the far side of a gateway knows, round in circles,
-//! or onward without end. Pages are asked for at the origin of the first one only. A list ends when it repeats itself and
-//! when it grows beyond a bound; it then counts as unread, never as whole.
+//! **Threats.** A `Link` may lead to another server, to a path that only the far side of a gateway knows, round in
+//! circles, or on without end. Pages are requested only at the origin of the first one. A list ends when it repeats
+//! itself or exceeds a limit; it then counts as unread, never as complete.
 
 use std::collections::HashSet;
 
@@ -13,17 +13,18 @@ use super::link::{self, NextPage};
 use super::location;
 use super::reply::Reply;
 
-/// Pages in a row that may bring nothing new: some registries send empty ones where they have filtered everything out.
+/// Maximum number of pages in a row without anything new. Some registries send empty pages after filtering out every
+/// entry.
 const MOST_BARREN: usize = 10;
-/// Characters of an unreadable header that are shown.
+/// Maximum characters of an unreadable header in a message.
 const SHOWN: usize = 100;
 
-/// Where a list goes on.
+/// Where a list continues.
 pub(super) enum Onward {
     End,
-    /// The addresses that may have the next page, the likeliest first; never empty.
+    /// The addresses that may have the next page, the likeliest first. Never empty.
     At(Vec<Url>),
-    /// There is another page, but where is not known; the reason, to follow “the next page”.
+    /// There is another page, and its address is unknown. The reason continues "the next page".
     Lost(String),
 }
 
@@ -33,19 +34,19 @@ pub(super) struct Pages {
     own: Url,
     visited: HashSet<Url>,
     barren: usize,
-    /// Bytes that all further pages may have.
+    /// Bytes left for all further pages.
     room: u64,
 }
 
 impl Pages {
-    /// `room`: bytes that all pages together may have.
+    /// `room` is the total size limit of all pages in bytes.
     pub fn new(own: Url, room: u64) -> Pages {
         Pages { own, visited: HashSet::new(), barren: 0, room }
     }
 
-    /// What the page that came from `asked` says. The query of a link is tried on the address of the first page; the link is taken
-    /// at its word after that, and at this origin only. Behind a gateway, the registry does not know by which host and path it is
-    /// reached, and the path that it names may be another repository's.
+    /// Interprets the page that was returned for `asked`. The query of a link is first tried on the address of the
+    /// first page, and only then the link itself, and at this origin only. Behind a gateway, the registry does not know
+    /// the host and path by which it is reached, and the path that it names may belong to another repository.
     pub fn after(&self, asked: &Url, reply: &Reply) -> Onward {
         if !reply.is_readable("link") {
             return Onward::Lost("is named by a Link header that is not text".to_owned());
@@ -75,7 +76,7 @@ impl Pages {
         match (addresses.is_empty(), resolved) {
             (false, _) => Onward::At(addresses),
             (true, Err(reason)) => Onward::Lost(format!("leads {reason}")),
-            (true, Ok(url)) if self.visited.contains(&url) => Onward::Lost("is one that was read already".to_owned()),
+            (true, Ok(url)) if self.visited.contains(&url) => Onward::Lost("was already read".to_owned()),
             (true, Ok(url)) => Onward::Lost(format!("leads to another server, {}", url.origin().ascii_serialization())),
         }
     }
@@ -84,21 +85,21 @@ impl Pages {
         self.visited.is_empty()
     }
 
-    /// Notes that an address is asked. `false`: it was asked before.
+    /// Records that an address is requested. `false` if it was requested before.
     pub fn visit(&mut self, url: &Url) -> bool {
         self.visited.insert(url.clone())
     }
 
-    /// Notes what a page of `bytes` brought.
+    /// Records what a page of `bytes` delivered.
     ///
     /// # Errors
     /// Why no further page is read.
     pub fn note(&mut self, url: &Url, bytes: usize, brought_new: bool) -> Result<(), String> {
-        // Short pages take room too: that of their addresses.
+        // Short pages take space too: that of their addresses.
         self.room = self.room.saturating_sub(1024 + bytes as u64 + url.as_str().len() as u64);
         self.barren = if brought_new { 0 } else { self.barren + 1 };
         match () {
-            () if self.room == 0 => Err("the list does not end: its pages are too large in all".to_owned()),
+            () if self.room == 0 => Err("the list does not end: its pages are too large in total".to_owned()),
             () if self.barren >= MOST_BARREN => {
                 Err(format!("the list does not end: {MOST_BARREN} pages in a row brought nothing new"))
             }

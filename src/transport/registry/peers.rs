@@ -1,5 +1,6 @@
-//! The servers that a registry needs and does not run itself: the one that issues its tokens, and those that store its blobs. Each
-//! has an outage of its own, so that requests that need it wait together and fail together, while the registry still answers the rest.
+//! Servers that a registry needs and does not run itself: the one that issues its tokens, and those that store its
+//! blobs. Each has its own outage, so that the requests that need it wait and fail together while the registry still
+//! answers the others.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,17 +12,17 @@ use super::config::RequestLimits;
 use super::outage::Outage;
 use crate::base::progress::Events;
 
-/// What a server is needed for.
+/// The role of a server.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum ServerRole {
     Tokens,
-    /// Gives blobs.
+    /// It delivers blobs.
     Blobs,
-    /// Takes blobs.
+    /// It accepts blobs.
     Uploads,
 }
 
-/// See the module documentation. One for each registry.
+/// See the module documentation. Each registry has one.
 pub(super) struct Peers {
     registry: String,
     limits: RequestLimits,
@@ -31,8 +32,8 @@ pub(super) struct Peers {
 }
 
 impl ServerRole {
-    /// That of the servers to which a request for a blob may lead. Others, say one for referrers, are not needed: an image can
-    /// go without their answers.
+    /// The role of the servers that a request for a blob may be redirected to. Other servers, such as one for
+    /// referrers, are not required: an image does not depend on their answers.
     pub fn behind(call: &Call<'_>) -> Option<ServerRole> {
         let is_change = matches!(call.method, Method::POST | Method::PATCH | Method::PUT);
         match call.url.path().contains("/blobs/") {
@@ -49,7 +50,7 @@ impl Peers {
         Peers { registry: registry.to_owned(), limits: limits.clone(), events: events.clone(), known }
     }
 
-    /// The outage of the server at `url`, which has this role.
+    /// Returns the outage of the server at `url` in this role.
     pub fn outage(&self, url: &Url, role: ServerRole) -> Arc<Outage> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let outage = known.entry(url.origin().ascii_serialization()).or_insert_with(|| {

@@ -1,4 +1,4 @@
-//! Whether a registry has a blob: HEAD, and where that says too little, a GET of its last byte.
+//! Whether a registry has a blob: HEAD, and if that says too little, a GET of its last byte.
 
 use reqwest::Method;
 
@@ -12,7 +12,8 @@ use crate::base::progress::Event;
 use crate::content::Readable;
 use crate::oci::{Descriptor, Repository};
 
-/// Whether the registry has the whole blob. One that has just arrived is asked for again if it is said not to be there.
+/// Whether the registry has the whole blob. If a blob that was just uploaded is reported missing, it is requested
+/// again.
 pub(super) async fn has(host: &Host, repository: &Repository, blob: &Descriptor) -> Result<bool> {
     let what = format!("looking for blob {} in {repository}", blob.digest);
     let mut tries = host.tries(&what);
@@ -20,7 +21,7 @@ pub(super) async fn has(host: &Host, repository: &Repository, blob: &Descriptor)
         if let Some(found) = look_for(host, repository, blob, &what).await? {
             return Ok(found);
         }
-        let denied = Error::new(Kind::NotFound, format!("{what}: it was uploaded, and is said not to be there"));
+        let denied = Error::new(Kind::NotFound, format!("{what}: it was uploaded and is reported missing"));
         if !host.memory.written.has_blob(repository, &blob.digest) || tries.again(Failure::soon(denied)).await.is_err()
         {
             return Ok(false);
@@ -28,8 +29,7 @@ pub(super) async fn has(host: &Host, repository: &Repository, blob: &Descriptor)
     }
 }
 
-/// `None`: it is not there. `false`: something is there that will not do, or nobody knows; an upload is then the way to be
-/// sure.
+/// `None` if it does not exist. `false` if something unusable exists, or it is unknown; an upload is then the safe way.
 pub(super) async fn look_for(
     host: &Host,
     repository: &Repository,
@@ -43,17 +43,18 @@ pub(super) async fn look_for(
     drop(reply);
     match head {
         (Some(200), Some(length)) if length != blob.size => {
-            // Some gateways give HEAD the length of nothing, or that of a page.
+            // Some gateways answer HEAD with length 0, or with the length of a page.
             if matches!(last_byte::read(host, repository, blob).await?, Readable::Yes) {
                 return Ok(Some(true));
             }
-            let text = format!("{what}: there it has {length} bytes instead of {}; uploading it again", blob.size);
+            let text = format!("{what}: it has {length} bytes there instead of {}; uploading it again", blob.size);
             host.wire.events.report(Event::Warning(text));
             host.memory.proofs.suspect(&blob.digest);
             Ok(Some(false))
         }
         (Some(200), _) => Ok(Some(true)),
-        // Harbor's HEAD asks its database, and GET only the storage: a blob without a row is being collected, or was.
+        // Harbor's HEAD asks its database, and GET only the storage: a blob without a row is being garbage-collected,
+        // or was.
         (Some(404 | 410), _) if is_own && host.auth.is_harbor() => Ok(None),
         (Some(404 | 410), _) if is_own => Ok(has_though_head_denies(host, repository, blob).await?.then_some(true)),
         // A gateway, or storage behind a redirect, may refuse HEAD.
@@ -61,14 +62,14 @@ pub(super) async fn look_for(
     }
 }
 
-/// Whether GET finds a blob that HEAD does not. Once it has agreed with HEAD at this registry it is asked no more, except about
-/// what this run has uploaded: nearly all that is looked for is not there.
+/// Whether GET finds a blob that HEAD does not. Once GET has agreed with HEAD at this registry, it is used only for
+/// what this run has uploaded: nearly everything that is looked for does not exist.
 async fn has_though_head_denies(host: &Host, repository: &Repository, blob: &Descriptor) -> Result<bool> {
     let finds = async || last_byte::finds(host, repository, blob).await;
     if host.memory.written.has_blob(repository, &blob.digest) {
         return Ok(finds().await? == Some(true));
     }
-    // The first question tells for all that wait here.
+    // The first question decides for all that wait here.
     let mut agrees = host.memory.blob_heads.agrees.lock().await;
     match *agrees {
         Some(true) => Ok(false),
@@ -84,7 +85,7 @@ async fn has_though_head_denies(host: &Host, repository: &Repository, blob: &Des
     }
 }
 
-/// Whether a blob that is said to be there can be read.
+/// Whether a blob that is reported to exist can be read.
 pub(super) async fn can_read(host: &Host, repository: &Repository, blob: &Descriptor) -> Result<Readable> {
     let readable = last_byte::read(host, repository, blob).await?;
     if matches!(readable, Readable::No(_) | Readable::Failed(_) | Readable::PerhapsLost(_)) {

@@ -1,6 +1,6 @@
-//! Few uploads at once into one project, and as many mounts. Harbor keeps one row of its database for a project's quota and
-//! locks it for each of them: more at once only fail (500) and come again. A mount is one quick request: it does not wait
-//! until a large upload is through, which locks that row only at its end.
+//! Limits the uploads into one project at a time, and the mounts likewise. Harbor keeps one database row for the quota
+//! of a project and locks it for each of them: more at once only fail with a 500 and are repeated. A mount is one quick
+//! request. It does not wait for a large upload, which locks the row only at its end.
 //!
 //! There is no deadlock: a turn is taken before a lane, and no task takes two turns.
 
@@ -12,47 +12,47 @@ use tokio::sync::{OwnedMutexGuard, OwnedSemaphorePermit, Semaphore};
 
 use crate::oci::{Digest, Repository};
 
-/// What has turns of its own.
+/// The kinds of work with separate turns.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Turn {
     Upload,
     Mount,
 }
 
-/// The projects of one registry; a project is what stands before the first `/` of a repository's path.
+/// The projects of one registry. A project is the part of a repository's path before the first `/`.
 #[derive(Default)]
 pub(super) struct Projects {
-    /// Of each kind. 0: as many as the registry is asked at once anyway.
+    /// Number of each kind at a time. 0 means as many as there are requests to the registry.
     at_once: AtomicUsize,
     turns: Mutex<HashMap<(String, Turn), Arc<Semaphore>>>,
     blobs: Mutex<HashMap<(String, Digest), Place>>,
 }
 
-/// Held by who mounts a blob into a project.
+/// Held while a blob is mounted into a project.
 type Place = Arc<tokio::sync::Mutex<()>>;
 
 impl Projects {
-    /// Counts for projects that nothing was sent to so far.
+    /// Applies to projects that nothing has been sent to yet.
     pub fn limit(&self, at_once: usize) {
         self.at_once.store(at_once, Ordering::Relaxed);
     }
 
-    /// Waits until nobody else mounts this blob into `repository`'s project, and holds the place. Harbor charges a project's quota
-    /// once for each blob, but for each of several mounts at once.
+    /// Waits until no other task mounts this blob into `repository`'s project, and holds the place. Harbor charges a
+    /// project's quota once for each blob, but for each of several simultaneous mounts.
     pub async fn alone(&self, repository: &Repository, blob: Digest) -> Option<OwnedMutexGuard<()>> {
         if self.at_once.load(Ordering::Relaxed) == 0 {
             return None;
         }
         let place = {
             let mut blobs = self.blobs.lock().unwrap_or_else(PoisonError::into_inner);
-            // Only what is under way has an entry.
+            // Only mounts under way have an entry.
             blobs.retain(|_, place| Arc::strong_count(place) > 1);
             blobs.entry((repository.project().to_owned(), blob)).or_default().clone()
         };
         Some(place.lock_owned().await)
     }
 
-    /// Waits until one more upload, or one more mount, may go to `repository`'s project, and holds the place.
+    /// Waits until another upload or mount may be sent to `repository`'s project, and holds the place.
     pub async fn turn(&self, repository: &Repository, turn: Turn) -> Option<OwnedSemaphorePermit> {
         let at_once = self.at_once.load(Ordering::Relaxed);
         if at_once == 0 {

@@ -1,8 +1,8 @@
-//! Web proxies, as the environment names them, and what is reached without one.
+//! Web proxies from the environment, and what is reached without one.
 //!
-//! `NO_PROXY` follows Go's rules (`golang.org/x/net/http/httpproxy`), as skopeo, podman and containerd read it: a request that goes
-//! to a proxy which these tools bypass would show it a path and, over plain HTTP, a password. Beyond Go, `[address]` needs no port
-//! and a network may have one.
+//! `NO_PROXY` follows Go's rules (`golang.org/x/net/http/httpproxy`), as skopeo, podman and containerd read it. A
+//! request that these tools send directly would show a proxy its path and, over plain HTTP, a password. In addition to
+//! Go's rules, `[address]` needs no port, and a network may have one.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -15,7 +15,7 @@ use crate::base::error::{Error, Result};
 
 const SCHEMES: [&str; 6] = ["http", "https", "socks4", "socks4a", "socks5", "socks5h"];
 
-/// The proxies of a run. By default there are no proxies.
+/// The proxies of a run. By default there are none.
 #[derive(Clone, Debug, Default)]
 pub struct Proxies {
     http: Option<Proxy>,
@@ -28,10 +28,11 @@ pub struct Proxies {
 pub(super) struct Proxy(Url);
 
 impl Proxies {
-    /// Those of `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY`, in capitals or, where these are empty, in lower case.
+    /// Reads `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY`. If one is empty, its lower-case form counts.
     ///
     /// # Errors
-    /// A variable that is not the URL of a proxy. The error names the variable and leaves out its value, which may hold a password.
+    /// A variable is not the URL of a proxy. The error names the variable and leaves out its value, which may contain a
+    /// password.
     pub fn of_environment(env: &dyn Fn(&str) -> Option<String>) -> Result<Proxies> {
         let read = |name: &str| {
             let names = [name.to_owned(), name.to_ascii_lowercase()];
@@ -49,7 +50,7 @@ impl Proxies {
         Ok(Proxies { http, https, no_proxy: read("NO_PROXY").map(|(_, value)| value).unwrap_or_default() })
     }
 
-    /// The proxy through which `url` is reached. `None`: it is reached directly.
+    /// Returns the proxy for `url`, or `None` if it is reached directly.
     pub(super) fn for_url(&self, url: &Url) -> Option<&Proxy> {
         let proxy = match url.scheme() {
             "https" => self.https.as_ref(),
@@ -63,25 +64,25 @@ impl Proxy {
     /// `value` may lack the scheme `http://`.
     fn parse(variable: &str, value: &str) -> Result<Proxy> {
         let whole = match value.split_once("://") {
-            // As desktops set it.
+            // The spelling of desktop environments.
             Some(("socks", rest)) => format!("socks5://{rest}"),
             Some(_) => value.to_owned(),
             None => format!("http://{value}"),
         };
         let url = Url::parse(&whole).ok().filter(|url| SCHEMES.contains(&url.scheme()));
-        // The HTTP library takes no escapes in a host, and would go round such a proxy.
+        // The HTTP library does not accept escapes in a host, and would bypass such a proxy.
         let url = url.filter(|url| url.host_str().is_some_and(|host| !host.is_empty() && !host.contains('%')));
-        // A `#` in a password that is not escaped: what was meant as the host is behind it.
+        // An unescaped `#` in a password: the intended host follows it.
         let url = url.filter(|url| url.fragment().is_none());
         url.map(Proxy).ok_or_else(|| {
             Error::input(format!(
-                "reading {variable}: it is not the URL of a proxy, such as http://HOST:PORT or socks5h://HOST:PORT (its value is not \
-                 shown: it may hold a password)"
+                "reading {variable}: it is not the URL of a proxy, such as http://HOST:PORT or socks5h://HOST:PORT \
+                 (its value is not shown, because it may contain a password)"
             ))
         })
     }
 
-    /// With its user and password.
+    /// The URL with user and password.
     pub fn url(&self) -> &Url {
         &self.0
     }
@@ -101,12 +102,12 @@ impl fmt::Debug for Proxy {
     }
 }
 
-/// For the end of an error's text: through which proxy it went, if there is one.
+/// The end of an error's text: the proxy that the request went through, if there is one.
 pub(super) fn by_way_of(proxy: Option<&Proxy>) -> String {
-    proxy.map(|proxy| format!(" (by way of the proxy {proxy})")).unwrap_or_default()
+    proxy.map(|proxy| format!(" (through the proxy {proxy})")).unwrap_or_default()
 }
 
-/// Whether `no_proxy` names the host of `url`.
+/// Whether `no_proxy` matches the host of `url`.
 fn is_direct(no_proxy: &str, url: &Url) -> bool {
     let host = url.host_str().unwrap_or_default().to_ascii_lowercase();
     let port = url.port_or_known_default();
@@ -131,7 +132,7 @@ fn split_port(entry: &str) -> (&str, Option<&str>) {
     }
 }
 
-/// Whether an entry without its port names `host`, as a URL has it.
+/// Whether an entry without its port matches `host`, as it appears in a URL.
 fn names(entry: &str, host: &str) -> bool {
     let address = host.trim_matches(['[', ']']).parse::<IpAddr>().ok().map(|address| address.to_canonical());
     if let Some((network, bits)) = entry.split_once('/') {
@@ -140,7 +141,7 @@ fn names(entry: &str, host: &str) -> bool {
     if let Ok(named) = entry.parse::<IpAddr>() {
         return address == Some(named.to_canonical());
     }
-    // Go compares what is no address as a domain, with the host's address as well.
+    // Go compares an entry that is not an address as a domain, even with a host that is an address.
     let suffix = entry.strip_prefix('*').filter(|rest| rest.starts_with('.')).unwrap_or(entry);
     let (domain, is_below) = suffix.strip_prefix('.').map_or((suffix, false), |domain| (domain, true));
     let domain = in_ascii(domain);
@@ -148,7 +149,7 @@ fn names(entry: &str, host: &str) -> bool {
         && host.strip_suffix(&*domain).is_some_and(|rest| rest.ends_with('.') || rest.is_empty() && !is_below)
 }
 
-/// A name as a URL has it: in punycode, where it has other letters than ASCII.
+/// Returns a name as it appears in a URL: in punycode if it is not ASCII.
 fn in_ascii(name: &str) -> Cow<'_, str> {
     let host = |url: Url| url.host_str().map(str::to_owned);
     match name.is_ascii() {
@@ -186,7 +187,7 @@ mod tests {
         Proxies::of_environment(&env)
     }
 
-    /// Each row that is wrong sends a password to a proxy that must not see it, or a request into a wall.
+    /// Every wrong row sends a password to a proxy that must not see it, or a request to a dead end.
     #[test]
     fn no_proxy_is_read_as_go_programs_read_it() {
         const NAMED: &str = "http://reg.corp.example:5000/v2/";

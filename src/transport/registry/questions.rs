@@ -1,10 +1,10 @@
-//! What a registry has made of the questions that an image can do without.
+//! How a registry has handled optional questions: those whose answers an image does not depend on.
 //!
-//! A kind of question that has failed for good is not asked again in this run; one that was answered before is given up only
-//! after [`MOST_FAILURES`] failures in a row. It is answered when the answer was read to its end and understood. An answer that is
-//! of no use, such as a web page or an endless list, is about what was asked for; only where none was ever understood does
-//! the question count as failed after [`MOST_FAILURES`] of them. So it is with a 500 that names content: the registry has looked,
-//! and what it found is damaged.
+//! A kind of question that has failed for good is not asked again in this run. A kind that was answered before is given
+//! up only after [`MOST_FAILURES`] failures in a row. A question is answered when the answer was read to its end and
+//! understood. A useless answer, such as a web page or an endless list, is attributed to the requested object. Only if
+//! no answer was ever understood does the kind count as failed after [`MOST_FAILURES`] of them. The same holds for a
+//! 500 that names content: the registry looked, and what it found is damaged.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -16,38 +16,38 @@ use crate::oci::Reference;
 /// Failures in a row, each after its own tries, of a kind of question that the registry has answered before.
 const MOST_FAILURES: u32 = 3;
 
-/// The kinds of questions that an image can do without ([`Need::Optional`]).
+/// The kinds of optional questions ([`Need::Optional`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Question {
     /// The referrers API.
     Referrers,
-    /// A companion's manifest, by the tag of cosign or of the fallback list, or by its digest.
+    /// The manifest of a companion, by the tag of cosign or of the fallback list, or by its digest.
     Companion,
     /// The list of tags.
     Tags,
 }
 
-/// What a registry has made of optional questions so far.
+/// How a registry has handled optional questions so far.
 #[derive(Default)]
 pub(super) struct Answers {
     kinds: Mutex<HashMap<Question, State>>,
-    /// A manifest that it has given.
+    /// A manifest that it has returned.
     given: Mutex<Option<Reference>>,
 }
 
 #[derive(Default)]
 struct State {
     answered: bool,
-    /// In a row.
+    /// Failures in a row.
     failures: u32,
-    /// The last answer that was of no use, and how many there were, as long as none was understood.
+    /// The number of useless answers and the last one, as long as none was understood.
     useless: (u32, String),
     /// Why it is not asked again.
     given_up: Option<Error>,
 }
 
 impl Question {
-    /// This kind, if an image can do without the answer.
+    /// Returns this kind if the answer is optional.
     pub fn if_optional(self, need: Need) -> Option<Question> {
         (need == Need::Optional).then_some(self)
     }
@@ -55,7 +55,7 @@ impl Question {
 
 impl Answers {
     /// # Errors
-    /// That of an earlier question of this kind, which is not asked again.
+    /// The error of an earlier question of this kind, which is not asked again.
     pub fn check(&self, question: Question) -> Result<()> {
         match self.kinds().get(&question).and_then(|state| state.given_up.as_ref()) {
             Some(error) => Err(error.clone()),
@@ -63,19 +63,19 @@ impl Answers {
         }
     }
 
-    /// Whether nothing is known of this kind of question.
+    /// Whether nothing is known about this kind of question.
     pub fn is_new(&self, question: Question) -> bool {
         self.kinds().get(&question).is_none_or(|state| !state.answered && state.given_up.is_none())
     }
 
-    /// An answer was read to its end and understood, a refusal included.
+    /// Records an answer that was read to its end and understood, or a refusal.
     pub fn answered(&self, question: Question) {
         let mut kinds = self.kinds();
         let state = kinds.entry(question).or_default();
         (state.answered, state.failures) = (true, 0);
     }
 
-    /// Notes a failure after which the same question is not repeated.
+    /// Records a failure after which the same question is not repeated.
     pub fn failed(&self, question: Question, error: &Error) {
         let mut kinds = self.kinds();
         let state = kinds.entry(question).or_default();
@@ -85,7 +85,7 @@ impl Answers {
         }
     }
 
-    /// Notes an answer that came and is of no use. The same one again says nothing new.
+    /// Records a useless answer. A repeated one adds nothing.
     pub fn useless(&self, question: Question, error: &Error) {
         let mut kinds = self.kinds();
         let state = kinds.entry(question).or_default();
@@ -100,13 +100,13 @@ impl Answers {
         }
     }
 
-    /// Notes a manifest that the registry has given.
+    /// Records a manifest that the registry has returned.
     pub fn note_given(&self, reference: &Reference) {
         let mut given = self.given.lock().unwrap_or_else(PoisonError::into_inner);
         given.get_or_insert_with(|| reference.clone());
     }
 
-    /// A manifest that the registry has given.
+    /// Returns a manifest that the registry has returned.
     pub fn given(&self) -> Option<Reference> {
         self.given.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -116,7 +116,7 @@ impl Answers {
     }
 }
 
-/// The same for later questions. It was about another object: no reason is given.
+/// The error for later questions. The first one was about another object, so no reason is given.
 pub(super) fn given_up(error: &Error) -> Error {
     Error::new(error.kind(), error.chain()).speaking_for(error.clone())
 }
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_that_are_of_no_use_end_a_question_only_where_none_was_ever_understood() {
+    fn answers_that_are_useless_end_a_question_only_where_none_was_ever_understood() {
         let is_over = |answers: &Answers| answers.check(Question::Referrers).is_err();
         let useless = Answers::useless;
         assert!(!is_over(&asked(&["of a", "of b"], useless)));

@@ -1,5 +1,6 @@
-//! What this run has brought to a registry. Under load a registry may deny for a moment what it has just taken: Harbor with
-//! several instances, caches or an object store behind it. Only then is “not there” worth asking again.
+//! What this run has sent to a registry. Under load a registry may deny for a moment what it has just accepted; Harbor
+//! with several instances, caches or an object store behind it does so. Only then is it worth asking again after "not
+//! found".
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -13,9 +14,9 @@ pub(super) struct RecentWrites(Mutex<HashMap<Repository, Here>>);
 struct Here {
     /// Of blobs and manifests.
     digests: HashSet<Digest>,
-    /// Blobs that came by a mount: nobody has seen their bytes arrive.
+    /// Blobs that were created by a mount: their bytes were not uploaded in this run.
     mounted: HashSet<Digest>,
-    /// What they were given to mean.
+    /// The digests that this run has given to tags.
     tags: HashMap<Tag, Digest>,
 }
 
@@ -63,15 +64,15 @@ impl RecentWrites {
         }
     }
 
-    /// Whether this run has given the tag another meaning than `digest`.
+    /// Whether this run has given the tag another digest than `digest`.
     pub fn is_other(&self, tag: &Reference, digest: &Digest) -> bool {
         let all = self.lock();
         let given = all.get(&tag.repository).zip(tag.tag.as_ref()).and_then(|(here, tag)| here.tags.get(tag));
         tag.digest.is_none() && given.is_some_and(|given| given != digest)
     }
 
-    /// Whether a refusal to store a manifest for want of what it names may pass: all of `named` has been brought there, or, if
-    /// nothing is named, anything has.
+    /// Whether a refusal to store a manifest because something is missing may pass: all of `named` was sent there or,
+    /// if nothing is named, anything was.
     pub fn is_denied(&self, repository: &Repository, named: &[Digest]) -> bool {
         let all = self.lock();
         let Some(here) = all.get(repository) else { return false };

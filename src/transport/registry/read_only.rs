@@ -1,9 +1,10 @@
-//! When a registry takes no change for now (Harbor's read-only mode, which an administrator or its own check of quotas sets):
-//! every request that would change it waits, all of them together, until the mode ends, and not longer than the user allows.
-//! Then the refusal counts.
+//! A registry that accepts no changes for a while (Harbor's read-only mode, which an administrator or its own quota
+//! check sets). All requests that would change it wait together until the mode ends, and no longer than the user
+//! allows. Then the refusal counts.
 //!
-//! A refusal that was overtaken by a change that the registry took may be old news, so its request is sent again at once; but only
-//! once. Where two of Harbor's cores differ, changes succeed all the time beside refusals: such a request waits as long as any.
+//! If the registry accepts a change after a refusal, the refusal may be outdated, so its request is sent again at once,
+//! but only once. If two of Harbor's cores disagree, changes succeed all the time next to refusals: such a request then
+//! waits like any other.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -16,26 +17,27 @@ use crate::base::error::{Error, Result};
 use crate::base::progress::units::duration;
 use crate::base::progress::{Event, Events};
 
-/// The mode is reported at most once in this time: between two of Harbor's cores that differ it may begin and end every second.
+/// The mode is reported at most once in this time: between two of Harbor's cores that disagree, it may begin and end
+/// every second.
 const OFTEN: Duration = Duration::from_secs(30);
 
-/// See the module documentation. One for each registry.
+/// See the module documentation. Each registry has one.
 pub(super) struct ReadOnly {
     /// `host[:port]`.
     registry: String,
     limits: RequestLimits,
     events: Events,
     state: Mutex<State>,
-    /// The registry takes changes again.
+    /// Notified when the registry accepts changes again.
     ended: Notify,
 }
 
-/// What one request has waited for so far.
+/// How long one request has waited so far.
 #[derive(Default)]
 pub(super) struct Waited {
-    /// When it was refused first.
+    /// When it was first refused.
     since: Option<Instant>,
-    /// It was sent again at once, because the refusal might have been old news.
+    /// Whether it was sent again at once because the refusal might have been outdated.
     at_once: bool,
 }
 
@@ -44,9 +46,9 @@ struct State {
     rounds: Option<Rounds>,
     /// When the mode was last reported.
     reported: Option<Instant>,
-    /// When the registry last took a change.
+    /// When the registry last accepted a change.
     taken: Option<Instant>,
-    /// The time is up: nothing waits any more.
+    /// Whether the time is up: nothing waits any more.
     is_over: bool,
 }
 
@@ -56,11 +58,11 @@ impl ReadOnly {
         ReadOnly { registry: registry.to_owned(), limits: limits.clone(), events: events.clone(), state, ended }
     }
 
-    /// Waits, after the registry has answered a request with `refusal`, until that request may be sent again. It was not sent
-    /// before `began`, and has `waited` so far.
+    /// Waits, after the registry answered a request with `refusal`, until that request may be sent again. The request
+    /// was not sent before `began`, and has `waited` so far.
     ///
     /// # Errors
-    /// `refusal`, when the time is up.
+    /// `refusal`, if the time is up.
     pub async fn wait(&self, began: Instant, waited: &mut Waited, refusal: Error) -> Result<()> {
         let ended = self.ended.notified();
         tokio::pin!(ended);
@@ -73,12 +75,12 @@ impl ReadOnly {
         Ok(())
     }
 
-    /// `None`: the time is up.
+    /// Returns how long to wait, or `None` if the time is up.
     fn delay(&self, began: Instant, waited: &mut Waited, refusal: &Error) -> Option<Duration> {
         let now = Instant::now();
         let mut guard = self.state();
         let State { rounds, reported, taken, is_over } = &mut *guard;
-        // The registry has taken another change since: the refusal may be old news.
+        // The registry has accepted another change since: the refusal may be outdated.
         if taken.is_some_and(|taken| taken > began) && !std::mem::replace(&mut waited.at_once, true) {
             return Some(Duration::ZERO);
         }
@@ -105,7 +107,8 @@ impl ReadOnly {
         Some(delay)
     }
 
-    /// The registry has taken a change that was sent at that time. One that was on its way when the mode began proves nothing.
+    /// Records that the registry accepted a change that was sent at that time. A change that was under way when the
+    /// mode began proves nothing.
     pub fn lifted(&self, sent: Instant) {
         let (ended, is_news) = {
             let mut state = self.state();
@@ -117,7 +120,7 @@ impl ReadOnly {
         let Some(rounds) = ended else { return };
         self.ended.notify_waiters();
         if is_news {
-            let text = format!("{} takes changes again, after {}", self.registry, duration(rounds.since.elapsed()));
+            let text = format!("{} accepts changes again, after {}", self.registry, duration(rounds.since.elapsed()));
             self.events.report(Event::Notice(text));
         }
     }
@@ -150,7 +153,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn all_wait_together_and_go_on_when_it_has_passed() {
+    async fn all_wait_together_and_continue_when_it_has_passed() {
         let long = Duration::from_secs(600);
         let (mode, events) = mode(long, long);
         let before = Instant::now();
@@ -195,7 +198,7 @@ mod tests {
         let (mut waited, mut tries) = (Waited::default(), 0);
         loop {
             let began = Instant::now();
-            // Meanwhile the other core takes changes.
+            // Meanwhile the other core accepts changes.
             mode.lifted(began);
             match mode.wait(began, &mut waited, refusal()).await {
                 Ok(()) => tries += 1,

@@ -1,5 +1,5 @@
-//! The referrers of a manifest: from the referrers API, or from the fallback tag without it (distribution-spec 1.1, "Listing
-//! Referrers", "Referrers Tag Schema"). distribution 2.x and 3.1 have no such API.
+//! The referrers of a manifest, from the referrers API or, if the registry lacks it, from the fallback tag (distribution-spec
+//! 1.1, "Listing Referrers", "Referrers Tag Schema"). distribution 2.x and 3.1 have no such API.
 
 use std::collections::HashSet;
 
@@ -24,17 +24,17 @@ use crate::oci::{
     Descriptor, Digest, MAX_MANIFEST_SIZE, Manifest, Reference, Repository, Tag, has_at_most_values, media_type,
 };
 
-/// More companions of one image than anybody has; a bound on what a registry can make us read.
+/// Maximum number of companions of one image, more than any real image has. Limits what a registry can make us read.
 const MAX_ATTACHED: usize = 10_000;
-/// More than all pages about any subject have, in bytes; a server that never ends is stopped here.
+/// Maximum size of all pages about a subject in bytes, more than any real subject has. Stops a server that never ends.
 const MOST_IN_ALL: u64 = 64 * 1024 * 1024;
 
-/// All manifests whose subject is `subject`. “None” is said only by a registry that could be asked: where its API is broken, what
-/// the fallback tag lists may be a part.
+/// Returns all manifests whose subject is `subject`. Only a registry that could be asked can say that there are none:
+/// if its API is broken, the list under the fallback tag may be incomplete.
 pub(super) async fn list(host: &Host, repository: &Repository, subject: &Digest) -> Result<ReferrerList> {
     match by_api(host, repository, subject).await {
         Ok(Some(found)) if found.doubt.is_none() => Ok(found),
-        // What the API lists badly may be under the fallback tag as well.
+        // Entries that the API lists badly may also be under the fallback tag.
         Ok(Some(mut list)) => {
             let others = from_fallback(host, repository, subject).await.unwrap_or_default();
             let is_new = |other: &Descriptor| list.found.iter().all(|found| found.digest != other.digest);
@@ -45,7 +45,7 @@ pub(super) async fn list(host: &Host, repository: &Repository, subject: &Digest)
         Ok(None) => from_fallback(host, repository, subject).await.map(ReferrerList::from),
         Err(error) if matches!(error.kind(), Kind::RateLimited | Kind::Interrupted) => Err(error),
         Err(error) if error.stopped().is_some() => Err(error),
-        // A list under the fallback tag is there only where something has been entered in it.
+        // A list under the fallback tag exists only if something was entered in it.
         Err(error) => match from_fallback(host, repository, subject).await {
             Ok(found) if !found.is_empty() => Ok(ReferrerList { found, doubt: Some(error) }),
             _ => Err(error),
@@ -53,19 +53,19 @@ pub(super) async fn list(host: &Host, repository: &Repository, subject: &Digest)
     }
 }
 
-/// `None`: no such API here, as this question or an earlier one found out.
+/// `None` if the registry has no such API, as this question or an earlier one found out.
 async fn by_api(host: &Host, repository: &Repository, subject: &Digest) -> Result<Option<ReferrerList>> {
     let answers = &host.memory.answers;
     let _first = match answers.is_new(Question::Referrers) {
         true => Some(host.memory.first_referrers.lock().await),
         false => None,
     };
-    // Of several that waited, all but the first know by now.
+    // All but the first of those that waited now know.
     let _first = _first.filter(|_| answers.is_new(Question::Referrers));
     answers.check(Question::Referrers)?;
     let known = host.memory.referrers_api(repository);
     {
-        // The first question tells for all that wait here.
+        // The first question decides for all that wait here.
         let mut api = known.lock().await;
         match &*api {
             Some(ReferrersApi::Absent) => return Ok(None),
@@ -86,20 +86,20 @@ async fn by_api(host: &Host, repository: &Repository, subject: &Digest) -> Resul
     found.map_err(Broken::into_error)
 }
 
-/// Why the API gave no list.
+/// Why the API returned no list.
 enum Broken {
-    /// The question failed, as is noted.
+    /// The question failed; that is already recorded.
     Asking(Error),
-    /// It is denied to this account, here.
+    /// The account may not use it here.
     Denied(Error),
-    /// An answer came that is no list; the next one may be.
+    /// The answer is not a list; the next answer may be.
     NoList(Error),
-    /// An answer came that is of no use, and so will the next one be.
+    /// The answer is useless, and so is the next one.
     Useless(Error),
 }
 
 impl Broken {
-    /// The repository answers no request without a token; another subject changes nothing.
+    /// The repository answers no request without a token; another subject makes no difference.
     fn of_asking(error: Error) -> Broken {
         match error.kind() {
             Kind::Unauthorized => Broken::Denied(error),
@@ -107,7 +107,7 @@ impl Broken {
         }
     }
 
-    /// Nothing else can be asked of the registry either.
+    /// Whether the registry cannot be asked anything else either.
     fn is_of_more(&self) -> bool {
         let Broken::Asking(error) = self else { return false };
         matches!(error.kind(), Kind::RateLimited | Kind::Interrupted) || error.stopped().is_some()
@@ -120,8 +120,8 @@ impl Broken {
     }
 }
 
-/// What an answer says of the next one. A denial is about the repository, and an answer that is of no use about the subject alone.
-/// Whether the registry has no such API at all, [`questions`](super::questions) decides.
+/// Returns what an answer shows about the next one. A denial concerns the repository, and a useless answer only the
+/// subject. [`questions`](super::questions) decides whether the registry has no such API at all.
 fn learned(host: &Host, found: &Result<Option<ReferrerList>, Broken>) -> Option<ReferrersApi> {
     let answers = &host.memory.answers;
     match found {
@@ -138,7 +138,7 @@ fn learned(host: &Host, found: &Result<Option<ReferrerList>, Broken>) -> Option<
     }
 }
 
-/// `None`: no such API here. Where some of a list could be read, that is the answer, with a doubt.
+/// `None` if the registry has no such API. If a part of the list could be read, that part is the answer, with a doubt.
 async fn from_api(host: &Host, repository: &Repository, subject: &Digest) -> Result<Option<ReferrerList>, Broken> {
     let what = format!("listing what refers to {repository}@{subject}");
     let mut wrong_answers = host.tries(&what).after_wrong_answer();
@@ -147,7 +147,7 @@ async fn from_api(host: &Host, repository: &Repository, subject: &Digest) -> Res
         return match read_pages(host, repository, subject, &what, &mut list).await {
             Ok(true) => Ok(Some(list)),
             Ok(false) => Ok(None),
-            // A page of a gateway may be gone in a moment.
+            // The page of a gateway may disappear in a moment.
             Err(Broken::NoList(error)) if list.found.is_empty() => {
                 wrong_answers.again(Failure::soon(error)).await.map_err(Broken::Useless)?;
                 continue;
@@ -161,7 +161,7 @@ async fn from_api(host: &Host, repository: &Repository, subject: &Digest) -> Res
     }
 }
 
-/// Reads all pages into `list`. `false`: no such API here.
+/// Reads all pages into `list`. `false` if the registry has no such API.
 async fn read_pages(
     host: &Host,
     repository: &Repository,
@@ -209,7 +209,8 @@ async fn read_pages(
                 Err(error) => {
                     list.found.extend(good_entries(&body).into_iter().filter(|good| seen.insert(good.digest)));
                     let is_part = list.found.len() > before;
-                    let kind = if is_part { "not all of the answer can be used" } else { "the answer is no index" };
+                    let kind =
+                        if is_part { "a part of the answer cannot be used" } else { "the answer is not an index" };
                     let shown = excerpt_shown(&body, &secrets);
                     let error = shown.known_to(strange(what, format!("{kind}: {}", shown.text))).because(error);
                     if !is_part {
@@ -221,7 +222,8 @@ async fn read_pages(
         }
         pages.note(&url, body.len(), list.found.len() > before).map_err(|reason| useless(&reason))?;
         match onward {
-            // The first of two addresses may be another repository's behind this gateway, which has nothing to list.
+            // The first of two addresses may belong to another repository behind this gateway, which has nothing to
+            // list.
             Onward::End if list.found.len() == before && !others.is_empty() => {
                 is_answered = true;
                 url = others.remove(0);
@@ -237,10 +239,11 @@ async fn read_pages(
     }
 }
 
-/// So many values a list of [`MAX_ATTACHED`] entries may have, with twenty each: in memory they take far more than in the answer.
+/// Maximum number of values in a list of [`MAX_ATTACHED`] entries with twenty values each: in memory they take far more
+/// space than in the answer.
 const MOST_VALUES: usize = 20 * MAX_ATTACHED;
 
-/// The entries of a list of which others are no descriptors.
+/// Returns the valid descriptors of a list with other entries.
 fn good_entries(body: &[u8]) -> Vec<Descriptor> {
     if !has_at_most_values(body, MOST_VALUES) {
         return Vec::new();
@@ -255,13 +258,13 @@ fn good_entries(body: &[u8]) -> Vec<Descriptor> {
     entries.into_iter().take(MAX_ATTACHED + 1).filter_map(alone).collect()
 }
 
-/// Whether the registry has answered, or one that it redirects to; and not, say, a login service.
+/// Whether the registry, or a registry that it redirects to, has answered; and not, for example, a login service.
 fn is_a_registrys(reply: &Reply) -> bool {
     reply.own || reply.header("docker-distribution-api-version").is_some()
 }
 
-/// Harbor answers `{}` about a subject it does not have (Harbor 2.15 `src/server/registry/referrers.go`); a nil list of
-/// Go is `null`. Any other object without a list is no answer.
+/// Harbor answers `{}` about a subject that it does not have (Harbor 2.15 `src/server/registry/referrers.go`), and a
+/// nil list in Go is `null`. Any other object without a list is not an answer.
 fn is_nothing(body: &[u8]) -> bool {
     match serde_json::from_slice::<Value>(body) {
         Ok(Value::Object(fields)) => fields.is_empty() || fields.get("manifests").is_some_and(Value::is_null),
@@ -272,19 +275,19 @@ fn is_nothing(body: &[u8]) -> bool {
 async fn from_fallback(host: &Host, repository: &Repository, subject: &Digest) -> Result<Vec<Descriptor>> {
     let tag = Tag::referrers(subject);
     let reference = repository.with_tag(tag.clone());
-    // This run may have made the list since it asked for the tags.
+    // This run may have created the list after it read the tags.
     if host.memory.lacks_tag(repository, &tag) && !host.memory.written.has_manifest(&reference) {
         return Ok(Vec::new());
     }
     match manifests::get(host, &reference, Scopes::pull(repository), Need::Optional).await? {
-        // GitLab's registry takes the tag for the digest it is made from: this is the subject itself.
+        // GitLab's registry takes the tag for the digest that it is made from: this is the subject itself.
         Some(found) if found.digest() == *subject => {}
         Some(found) if found.media_type() == media_type::OCI_INDEX => {
             return Ok(children(&found, &mut HashSet::new()));
         }
         Some(_) => {
             let text =
-                format!("{reference} should list what refers to {subject}, but is no OCI index; it lists nothing");
+                format!("{reference} should list what refers to {subject}, but is not an OCI index; it lists nothing");
             host.wire.events.report(Event::Warning(text));
         }
         None => {}
@@ -292,13 +295,14 @@ async fn from_fallback(host: &Host, repository: &Repository, subject: &Digest) -
     Ok(Vec::new())
 }
 
-/// An index's manifests, each once.
+/// Returns the manifests of an index, each once.
 fn children(index: &Manifest, seen: &mut HashSet<Digest>) -> Vec<Descriptor> {
     let children = index.children().into_iter().map(|child| child.descriptor);
     children.filter(|descriptor| seen.insert(descriptor.digest)).collect()
 }
 
-/// Stores a manifest. One with a subject is also entered in the fallback list where the registry does not do that itself.
+/// Stores a manifest. If it has a subject and the registry does not do so itself, it is also entered in the fallback
+/// list.
 pub(super) async fn put(host: &Host, reference: &Reference, manifest: &Manifest) -> Result<Stored> {
     if let Some(digest) = reference.digest.filter(|digest| *digest != manifest.digest()) {
         let other = |found| Error::damaged(format!("storing manifest {reference}: its bytes have {found}"));
@@ -314,11 +318,12 @@ pub(super) async fn put(host: &Host, reference: &Reference, manifest: &Manifest)
     enter(host, &reference.repository, &subject.digest, manifest).await
 }
 
-/// Enters `manifest` in the fallback list of `subject`: reads, changes, writes; one at a time for each subject. A list that cannot be
-/// read or changed is left alone, and is not tried again: what it has is not known, and an image needs no list.
+/// Enters `manifest` in the fallback list of `subject`: reads, changes and writes the list, one change at a time per
+/// subject. A list that cannot be read or changed is left alone and not tried again: its content is unknown, and an
+/// image does not need a list.
 ///
 /// # Errors
-/// What concerns more than the list; and that the registry takes it and does not have it.
+/// Anything that concerns more than the list, and that the registry accepted the list and does not have it.
 async fn enter(host: &Host, repository: &Repository, subject: &Digest, manifest: &Manifest) -> Result<Stored> {
     let lock = host.memory.fallback_list(repository, subject);
     let _held = lock.lock().await;
@@ -335,7 +340,7 @@ async fn enter(host: &Host, repository: &Repository, subject: &Digest, manifest:
     }
 }
 
-/// Whether a list could not be written because of what is there, or of the right to read it.
+/// Whether a list could not be written because of its current content, or because the account may not read it.
 fn is_of_list_alone(error: &Error) -> bool {
     let is_of_object = |reason: &Reason| reason.reach() == Reach::Object && *reason != Reason::DamagedTarget;
     let is_passing = matches!(error.kind(), Kind::RateLimited | Kind::Interrupted | Kind::Disk);
@@ -347,7 +352,7 @@ async fn write_entry(host: &Host, reference: &Reference, manifest: &Manifest) ->
     let current = match manifests::fetch(host, reference, Scopes::push(repository), Need::Required).await? {
         Fetched::Manifest(list) => Some(*list),
         Fetched::Absent => None,
-        // Some registries deny what is not there; a list that is there must not be replaced.
+        // Some registries deny access to what does not exist. An existing list must not be replaced.
         Fetched::Denied(_) if denials::is_unlisted(host, reference).await => None,
         Fetched::Denied(error) => return Err(error.with_reason(Reason::NoPullRight)),
     };
@@ -370,12 +375,13 @@ async fn write_entry(host: &Host, reference: &Reference, manifest: &Manifest) ->
     }
     manifests::store(host, reference, &body, media_type::OCI_INDEX).await?;
     match manifests::look_up(host, reference, Denials::Errors).await {
-        // This account may push and not read: that the list was stored is the proof.
+        // This account may push and not read: the successful PUT is the proof.
         Err(error) if matches!(error.kind(), Kind::Unauthorized | Kind::Refused) => Ok(Stored::Listed),
         Err(error) => Err(error),
         Ok(Lookup::Absent) => {
             let text = format!(
-                "entering {digest} in {reference}: the registry took the list and does not have it, or a cache in front of it answers from before"
+                "entering {digest} in {reference}: the registry accepted the list and does not have it, or a cache in \
+                 front of it returns an old answer"
             );
             Err(Error::damaged(text).with_reason(Reason::DamagedTarget))
         }
@@ -384,13 +390,13 @@ async fn write_entry(host: &Host, reference: &Reference, manifest: &Manifest) ->
     }
 }
 
-/// The list as it stands, with whatever others have written into it.
+/// Returns the list as it is, including entries from others.
 fn editable(reference: &Reference, index: &Manifest) -> Result<Value> {
     if index.media_type() != media_type::OCI_INDEX {
         return Err(taken(reference));
     }
     let mut index: Value = serde_json::from_slice(&index.bytes()?).map_err(|e| taken(reference).because(e))?;
-    // A nil list of Go.
+    // A nil list in Go.
     if let Some(list) = index.get_mut("manifests").filter(|list| list.is_null()) {
         *list = json!([]);
     }
@@ -401,7 +407,8 @@ fn taken(reference: &Reference) -> Error {
     Error::new(Kind::Refused, format!("{reference} should list referrers, but something else has that tag"))
 }
 
-/// The descriptor the specification wants in the list: with artifactType and the manifest's annotations.
+/// Returns the descriptor that the specification requires in the list: with artifactType and the annotations of the
+/// manifest.
 fn entry(manifest: &Manifest) -> Result<Value> {
     let mut entry = json!({
         "mediaType": manifest.media_type(),

@@ -1,11 +1,12 @@
-//! Reasons that concern more than one request, read from what the registry says.
+//! Recognizes causes that concern more than one request, from the words of a registry.
 //!
-//! Harbor gives most of them one status and one code (403 `DENIED`): only its message tells a full quota from read-only mode.
-//! The messages are those of Harbor 2.0–2.16 (`src/lib/errors`, `src/server/middleware/{quota,readonly,v2auth,immutable,
-//! contenttrust,vulnerable,repoproxy,blob}`); of Harbor's own registry, "the asking blob is in GC".
+//! Harbor uses one status and one code for most of them (403 `DENIED`): only its message distinguishes a full quota
+//! from read-only mode. The messages are those of Harbor 2.0–2.16 (`src/lib/errors`,
+//! `src/server/middleware/{quota,readonly,v2auth,immutable,contenttrust, vulnerable,repoproxy,blob}`); "the asking blob
+//! is in GC" is from Harbor's own registry.
 //!
-//! **Threats.** The text comes from outside. It selects a cause and, of a quota, a number of bytes, nothing else: the worst it
-//! can do is to stop a push that it could have refused anyway.
+//! **Threats.** The text comes from outside. It selects a cause and, for a quota, a number of bytes, and nothing else.
+//! At worst it stops a push that the registry could have refused anyway.
 
 use serde::Deserialize;
 
@@ -25,8 +26,9 @@ struct ApiError {
     message: String,
 }
 
-/// Whether a refusal is really an internal error: Harbor answers 401 to everything while it cannot ask its database (`middleware/v2auth`: whatever goes
-/// wrong when it looks a project up is "unauthorized"), with what its PostgreSQL driver says.
+/// Whether a refusal is really an internal error. Harbor answers 401 to everything while its database is unreachable
+/// (`middleware/v2auth`: any failure to look up a project is "unauthorized"), with the message of its PostgreSQL
+/// driver.
 pub(super) fn is_down(status: u16, body: &[u8]) -> bool {
     const SAID: [&str; 6] =
         ["failed to connect to", "connection refused", "dial tcp", "dial error", "conn closed", "(SQLSTATE "];
@@ -35,12 +37,12 @@ pub(super) fn is_down(status: u16, body: &[u8]) -> bool {
     status == 401 && serde_json::from_slice(body).is_ok_and(|Errors { errors }| errors.iter().any(is_one))
 }
 
-/// Whether an answer to what was to be stored says that the disk behind the registry is full. distribution hides that in a 500.
+/// Whether the answer to an upload says that the disk behind the registry is full. distribution hides that in a 500.
 pub(super) fn is_disk_full(status: u16, body: &[u8]) -> bool {
     status == 507 || (500..=599).contains(&status) && says_full(&String::from_utf8_lossy(body))
 }
 
-/// What the status and the words of an answer point to; `shown` are its words as they are shown.
+/// Returns the cause that the status and the words of an answer suggest. `shown` are the words as they are displayed.
 pub(super) fn symptom(status: u16, body: &[u8], shown: &str) -> Option<Symptom> {
     let is_of_pulling = || {
         let one = |error: &ApiError| error.code == "UNAUTHORIZED" && error.message.contains("action: pull");
@@ -55,7 +57,8 @@ pub(super) fn symptom(status: u16, body: &[u8], shown: &str) -> Option<Symptom> 
     }
 }
 
-/// Whether a text names a full disk or a used up quota of one, in words or as Go writes the number of ENOSPC (28) or EDQUOT (122).
+/// Whether a text mentions a full disk or a disk quota, in words or as Go writes the number of ENOSPC (28) or EDQUOT
+/// (122).
 fn says_full(text: &str) -> bool {
     const WORDS: [&str; 3] = ["no space left", "disk quota exceeded", "XMinioStorageFull"];
     let names = |number: &str| {
@@ -67,7 +70,7 @@ fn says_full(text: &str) -> bool {
     WORDS.iter().any(|words| text.contains(words)) || names("28") || names("122")
 }
 
-/// The cause that an answer with this status and body names, if it names one.
+/// Returns the cause that an answer with this status and body names, if any.
 pub(super) fn named(status: u16, body: &[u8]) -> Option<Reason> {
     let Errors { errors } = serde_json::from_slice(body).ok()?;
     errors.iter().find_map(|error| cause(status, &error.code, &error.message))
@@ -76,11 +79,11 @@ pub(super) fn named(status: u16, body: &[u8]) -> Option<Reason> {
 fn cause(status: u16, code: &str, message: &str) -> Option<Reason> {
     let says = |words: &str| message.contains(words);
     match (status, code) {
-        // A gateway may give it the status for what is too large.
+        // A gateway may change the status to the one for requests that are too large.
         (403 | 413, "DENIED") if says("exceed the configured upper limit") => {
             Some(Reason::Quota { left: left(message) })
         }
-        // Of `gapferry serve --quota`.
+        // The message of `gapferry serve --quota`.
         (403, "DENIED") if says("the quota of this registry") => Some(Reason::Full { left: exact(message) }),
         (403, "DENIED") if says("read only mode") => Some(Reason::ReadOnly),
         (403, "DENIED") if says("to a proxy project") => Some(Reason::ProxyCache),
@@ -94,8 +97,8 @@ fn cause(status: u16, code: &str, message: &str) -> Option<Reason> {
     }
 }
 
-/// The room that a project certainly has, of `… current usage of 386.0 KiB will exceed the configured upper limit of 2.9 MiB`.
-/// Both are rounded to a tenth of their unit.
+/// Returns the space that a project certainly has left, from `… current usage of 386.0 KiB will exceed the configured
+/// upper limit of 2.9 MiB`. Both numbers are rounded to a tenth of their unit.
 fn left(message: &str) -> u64 {
     let after = |words: &str| message.rsplit_once(words).and_then(|(_, rest)| amount(rest));
     match (after("current usage of "), after("configured upper limit of ")) {
@@ -104,13 +107,13 @@ fn left(message: &str) -> u64 {
     }
 }
 
-/// The room of `…, 1234 bytes left`.
+/// Returns the space in `…, 1234 bytes left`.
 fn exact(message: &str) -> u64 {
     let number = message.rsplit_once(" bytes left").and_then(|(before, _)| before.rsplit(' ').next());
     number.and_then(|text| text.parse().ok()).unwrap_or_default()
 }
 
-/// Bytes as they may have been before they were rounded.
+/// The range of bytes that a rounded number may stand for.
 struct Amount {
     least: u64,
     most: u64,
@@ -171,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn a_harbor_without_its_database_is_down_and_refuses_nobody() {
+    fn a_harbor_without_its_database_is_down_and_refuses_no_account() {
         let says = |status, code: &str, message: &str| {
             let body = serde_json::json!({"errors": [{"code": code, "message": message}]});
             is_down(status, body.to_string().as_bytes())
@@ -209,7 +212,7 @@ mod tests {
         }
     }
 
-    /// Advice to raise a quota helps nobody who lacks a right, and the other way round.
+    /// Advice to raise a quota does not help an account without rights, and vice versa.
     #[test]
     fn the_words_of_a_refusal_point_to_what_a_person_can_do() {
         let pull =

@@ -1,4 +1,4 @@
-//! An answer while it is read: its status, its headers, and a body that is bounded in length and in time.
+//! An answer while it is read: its status, its headers, and a body that is limited in length and time.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -15,41 +15,41 @@ use super::trace::{self, Talk};
 use super::unanswered::broken;
 use crate::base::error::{Error, Kind, Reason};
 
-/// Characters of a header that are shown.
+/// Maximum characters of a header in a message.
 const SHOWN: usize = 40;
 
-/// An answer, its body unread.
+/// An answer whose body is unread.
 pub(super) struct Reply {
     response: Response,
-    /// What was read of the body already.
+    /// The part of the body that has been read.
     begun: BytesMut,
     stall: Duration,
     talk: Talk,
-    /// Frees the host's lane when the answer is dropped.
+    /// Frees the place in the host's lane when the answer is dropped.
     pub permit: Option<Permit>,
-    /// The registry answered itself, not a server that it redirected to.
+    /// Whether the registry itself answered, not a server that it redirected to.
     pub own: bool,
-    /// The server that answered; `None` if it is one that nothing depends on.
+    /// The server that answered. `None` if nothing depends on it.
     pub server: Option<ServerWork>,
-    /// The URLs that were asked on the way, this one last. Empty: only this one.
+    /// The URLs requested on the way, this one last. Empty if there was only this one.
     pub asked: Vec<Url>,
 }
 
-/// An answer that was read, or left to be read.
+/// An answer that was read, or is still to be read.
 pub(super) enum Read<T> {
-    /// What was taken of its head, and its body.
+    /// What was taken from its headers, and its body.
     Whole(T, Bytes),
     /// Its status is not 200, or its body is not wanted yet.
     Unread(Box<Reply>),
 }
 
 impl Reply {
-    /// `stall`: the limit that `stall_timeout` keeps to.
+    /// `stall` is the limit that `stall_timeout` enforces.
     pub fn new(response: Response, stall: Duration, talk: Talk, own: bool, server: Option<ServerWork>) -> Reply {
         Reply { response, begun: BytesMut::new(), stall, talk, permit: None, own, server, asked: Vec::new() }
     }
 
-    /// The beginning of the body, at most about `limit` bytes, which the reader of the body gets again.
+    /// Returns the start of the body, about `limit` bytes at most. A reader of the body gets it again.
     pub async fn peek(&mut self, limit: usize) -> &[u8] {
         let read = async {
             while self.begun.len() < limit
@@ -58,7 +58,7 @@ impl Reply {
                 self.begun.extend_from_slice(&piece);
             }
         };
-        // What came so far has to do.
+        // Use what was received so far.
         let _ = tokio::time::timeout(self.stall, read).await;
         &self.begun
     }
@@ -67,17 +67,17 @@ impl Reply {
         self.response.status().as_u16()
     }
 
-    /// Where the answer came from, after redirects.
+    /// Returns the URL that answered, after redirects.
     pub fn url(&self) -> &Url {
         self.response.url()
     }
 
-    /// What must not be repeated of the URLs that were asked, if the body quotes it.
+    /// Returns the secrets in the requested URLs, which must be masked if the body quotes them.
     pub fn secrets(&self) -> Vec<String> {
         trace::secrets(self.asked.iter().chain([self.url()]))
     }
 
-    /// A header's value, if it is there and readable text.
+    /// Returns the value of a header, if it exists and is readable text.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.response.headers().get(name)?.to_str().ok()
     }
@@ -86,7 +86,8 @@ impl Reply {
         self.response.headers().get_all(name).into_iter().filter_map(|value| value.to_str().ok())
     }
 
-    /// The same, but with the bytes that are not ASCII replaced: of what is only taken apart, the rest is still of use.
+    /// Returns the values with bytes that are not ASCII replaced: if a value is only parsed, the rest of it is still
+    /// useful.
     pub fn texts(&self, name: &str) -> impl Iterator<Item = Cow<'_, str>> {
         self.response.headers().get_all(name).into_iter().map(|value| String::from_utf8_lossy(value.as_bytes()))
     }
@@ -100,15 +101,16 @@ impl Reply {
         self.header("content-length")?.trim().parse().ok()
     }
 
-    /// What the body was compressed with on its way, as far as its headers say so; nobody asked for that.
+    /// Returns the compression of the body according to its headers. It was not requested.
     pub fn coding(&self) -> Option<&str> {
         self.header("content-encoding").map(str::trim).filter(|coding| !coding.eq_ignore_ascii_case("identity"))
     }
 
-    /// The body of an answer with status 200, if it may have `limit` bytes and not be left unread, and what `head` takes.
+    /// Returns the body of an answer with status 200, if it may be read and has at most `limit` bytes, and what `head`
+    /// takes from the headers.
     ///
     /// # Errors
-    /// As [`body`](Reply::body).
+    /// As for [`body`](Reply::body).
     pub async fn read<T>(
         self,
         what: &str,
@@ -124,16 +126,16 @@ impl Reply {
         }
     }
 
-    /// The whole body.
+    /// Returns the whole body.
     ///
     /// # Errors
-    /// If it is longer than `limit` bytes, breaks off or stalls; if it is compressed.
+    /// It is longer than `limit` bytes, breaks off or stalls, or it is compressed.
     pub async fn body(self, what: &str, limit: u64) -> Result<Bytes, Failure> {
         let too_long = || Failure::never(Error::damaged(format!("{what}: the answer is longer than {limit} bytes")));
         if self.content_length().is_some_and(|length| length > limit) {
             return Err(too_long());
         }
-        // A part may be anything, and is proven by its length alone.
+        // A part of a file may look like anything. Its length proves it.
         let coding = self.coding().filter(|_| self.status() != 206).map(str::to_owned);
         let server = self.server.clone().filter(|_| matches!(self.status(), 200 | 206));
         let mut stream = self.stream(what);
@@ -145,17 +147,18 @@ impl Reply {
             }
         }
         server.iter().for_each(ServerWork::answered);
-        // Some servers name a coding and send text.
+        // Some servers name an encoding and send plain text.
         if let Some(coding) = coding.filter(|_| std::str::from_utf8(&all).is_err()) {
             let coding: String = coding.chars().take(SHOWN).collect();
-            let text = "though it was asked for as it is: whatever stands before the registry must not compress it";
+            let text = "although no compression was requested: configure the proxy in front of the registry not to \
+                        compress it";
             let text = format!("{what}: the answer is compressed (Content-Encoding: {coding:?}), {text}");
             return Err(Failure::never(Error::new(Kind::Network, text).with_reason(Reason::Compressed)));
         }
         Ok(all.freeze())
     }
 
-    /// The beginning of the body, whatever becomes of the rest.
+    /// Returns the start of the body, whatever happens to the rest.
     pub async fn body_start(self, limit: usize) -> Vec<u8> {
         let mut stream = self.stream("");
         let mut start = Vec::new();
@@ -168,7 +171,7 @@ impl Reply {
         start
     }
 
-    /// The body in pieces; one that comes too slowly is a failure.
+    /// Returns the body in pieces; one that arrives too slowly is a failure.
     pub fn stream(self, what: &str) -> BoxStream<'static, Result<Bytes, Failure>> {
         let Reply { response, begun, stall, talk, permit, .. } = self;
         let what = what.to_owned();

@@ -1,4 +1,4 @@
-//! Whether and when a request is made again.
+//! Whether and when a request is sent again.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,25 +20,26 @@ use crate::base::error::{Error, Kind, Reason, Result};
 use crate::base::progress::units::duration;
 use crate::base::progress::{Event, Events};
 
-/// The most often a request is repeated at once, without waiting: after a token was renewed, after a stale session.
+/// How often a request is repeated immediately: after a token was renewed, or after a stale session.
 const MOST_AT_ONCE: u32 = 3;
 
-/// The shortest wait of our own choice: when less is left of the patience, it is over.
+/// The shortest wait. If less of the user's patience is left, it is used up.
 const LEAST: Duration = Duration::from_nanos(1);
 
 /// The tries of one request.
 pub(super) struct Tries {
     what: String,
-    /// It is a pull, which registries count apart.
+    /// Whether it is a pull, which registries count separately.
     pull: bool,
     gate: Arc<Gate>,
     outage: Arc<Outage>,
     read_only: Arc<ReadOnly>,
-    /// That a garbage collection is at work there was reported.
+    /// Whether a garbage collection at the registry was reported.
     collection: Arc<AtomicBool>,
-    /// It can be asked whether the registry is up. Without it, a registry for which a gateway answers counts as down.
+    /// The root, which shows whether the registry is up. Without it, a registry for which a gateway answers counts as
+    /// down.
     root: Option<Arc<Root>>,
-    /// It asks for nothing in particular.
+    /// Whether the request is for nothing in particular.
     of_whole: bool,
     /// The blob that it reads or stores.
     blob: Option<OfBlob>,
@@ -47,21 +48,21 @@ pub(super) struct Tries {
     backoff: ExponentialBackoff,
     limits: RequestLimits,
     failed: u32,
-    /// The present try was not made before this.
+    /// The current try was not made before this.
     began: Instant,
-    /// When it failed first.
+    /// When the request first failed.
     since: Option<Instant>,
-    /// How long it has waited for answers that did not come.
+    /// How long it has waited for answers that were not received.
     unanswered: Duration,
     at_once: u32,
-    /// How often the registry refused for its limit without saying how long.
+    /// How often the registry refused because of its limit without saying for how long.
     limit_refusals: u32,
     asked: Duration,
-    /// The registry has said that it is full.
+    /// Whether the registry has said that it is full.
     is_full: bool,
-    /// For read-only mode.
+    /// Its wait for the end of read-only mode.
     waited: Waited,
-    /// Tries of it, perhaps more than its own, went to an outage of the whole registry.
+    /// Whether tries, perhaps more than its own, were spent on an outage of the whole registry.
     beyond: bool,
 }
 
@@ -95,19 +96,19 @@ impl Tries {
         }
     }
 
-    /// Before the registry counts as down, its `root` is probed.
+    /// Sets the `root` to probe before the registry counts as down.
     pub fn with_root(mut self, root: &Arc<Root>) -> Tries {
         self.root = Some(root.clone());
         self
     }
 
-    /// The request asks for nothing in particular, only for the registry.
+    /// The request is for nothing in particular, only for the registry.
     pub fn of_whole_registry(mut self) -> Tries {
         self.of_whole = true;
         self
     }
 
-    /// The request reads or stores this blob: one set of tries is enough for all requests that do.
+    /// The request reads or stores this blob: all requests that do so share one set of tries.
     pub fn of_blob(mut self, blob: OfBlob) -> Tries {
         if blob.is_spent() {
             self.backoff = self.limits.backoff().with_max_times(0).build();
@@ -116,18 +117,18 @@ impl Tries {
         self
     }
 
-    /// They begin with an answer that is not what was asked for: fewer are worth it.
+    /// The tries begin with an answer that is not the expected content: fewer tries are worthwhile.
     pub fn after_wrong_answer(mut self) -> Tries {
         self.backoff = self.limits.backoff().with_max_times(self.limits.wrong_retries as usize).build();
         self
     }
 
-    /// The request has succeeded.
+    /// Records that the request has succeeded.
     pub fn succeeded(&self) {
         self.blob.iter().for_each(OfBlob::clear);
     }
 
-    /// Forgets earlier failures: the transfer has moved on since.
+    /// Forgets earlier failures: the transfer has made progress since.
     pub fn renew(&mut self) {
         self.backoff = self.limits.backoff().build();
         self.failed = 0;
@@ -143,8 +144,8 @@ impl Tries {
     /// Waits until another try may be made.
     ///
     /// # Errors
-    /// The failure itself, when no further try is allowed; [`Kind::RateLimited`] when the registry asks for more patience
-    /// than was granted.
+    /// The failure itself, if no further try is allowed; [`Kind::RateLimited`] if the registry asks for a longer wait
+    /// than is allowed.
     pub async fn again(&mut self, failure: Failure) -> Result<()> {
         self.wait_after(failure).await?;
         self.began = Instant::now();
@@ -173,7 +174,7 @@ impl Tries {
             }
             Retry::Now => return Err(failure.error),
             Retry::After(wanted) if limited => {
-                // It answers, and refuses this account for its limit.
+                // It answers, and refuses this account because of its limit.
                 server.answered();
                 return self.wait_as_asked(wanted, failure.error).await;
             }
@@ -194,7 +195,7 @@ impl Tries {
             },
         };
         let Some(delay) = delay else {
-            // A gateway's answer says that what is behind it does not answer.
+            // The answer of a gateway means that the server behind it does not answer.
             let is_own = |status: u16| may_be_down(status) && !is_gateway(status);
             let is_failure = failure.status.is_some_and(is_own) || self.is_unanswered();
             let may_be_of_object = is_failure && !self.of_whole;
@@ -210,14 +211,15 @@ impl Tries {
                 tries => failure.error.while_doing(format!("giving up after {tries} tries")),
             };
             let error = if is_of_object { error.with_reason(Reason::Undelivered) } else { error };
-            // What is said not to be there may be there in another repository, and another one may still open uploads.
+            // A blob that is reported missing may exist in another repository, and another repository may still open
+            // uploads.
             let is_of_blob = |blob: &&OfBlob| error.kind() != Kind::NotFound && blob.is_for(server.work);
             if let Some(blob) = self.blob.as_ref().filter(is_of_blob) {
                 blob.note(&error, why);
             }
             return Err(error);
         };
-        // A garbage collection holds many blobs: it is reported for the first.
+        // A garbage collection blocks many blobs: it is reported for the first one.
         let is_collection = failure.error.reason() == Some(&Reason::BlobInCollection);
         let is_news = match is_collection {
             true => !self.collection.swap(true, Ordering::Relaxed),
@@ -231,7 +233,8 @@ impl Tries {
         Ok(())
     }
 
-    /// Whether `server` has answered anything else since this request failed first; its root is asked if nothing else was.
+    /// Whether `server` has answered anything else since this request first failed. If it has not been asked anything
+    /// else, its root is.
     async fn is_up(&self, server: &Arc<Outage>) -> bool {
         let Some(since) = self.since else { return false };
         if let Some(root) = self.root.as_ref().filter(|_| Arc::ptr_eq(server, &self.outage))
@@ -256,7 +259,7 @@ impl Tries {
         let root = self.root.clone().filter(|_| Arc::ptr_eq(server, &self.outage));
         self.unanswered += failure.waited;
         loop {
-            // A request that has waited for as long as the server may be silent has no further try of its own.
+            // A request that has waited as long as the server may be silent has no further try of its own.
             let (at, own) = (Instant::now(), self.backoff.next().filter(|_| !self.is_unanswered()));
             let since = *self.since.get_or_insert(at);
             let spent = own.is_none();
@@ -272,7 +275,7 @@ impl Tries {
                 next = server.failed(&suspicion);
             }
             match next {
-                // The server has answered others since: the tries that its outage took count no longer.
+                // The server has answered others since: the tries that were spent on its outage no longer count.
                 Next::Exhausted if self.beyond => self.renew(),
                 next => {
                     self.beyond |= matches!(next, Next::Together(_)) || spent && !matches!(next, Next::Exhausted);
@@ -282,7 +285,7 @@ impl Tries {
         }
     }
 
-    /// The server says that it will be back after `wanted`.
+    /// Waits `wanted`, after which the server says that it will be back.
     async fn wait_for_server(&mut self, server: &ServerWork, wanted: Duration, error: Error) -> Result<()> {
         let asked = server.outage.announced(server.work, wanted, self.asked, &self.reason(&error));
         let delay = match asked {
@@ -296,7 +299,7 @@ impl Tries {
             Announced::GivenUp(stopped) => return Err(given_up(&self.what, stopped)),
         };
         self.asked = self.asked.saturating_add(delay);
-        // All requests got the same delay: do not repeat them all in the same instant.
+        // All requests got the same delay: spread them out.
         let delay = delay + self.limits.backoff().build().next().unwrap_or_default() / 4;
         tokio::select! {
             () = tokio::time::sleep(delay) => Ok(()),
@@ -308,8 +311,8 @@ impl Tries {
         self.wait(wanted, wanted, error, format!("asks to wait {}", duration(wanted))).await
     }
 
-    /// For `most`, or what is left of the patience if that is at least `least`, nobody asks the registry anything; it
-    /// `demands` that, in words.
+    /// Pauses all requests to the registry for `most`, or for the rest of the user's patience if that is at least
+    /// `least`. `demands` says in words what the registry asks for.
     async fn wait(&mut self, least: Duration, most: Duration, error: Error, demands: String) -> Result<()> {
         let left = self.limits.max_wait.saturating_sub(self.asked);
         let closed = match left < least {
@@ -318,7 +321,7 @@ impl Tries {
         };
         let Ok((delay, news)) = closed else { return Err(self.too_long(&demands, error)) };
         self.asked = self.asked.saturating_add(delay);
-        // All requests got the same delay: do not repeat them all in the same instant.
+        // All requests got the same delay: spread them out.
         let delay = delay + self.limits.backoff().build().next().unwrap_or_default() / 4;
         if news {
             self.events.report(Event::Waiting { what: self.what.clone(), why: self.reason(&error), delay });
@@ -327,7 +330,8 @@ impl Tries {
         Ok(())
     }
 
-    /// The registry did not say how long, but how many pulls it allows in which time: ever longer, as long as allowed.
+    /// The registry did not say how long to wait, but how many pulls it allows in which time: waits longer each time,
+    /// as long as allowed.
     async fn wait_for_refill(&mut self, refill: Duration, error: Error) -> Result<()> {
         if self.limit_refusals == 0 {
             self.limit_refusals = 1;
@@ -335,17 +339,18 @@ impl Tries {
         }
         let wanted = refill.saturating_mul(1 << self.limit_refusals.min(16));
         self.limit_refusals += 1;
-        let demands = format!("still refuses, though it allows a pull in {}", duration(refill));
+        let demands = format!("still refuses, although it allows a pull in {}", duration(refill));
         self.wait(LEAST, wanted, error, demands).await
     }
 
-    /// The registry said nothing at all of its limit: again and again, as long as allowed, and fewer requests at once.
+    /// The registry said nothing about its limit: waits again and again, as long as allowed, with fewer requests at
+    /// once.
     async fn wait_without_limit(&mut self, error: Error) -> Result<()> {
         let wanted = self.gate.refused_without_limit(self.began, self.limits.first_delay);
-        self.wait(LEAST, wanted, error, "refuses and does not say for how long".to_owned()).await
+        self.wait(LEAST, wanted, error, "refuses without saying for how long".to_owned()).await
     }
 
-    /// Why a try failed, without what was tried.
+    /// Returns why a try failed, without the attempt.
     fn reason(&self, error: &Error) -> String {
         let why = error.chain();
         why.strip_prefix(&self.what).map_or(why.as_str(), |rest| rest.trim_start_matches(": ")).to_owned()
@@ -353,7 +358,7 @@ impl Tries {
 
     fn too_long(&self, demands: &str, error: Error) -> Error {
         let allowed = duration(self.limits.max_wait);
-        let why = format!("the registry {demands}, and at most {allowed} in all are allowed");
+        let why = format!("the registry {demands}, and --max-wait allows {allowed} in total");
         self.gate.give_up(&why);
         Error::new(Kind::RateLimited, format!("{}: {why}", self.what)).because(error)
     }
@@ -410,7 +415,7 @@ mod tests {
         for _ in 0..5 {
             assert!(tries.again(down()).await.is_ok());
         }
-        // Others are answered before the last failures of this one are looked at.
+        // Others are answered before the last failures of this request are considered.
         tries.outage.answered(Work::Complete);
         for _ in 0..2 {
             assert!(tries.again(down()).await.is_ok());
@@ -419,7 +424,8 @@ mod tests {
         assert!(tries.again(down()).await.is_err(), "afterwards it has its own tries again, and no more");
     }
 
-    /// The time in which a request waits for its turn, for Docker Hub's limit say, is no silence of the registry.
+    /// Time in which a request waits for its turn, for example because of Docker Hub's limit, is not a silence of the
+    /// registry.
     #[tokio::test]
     async fn a_silence_begins_when_the_request_was_sent() {
         let (mut tries, _) = tries(2, 0);

@@ -1,12 +1,12 @@
-//! `Retry-After`: how long a registry wants to be left alone (RFC 9110 §10.2.3).
+//! `Retry-After`: how long a registry asks clients to wait (RFC 9110 §10.2.3).
 
 use std::time::{Duration, SystemTime};
 
-/// The longest wait that is believed; anything beyond means “not today” just as well.
+/// The longest wait that is believed. Anything longer means "not today" as well.
 const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
 
-/// Retry-After, in seconds or as an HTTP date (RFC 9110 §10.2.3); a date in the past means now. `now` is the time as the
-/// registry has it: what counts is how much later it wants us back.
+/// Parses Retry-After, in seconds or as an HTTP date (RFC 9110 §10.2.3). A date in the past means now. `now` is the
+/// time at the registry: only the difference counts.
 pub(super) fn retry_after(header: &str, now: SystemTime) -> Option<Duration> {
     let header = header.trim();
     if !header.is_empty() && header.bytes().all(|byte| byte.is_ascii_digit()) {

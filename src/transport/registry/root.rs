@@ -1,7 +1,7 @@
-//! The root of a registry, `GET /v2/` (distribution-spec, "Determining Support"): asked first for its scheme and its challenge, and
-//! later whether the registry is up.
+//! The root of a registry, `GET /v2/` (distribution-spec, "Determining Support"). It is requested first, to find out
+//! the scheme and the challenge, and later to find out whether the registry is up.
 //!
-//! What answers there may be a gateway that knows only the paths of images, so a refusal is not the end: the requests that follow
+//! A gateway may answer there that knows only the paths of images. A refusal is therefore not final: later requests
 //! show what works.
 
 use std::sync::Arc;
@@ -24,17 +24,17 @@ use super::wire::Wire;
 use crate::base::error::{Error, Kind, Result};
 use crate::base::progress::Event;
 
-/// Read of a refusal, in bytes.
+/// How much of a refusal is read, in bytes.
 const MOST_SHOWN: usize = 4096;
 
-/// One for each registry.
+/// The root of one registry.
 pub(super) struct Root {
-    /// As the user wrote it, `host[:port]`.
+    /// The registry as the user wrote it, `host[:port]`.
     registry: String,
     wire: Arc<Wire>,
     auth: Arc<Auth>,
     url: OnceCell<Url>,
-    /// Held while one request probes for all that wait.
+    /// Held by the request that probes; the others wait for its result.
     turn: tokio::sync::Mutex<()>,
 }
 
@@ -44,18 +44,19 @@ impl Root {
         Root { registry: registry.to_owned(), wire: wire.clone(), auth: auth.clone(), url, turn }
     }
 
-    /// The root URL, if it was found.
+    /// Returns the root URL, if it is known.
     pub fn known(&self) -> Option<&Url> {
         self.url.get()
     }
 
-    /// The root URL; the first request that needs it awaits `finding`.
+    /// Returns the root URL. The first request that needs it awaits `finding`.
     pub async fn url(&self, finding: impl Future<Output = Result<Url>>) -> Result<&Url> {
         let found = async { finding.await.inspect(|url| self.wire.set_home(url)) };
         self.url.get_or_try_init(|| found).await
     }
 
-    /// One try to find the root URL, `what` in errors: https alone, unless plain HTTP was allowed or the host is this machine. No credentials are sent.
+    /// Tries once to find the root URL; `what` names the attempt in errors. Uses https alone, unless plain HTTP is
+    /// allowed or the host is this machine. Sends no credentials.
     pub async fn find(&self, what: &str) -> Result<Url, Failure> {
         let (first, second) = self.schemes(what)?;
         let failure = match self.find_at(&first, what).await {
@@ -65,13 +66,13 @@ impl Root {
         let Some(second) = second else { return Err(failure) };
         match self.find_at(&second, what).await {
             Ok(url) => Ok(url),
-            // It does speak TLS, then, and has told what is wrong.
+            // The server speaks TLS, and the error says what is wrong.
             Err(other) if spoke_tls(&other) => Err(other),
             Err(_) => Err(failure),
         }
     }
 
-    /// What to try, in this order.
+    /// Returns the URLs to try, in order.
     fn schemes(&self, what: &str) -> Result<(Url, Option<Url>), Failure> {
         let host = match self.registry.as_str() {
             "docker.io" => "registry-1.docker.io",
@@ -103,16 +104,16 @@ impl Root {
             500 | 501 => self.warn(status),
             _ => return Err(refusal(what, reply).await),
         }
-        // Of a server that it redirects to nothing is learned: our credentials are not for that one.
+        // A challenge from a server that it redirects to is ignored: our credentials are not meant for that server.
         if let Some(challenge) = challenge.filter(|_| status != 200 && is_same_server(base, &url)) {
             self.auth.challenged(challenge);
         }
-        // A proxy that sends everybody on to TLS is spoken to by TLS from now on.
+        // If a proxy redirects every request to TLS, use TLS from now on.
         let secured = url.scheme() == "https" && url.host_str() == base.host_str();
         Ok(if secured { url.join("/").map_err(fail)? } else { base.clone() })
     }
 
-    /// Other paths may still work.
+    /// Warns about a root that is refused; other paths may still work.
     fn warn(&self, status: u16) {
         let registry = &self.registry;
         let text = format!(
@@ -122,7 +123,7 @@ impl Root {
     }
 
     /// # Errors
-    /// The server wants TLS, as nginx, Apache and Go's servers say with 400.
+    /// The server requires TLS. nginx, Apache and Go's servers say so with a 400.
     async fn refuse_plain(&self, what: &str, reply: Reply) -> Result<(), Failure> {
         let (status, secrets) = (reply.status(), reply.secrets());
         let text = excerpt_without(&reply.body_start(MOST_SHOWN).await, &secrets);
@@ -134,10 +135,10 @@ impl Root {
         Ok(())
     }
 
-    /// Has the outage note whether the registry is up, unless that was found out after `failure`.
+    /// Records in the outage whether the registry is up, unless a probe after `failure` has already done so.
     ///
-    /// A gateway may answer this path itself as long as nobody says who is asking; so does Harbor's core, which stands before
-    /// the registry. The probe therefore shows the credentials that other requests would show.
+    /// A gateway may answer this path itself as long as the request is anonymous. So does Harbor's core, which stands
+    /// in front of the registry. The probe therefore sends the credentials that other requests would send.
     pub async fn probe(&self, failure: Instant) {
         let _turn = self.turn.lock().await;
         let outage = &self.wire.outage;
@@ -151,7 +152,7 @@ impl Root {
         }
     }
 
-    /// One try. Any answer but a server's error is one of the registry.
+    /// Tries once. Any answer except a server error comes from the registry.
     async fn is_up(&self) -> bool {
         let Some(url) = self.url.get().and_then(|base| base.join("/v2/").ok()) else { return false };
         let Ok(shown) = self.auth.header(&self.wire, &Scopes::enter("")).await else { return false };

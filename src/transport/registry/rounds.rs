@@ -1,4 +1,5 @@
-//! Waiting that all requests to one server share: each round ends for all of them at the same time, and the next one is longer.
+//! Waits that all requests to one server share: each round ends for all of them at the same time, and the next round is
+//! longer.
 
 use std::time::{Duration, Instant};
 
@@ -6,12 +7,12 @@ use backon::ExponentialBackoff;
 
 use super::config::{LONGEST_DELAY, RequestLimits};
 
-/// The rounds since something went wrong.
+/// The rounds since the first failure.
 pub(super) struct Rounds {
     pub since: Instant,
     schedule: ExponentialBackoff,
     until: Option<Instant>,
-    /// How many have begun.
+    /// Number of rounds that have begun.
     pub count: u32,
 }
 
@@ -20,13 +21,13 @@ impl Rounds {
         Rounds { since: now, schedule: limits.rounds(), until: None, count: 0 }
     }
 
-    /// How long the present round still lasts; `None` between two rounds, when requests may be sent.
+    /// Returns how long the current round still lasts, or `None` between rounds, when requests may be sent.
     pub fn left(&self, now: Instant) -> Option<Duration> {
         self.until.map(|until| until.saturating_duration_since(now)).filter(|left| !left.is_zero())
     }
 
-    /// How long to wait: until the present round ends, or for a new one, which lasts at most `most`. The second value is the number
-    /// of the round that this call began, if it did.
+    /// Returns how long to wait: until the current round ends, or for a new round, which lasts at most `most`. The
+    /// second value is the number of the round if this call started one.
     pub fn wait(&mut self, now: Instant, most: Option<Duration>) -> (Duration, Option<u32>) {
         if let Some(left) = self.left(now) {
             return (left, None);

@@ -1,6 +1,6 @@
-//! Blobs that have used up the tries of a request at a registry. A registry keeps one copy of a blob for all its
-//! repositories, so what fails in one fails in the next. In the next repository it is tried once, and after [`MOST`] failures
-//! not at all, until it succeeds somewhere.
+//! Blobs whose requests have used up their retries at a registry. A registry keeps one copy of a blob for all its
+//! repositories, so a blob that fails in one repository fails in the next. The next repository gets one try. After
+//! [`MOST`] failures the blob is not tried again until a request for it succeeds.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,28 +9,28 @@ use super::outage::Work;
 use crate::base::error::{Error, Result};
 use crate::oci::Digest;
 
-/// How often a blob may fail to the last try of a request, before it is not tried again.
+/// How many requests for a blob may use up their retries before the blob is given up.
 const MOST: u32 = 3;
 
-/// In place of how often: it is not tried again, unless another request that is under way succeeds.
+/// Replaces the number of failures: the blob is given up, unless a request that is already under way succeeds.
 const FINAL: u32 = u32::MAX;
 
-/// What was done with which blob.
+/// The blob, and what was done with it.
 type Key = (Digest, Work);
 
-/// See the module documentation. One for each registry.
+/// See the module documentation. Each registry has one.
 #[derive(Clone, Default)]
 pub(super) struct Spent(Arc<Mutex<HashMap<Key, Failed>>>);
 
 struct Failed {
-    /// How often it failed to the last try of a request.
+    /// Number of requests that used up their retries.
     times: u32,
-    /// The last failure, and why it was one.
+    /// The last error, and its reason.
     last: Error,
     why: String,
 }
 
-/// One blob, as a request has to do with it.
+/// One blob, and what a request does with it.
 pub(super) struct OfBlob {
     spent: Spent,
     key: Key,
@@ -51,24 +51,24 @@ impl OfBlob {
         &self.key.0
     }
 
-    /// Whether this is what is done with the blob; another request may have to go before it.
+    /// Whether the request does `work` with the blob; another request may have to precede it.
     pub fn is_for(&self, work: Work) -> bool {
         self.key.1 == work
     }
 
-    /// Whether another request has used up its tries for this blob.
+    /// Whether another request has used up its retries for this blob.
     pub fn is_spent(&self) -> bool {
         self.spent.failed().contains_key(&self.key)
     }
 
     /// # Errors
-    /// The blob has failed too often for another try; the error is of the kind of the last failure.
+    /// The blob has failed too often. The error has the kind of the last failure.
     pub fn check(&self, what: &str) -> Result<()> {
         let failed = self.spent.failed();
         let Some(Failed { times, last, why }) = failed.get(&self.key).filter(|failed| failed.times >= MOST) else {
             return Ok(());
         };
-        // The same for all that ask: then it is said once.
+        // All requests get the same text, so that it is reported once.
         let text = match *times {
             FINAL => format!("not tried: an earlier attempt failed permanently: {why}"),
             times => format!("not tried, because {times} requests for this blob have failed: {why}"),
@@ -80,19 +80,19 @@ impl OfBlob {
         })
     }
 
-    /// A request has failed to its last try with `last`; `why`, without what was tried.
+    /// Records that a request used up its retries, with its last error. `why` is the reason without the attempt.
     pub fn note(&self, last: &Error, why: String) {
         let mut failed = self.spent.failed();
         let times = failed.get(&self.key).map_or(1, |before| before.times.saturating_add(1));
         failed.insert(self.key, Failed { times, last: Error::clone(last), why });
     }
 
-    /// It has failed with `last` for good, `why`: it is not tried again, in any repository.
+    /// Records that the blob failed for good: no repository tries it again. `why` is the reason without the attempt.
     pub fn note_final(&self, last: &Error, why: String) {
         self.spent.failed().insert(self.key, Failed { times: FINAL, last: Error::clone(last), why });
     }
 
-    /// A request for it has succeeded.
+    /// Records that a request for the blob succeeded.
     pub fn clear(&self) {
         self.spent.failed().remove(&self.key);
     }

@@ -1,36 +1,36 @@
-//! How slow the other side may be.
+//! The slowest speed at which a connection counts as alive.
 //!
-//! **Threats.** A peer may fall silent, or trickle a byte a second and so hold a run for ever. In both directions at least
-//! [`LEAST`] bytes have to move within the stall limit: with its default of 60 s that is about 550 bytes a second on each
-//! connection, less than any line needs on which images are carried at all. Time that passes because *we* are not ready
-//! does not count. What is too slow is treated like a connection that broke.
+//! **Threats.** A peer may fall silent, or send one byte per second and hold a run up for ever. In both directions at
+//! least [`LEAST`] bytes must move within the stall limit. With the default of 60 s that is about 550 bytes per second
+//! and connection, less than any line that carries images. Time in which *we* are not ready does not count. A
+//! connection that is too slow is treated like one that broke.
 
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 
-/// Bytes that have to move within the stall limit; what is left of a body, if that is less.
+/// Bytes that must move within the stall limit, or the rest of the body if that is less.
 pub(super) const LEAST: u64 = 32 * 1024;
 
-/// Watches a body that comes in.
+/// Watches a body while it is received.
 pub(super) struct StallTimeout {
     limit: Duration,
-    /// Since `LEAST` bytes had last come.
+    /// Time since the last `LEAST` bytes were received.
     waited: Duration,
     got: u64,
 }
 
 impl StallTimeout {
-    /// `limit`: the stall limit.
+    /// `limit` is the stall limit.
     pub fn new(limit: Duration) -> StallTimeout {
         StallTimeout { limit, waited: Duration::ZERO, got: 0 }
     }
 
-    /// The next piece; `None` at the end of the body.
+    /// Returns the next piece, or `None` at the end of the body.
     ///
     /// # Errors
-    /// What the other side did, when it was too slow.
+    /// The peer was too slow; the error says what it did.
     pub async fn next<E>(
         &mut self,
         pieces: &mut (impl Stream<Item = Result<Bytes, E>> + Unpin),
@@ -61,7 +61,7 @@ mod tests {
 
     use super::*;
 
-    /// A piece of `size` bytes every `pause`, for ever.
+    /// A piece of `size` bytes every `pause`, without end.
     fn drip(size: usize, pause: Duration) -> BoxStream<'static, Result<Bytes, ()>> {
         stream::unfold((), move |()| async move {
             tokio::time::sleep(pause).await;
@@ -71,7 +71,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_peer_that_trickles_is_found_out_in_the_time_a_silent_one_is() {
+    async fn a_peer_that_trickles_is_detected_in_the_time_a_silent_one_is() {
         let mut pieces = drip(1, Duration::from_millis(1));
         let mut timeout = StallTimeout::new(Duration::from_millis(50));
         let reported = loop {

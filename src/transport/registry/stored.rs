@@ -1,13 +1,14 @@
-//! Whether a registry stores what it took. distribution answers an upload with 201 and keeps the file that it has of that
-//! digest, however damaged, also where no repository knows it: a full disk, a crash or a restored backup leaves such files.
+//! Checks that a registry has stored what it accepted. distribution answers an upload with 201 and keeps the file that
+//! it already has for that digest, however damaged it is, even if no repository refers to it. A full disk, a crash or a
+//! restored backup leaves such files.
 //!
-//! So the last byte of what is uploaded is read, of each digest once in a run: registries keep one copy, and a mount only adds a
-//! name to it. Once a registry has claimed what it does not have, that is done after every upload.
+//! The check reads the last byte of each uploaded digest, once per run: a registry keeps one copy, and a mount only
+//! adds a name to it. Once a registry has claimed a blob that it does not have, every upload is checked.
 //!
-//! An upload that was answered with success fails only on evidence: another length, or, after as many tries as are allowed, a last
-//! byte that still does not come or a blob that is still not there. A read that is refused or fails in another way proves nothing,
-//! unless the registry has claimed this very blob before without having it. Where this account may not read, or nothing could be
-//! read so far, no more is asked; storing the manifest is the proof then.
+//! An upload that the registry accepted fails only on evidence: another length, or, after all retries, a last byte that
+//! is still not sent or a blob that still does not exist. A read that is refused, or fails in another way, proves
+//! nothing, unless the registry has already claimed this very blob without having it. If the account may not read, or
+//! no read has succeeded so far, the check stops; storing the manifest is the proof then.
 
 use super::host::Host;
 use super::outage::Work;
@@ -16,10 +17,10 @@ use crate::base::error::{Error, Reason, Result};
 use crate::content::Readable;
 use crate::oci::{Descriptor, Repository};
 
-/// Proves that what was uploaded is there.
+/// Proves that an uploaded blob exists.
 ///
 /// # Errors
-/// [`Reason::DamagedTarget`]: it is not.
+/// [`Reason::DamagedTarget`] if it does not.
 pub(super) async fn check(host: &Host, repository: &Repository, blob: &Descriptor, what: &str) -> Result<()> {
     let proofs = &host.memory.proofs;
     if !proofs.is_wanted(repository, blob) {
@@ -33,14 +34,15 @@ pub(super) async fn check(host: &Host, repository: &Repository, blob: &Descripto
     let why = match found {
         Readable::No(why) => why,
         Readable::Failed(why) if is_suspect => why,
-        // Who may not read can still ask for the length.
+        // An account that may not read can still ask for the length.
         Readable::Denied | Readable::Unknown(_) if is_suspect => {
             match presence::look_for(host, repository, blob, what).await? {
                 Some(true) => return Ok(()),
-                _ => "it is still not as it should be".to_owned(),
+                _ => "it is still missing or damaged".to_owned(),
             }
         }
-        // Storage that refuses this as it did before the upload gives this account nothing: the manifest will prove it.
+        // If the storage refused reads before the upload too, nothing can be read with this account. The manifest is
+        // the proof.
         Readable::Yes | Readable::Failed(_) | Readable::PerhapsLost(_) | Readable::Denied | Readable::Unknown(_) => {
             return Ok(());
         }
@@ -48,10 +50,10 @@ pub(super) async fn check(host: &Host, repository: &Repository, blob: &Descripto
     proofs.suspect(&blob.digest);
     let text = format!("the registry accepted the upload, but still has the old content: {why}");
     let error = Error::damaged(&text).with_reason(Reason::DamagedTarget);
-    // It would keep the same file for every other repository.
+    // The registry would keep the same file for every other repository.
     let spent = host.memory.spent.of(&blob.digest, Work::Complete);
     match is_suspect && why == last_byte::NOT_COMING {
-        // Or the connection has broken twice.
+        // Or the connection broke twice.
         true => spent.note(&error, text),
         false => spent.note_final(&error, text),
     }

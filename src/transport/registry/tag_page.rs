@@ -1,23 +1,23 @@
-//! One page of a list of tags as registries send it: `{"name":…,"tags":[…]}`.
+//! One page of a list of tags, as registries send it: `{"name":…,"tags":[…]}`.
 //!
-//! **Threats.** A page of 64 MiB can hold millions of entries of a few bytes each. They are counted while they are parsed,
-//! and what is no text is dropped at once.
+//! **Threats.** A page of 64 MiB can contain millions of entries of a few bytes each. Entries are counted while they
+//! are parsed, and entries that are not strings are dropped immediately.
 
 use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-/// The most tags of one repository. Each takes up to 128 bytes, and more with what holds it.
+/// Maximum number of tags in one repository. Each takes up to 128 bytes plus the overhead of its container.
 pub(super) const MOST_TAGS: usize = 250_000;
 
-/// A list of nothing, as [`TagEntry::Other`] calls it.
+/// An empty list, as described by [`TagEntry::Other`].
 const EMPTY: &str = "an empty list";
 
 #[derive(Debug, Default)]
 pub(super) struct Page {
-    /// Empty for `null`, which some registries send for an emptied repository. At most [`MOST_TAGS`] and one.
+    /// Empty for `null`, which some registries send for a repository without tags. At most [`MOST_TAGS`] + 1.
     pub entries: Vec<TagEntry>,
-    /// It came with errors, which may have kept others out.
+    /// Whether the page contains errors next to the list. Entries may be missing because of them.
     pub has_errors: bool,
 }
 
@@ -25,7 +25,7 @@ pub(super) struct Page {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum TagEntry {
     Text(String),
-    /// Something that is no text, in words.
+    /// A value that is not a string, described in words.
     Other(&'static str),
 }
 
@@ -54,7 +54,7 @@ impl<'de> Deserialize<'de> for Page {
                         }
                     }
                 }
-                // An empty list may be left out, but not by something that is no list of tags at all.
+                // An empty list may be left out, but only by something that otherwise looks like a list of tags.
                 let is_list = tags.is_some() || has_name;
                 let entries: Vec<TagEntry> = tags.unwrap_or_default();
                 let has_errors = errors.as_ref().is_some_and(|errors| *errors != TagEntry::Other(EMPTY));
@@ -166,7 +166,7 @@ mod tests {
         }
     }
 
-    /// What a gateway could not read is missing from the list.
+    /// A gateway that could not read everything leaves entries out.
     #[test]
     fn errors_beside_a_list_are_seen() {
         for (errors, has) in [(r#"[{"code":"UNKNOWN"}]"#, true), (r#"{"a":1}"#, true), ("[]", false), ("null", false)] {

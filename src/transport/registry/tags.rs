@@ -1,12 +1,12 @@
 //! The tags of a repository (distribution-spec, "Listing Tags").
 //!
-//! A list that is shorter than the repository loses images without a word, so the end of a list is not taken on trust: a
-//! page may have been cut that is as long as was asked for, is as long as any that this registry has sent, or has a round number
-//! of entries. What follows its last tag is asked for even where no `Link` says that there is more. Of a registry with many
-//! repositories that costs one request for every tenth of them, or little more.
+//! A list that is shorter than the repository loses images silently, so the end of a list is not taken on trust. A page
+//! may have been cut if it is as long as requested, as long as the longest page of this registry so far, or has a round
+//! number of entries. What follows its last tag is then requested even if no `Link` promises more. For a registry with
+//! many repositories this costs one extra request for about every tenth repository.
 //!
-//! **Threats.** A list may be endless ([`paging`](super::paging)), have millions of entries, or hold anything but tags:
-//! entries are counted while they are parsed, and what is no tag becomes a doubt about the list.
+//! **Threats.** A list may be endless ([`paging`](super::paging)), have millions of entries, or contain other things
+//! than tags. Entries are counted while they are parsed, and an entry that is not a tag becomes a doubt about the list.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
@@ -25,27 +25,29 @@ use crate::base::error::{Error, Kind, Result};
 use crate::content::{Need, TagList};
 use crate::oci::{Repository, Tag};
 
-/// The largest page, in bytes: servers that ignore `n` send everything at once.
+/// Maximum size of a page in bytes. Servers that ignore `n` send everything in one page.
 const MOST_BYTES: u64 = 64 * 1024 * 1024;
-/// More than all pages of any repository have, in bytes; a server that never ends is stopped here.
+/// Maximum size of all pages in bytes, more than any real repository has. Stops a server that never ends.
 const MOST_IN_ALL: u64 = 128 * 1024 * 1024;
-/// Entries that are no tags and are named; of the others it is said how many there are.
+/// Maximum number of entries that are not tags and are named in messages. The others are counted.
 const MOST_NAMED: usize = 5;
-/// Pages that are read to find the tags of signatures; beyond them, these are asked for by their names.
+/// Pages that are read to find the tags of signatures. After that, each such tag is requested by name.
 const MOST_OPTIONAL: usize = 100;
-/// Tags asked for at once; ECR refuses more than 1,000.
+/// Number of tags per request. ECR refuses more than 1,000.
 const PAGE: usize = 1000;
-/// Most servers that cut a list do so at a multiple of this; behind one gateway there may be several, with limits of their own.
+/// Most servers that cut a list do so at a multiple of this. Several servers with different limits may share one
+/// gateway.
 const ROUND: usize = 10;
-/// Where servers usually cut lists, beside powers of two from 64 on. A list that is as long as one of these may be whole all the same.
+/// Lengths at which servers usually cut lists, besides powers of two from 64. A list of such a length may still be
+/// complete.
 const USUAL_CUTS: [usize; 10] = [50, 100, 200, 250, 300, 500, 1000, 2000, 5000, 10_000];
 
-const READ_ALREADY: &str = "the list does not end: the next page is one that was read";
+const READ_ALREADY: &str = "the list does not end: the next page was already read";
 
-/// The whole list, or one with the doubts about it.
+/// Returns the whole list, or a list with the doubts about it.
 ///
 /// # Errors
-/// No list, or one whose next page cannot be had.
+/// The list, or its next page, cannot be read.
 pub(super) async fn list(host: &Host, repository: &Repository, need: Need) -> Result<TagList> {
     let what = format!("listing the tags of {repository}");
     let own = host.url(&format!("/v2/{}/tags/list", repository.path())).await?;
@@ -84,14 +86,14 @@ pub(super) async fn list(host: &Host, repository: &Repository, need: Need) -> Re
     Ok(TagList { tags: tags.into_iter().collect(), doubts })
 }
 
-/// A list while it is read.
+/// A list while it is being read.
 struct Listing<'a> {
     host: &'a Host,
     repository: &'a Repository,
     need: Need,
-    /// The attempt, for errors.
+    /// The attempt, as errors name it.
     what: String,
-    /// The list's address, without a query.
+    /// The address of the list, without a query.
     own: Url,
     first: Url,
     pages: Pages,
@@ -99,11 +101,11 @@ struct Listing<'a> {
     asked: usize,
     tags: BTreeSet<Tag>,
     others: Others,
-    /// A page has said that another one follows it, so one that says nothing is the last.
+    /// Whether a page has named its successor. A page that names none is then the last.
     says_where: bool,
-    /// A page came with errors beside its entries.
+    /// Whether a page contained errors next to its entries.
     has_errors: bool,
-    /// It may have been cut, and what follows cannot be asked for.
+    /// Set if the list may have been cut and the rest cannot be requested.
     may_be_short: Option<Cut>,
 }
 
@@ -111,28 +113,28 @@ struct Listing<'a> {
 #[derive(Clone, Copy)]
 struct Cut {
     entries: usize,
-    /// As many as were asked for.
+    /// Whether it has as many entries as were requested.
     is_full: bool,
 }
 
-/// Entries that are no tags: how many, and why the first of them are none.
+/// Entries that are not tags: their number, and why the first of them are not.
 #[derive(Default)]
 struct Others {
     all: usize,
     named: Vec<String>,
 }
 
-/// What one page held.
+/// The contents of one page.
 struct Read {
     entries: usize,
-    /// Tags that no earlier page had.
+    /// Number of tags that no earlier page had.
     new: usize,
     last: Option<String>,
     onward: Onward,
 }
 
 impl Read {
-    /// Whether it is empty and names no other page.
+    /// Whether the page is empty and names no successor.
     fn is_end(&self) -> bool {
         self.entries == 0 && matches!(self.onward, Onward::End)
     }
@@ -149,11 +151,11 @@ impl Listing<'_> {
                     format!("{}: more than {MOST_OPTIONAL} pages, which is too much to look for signatures", self.what);
                 return Err(Error::new(Kind::Refused, text));
             }
-            // That of an earlier page, if this one is empty.
+            // If this page is empty, the last tag of an earlier page.
             last = page.last.take().or(last);
             let next = match (&page.onward, &last) {
                 (Onward::At(addresses), last) => self.linked(addresses.clone(), last.as_deref()).await?,
-                // Most registries go on after a tag, whatever their Link says.
+                // Most registries continue after a tag, whatever their Link says.
                 (Onward::Lost(_), Some(last)) => match self.first_of(vec![self.past(last)]).await {
                     Ok(next) if next.new > 0 => Some(next),
                     Ok(next) if next.is_end() => None,
@@ -172,7 +174,7 @@ impl Listing<'_> {
     }
 
     /// # Errors
-    /// The repository has more tags than a run takes.
+    /// The repository has more tags than a run accepts.
     fn check_size(&self, page: usize) -> Result<()> {
         if self.tags.len() <= MOST_TAGS && self.others.all <= MOST_TAGS && page <= MOST_TAGS {
             return Ok(());
@@ -181,10 +183,11 @@ impl Listing<'_> {
         Err(Error::new(Kind::Refused, text))
     }
 
-    /// The page that a Link leads to; `None`: nothing follows.
+    /// Reads the page that a Link leads to. `None` if nothing follows.
     ///
-    /// A Link may lead to an empty page by mistake, and behind a gateway to the path of another repository. So the end of the list
-    /// counts only if nothing follows its last tag either, and another path is asked only where our own does not have the page.
+    /// A Link may lead to an empty page by mistake, or, behind a gateway, to the path of another repository. The list
+    /// therefore ends only if nothing follows its last tag either, and another path is requested only if our own path
+    /// does not have the page.
     async fn linked(&mut self, addresses: Vec<Url>, last: Option<&str>) -> Result<Option<Read>> {
         let (own, elsewhere): (Vec<Url>, Vec<Url>) =
             addresses.into_iter().partition(|url| url.path() == self.own.path());
@@ -201,18 +204,18 @@ impl Listing<'_> {
             match page {
                 Ok(page) if page.new > 0 => return Ok(Some(page)),
                 Ok(page) if page.is_end() => has_ended = true,
-                // Some registries send empty pages where they have filtered everything out.
+                // Some registries send empty pages after filtering out every entry.
                 Ok(page) if !matches!(page.onward, Onward::End) && (is_linked || page.entries == 0) => {
                     return Ok(Some(page));
                 }
                 Ok(_) => {
-                    let repeated = Onward::Lost("repeats what was read before".to_owned());
+                    let repeated = Onward::Lost("repeats earlier entries".to_owned());
                     problem.get_or_insert_with(|| self.lost(&repeated));
                 }
                 Err(error) if matches!(error.kind(), Kind::RateLimited | Kind::Interrupted) => return Err(error),
-                // What follows after an outage is not known.
+                // After an outage, it is unknown what follows.
                 Err(error) if has_ended && error.kind() == Kind::Network => return Err(error),
-                // The page that was named is there and cannot be read: no other answer shows that it was the last.
+                // The named page exists and cannot be read: no other answer can prove that it was the last.
                 Err(error) if is_linked && error.kind() == Kind::Network => {
                     unread.get_or_insert(error);
                 }
@@ -233,10 +236,10 @@ impl Listing<'_> {
         entries == self.asked || is_longest || (entries > 0 && entries.is_multiple_of(ROUND))
     }
 
-    /// What comes after a page that may have been cut; `None`: nothing.
+    /// Reads what follows a page that may have been cut. `None` if nothing follows.
     ///
     /// # Errors
-    /// The page was as long as was asked for, and the registry refuses to say what follows; or it did not answer.
+    /// The page was as long as requested and the registry refuses to say what follows, or it did not answer.
     async fn after_the_end(&mut self, last: &str, entries: usize) -> Result<Option<Read>> {
         let (is_full, has_next) = (entries == self.asked, self.says_where);
         let next = self.repeatable(self.past(last)).await;
@@ -244,7 +247,7 @@ impl Listing<'_> {
             Ok(next) if next.new > 0 => Ok(Some(next)),
             Ok(next) if next.entries == 0 || has_next => Ok(None),
             Ok(_) if !is_full => self.note_usual_cut(entries).await.map(|()| None),
-            // It repeats itself: it does not know `last`, but perhaps `n`.
+            // The page repeats entries: the registry does not support `last`, but may support `n`.
             Ok(_) if self.asked < MOST_TAGS => {
                 self.asked *= 10;
                 let larger = asking(&self.own, self.asked, None);
@@ -258,17 +261,19 @@ impl Listing<'_> {
                 self.may_be_short = Some(Cut { entries, is_full });
                 Ok(None)
             }
-            // Only a refusal says that the registry does not know `last`; after an outage nobody knows what follows.
+            // Only a refusal shows that the registry does not support `last`. After an outage it is unknown what
+            // follows.
             Err(error) if matches!(error.kind(), Kind::RateLimited | Kind::Interrupted | Kind::Network) => Err(error),
             Err(error) if is_full && error.kind() != Kind::NotFound => Err(error),
-            // Nobody said that there is more.
+            // No page promised more.
             Err(_) if has_next => Ok(None),
             Err(_) => self.note_usual_cut(entries).await.map(|()| None),
         }
     }
 
-    /// A registry that does not know `last` sends every list whole, or cuts it where it likes. If it sends as many entries as lists
-    /// are usually cut at, one entry is asked for: where that answer says that there are more, this one would have said so, too.
+    /// A registry that does not support `last` sends every list whole, or cuts it at an arbitrary length. If it sent as
+    /// many entries as lists are usually cut at, one entry is requested: if that answer promises more, this answer
+    /// would have done so too.
     async fn note_usual_cut(&mut self, entries: usize) -> Result<()> {
         let is_longest = entries >= self.host.memory.longest_page.load(Ordering::Relaxed);
         if !is_usual_cut(entries) || entries > self.asked || !is_longest {
@@ -286,7 +291,7 @@ impl Listing<'_> {
         Ok(())
     }
 
-    /// A page that may repeat what was read; then what is no tag in it does not count again.
+    /// Reads a page that may repeat earlier entries. Entries in it that are not tags are not counted again.
     async fn repeatable(&mut self, url: Url) -> Result<Read> {
         if !self.pages.visit(&url) {
             return Err(strange(&self.what, READ_ALREADY));
@@ -304,7 +309,7 @@ impl Listing<'_> {
         page
     }
 
-    /// The page of the first address that has one. The error is that of the first address.
+    /// Returns the page of the first address that has one. The error is that of the first address.
     async fn first_of(&mut self, addresses: Vec<Url>) -> Result<Read> {
         let mut refused = None;
         for url in addresses {
@@ -368,14 +373,14 @@ impl Listing<'_> {
         Ok(read)
     }
 
-    /// `true`: a tag that is new. `Err`: why it is no tag.
+    /// `true` if the tag is new. `Err` says why the entry is not a tag.
     fn take(&mut self, entry: &TagEntry) -> Result<bool, String> {
         match entry {
             TagEntry::Text(text) => match text.parse::<Tag>() {
                 Ok(tag) => Ok(self.tags.insert(tag)),
                 Err(error) => Err(error.to_string()),
             },
-            TagEntry::Other(kind) => Err(format!("{kind} is no tag")),
+            TagEntry::Other(kind) => Err(format!("{kind} is not a tag")),
         }
     }
 
@@ -399,22 +404,22 @@ fn asking(own: &Url, n: usize, last: Option<&str>) -> Url {
     url
 }
 
-/// What is to be said of entries that are no tags.
+/// Describes entries that are not tags.
 fn named(repository: &Repository, Others { all, named }: Others) -> Vec<String> {
     let mut doubts: Vec<String> = named
         .into_iter()
         .map(|why| format!("the list of tags of {repository} has an entry that cannot be read: {why}"))
         .collect();
     if all > MOST_NAMED {
-        doubts.push(format!("the list of tags of {repository} has {all} entries in all that cannot be read"));
+        doubts.push(format!("the list of tags of {repository} has {all} entries that cannot be read"));
     }
     doubts
 }
 
-/// What is to be said of a list that may have been cut.
+/// Describes a list that may have been cut.
 fn short(repository: &Repository, Cut { entries, is_full }: Cut) -> String {
     let why = match is_full {
-        true => "as many as were asked for",
+        true => "as many as were requested",
         false => "a number at which lists are often cut",
     };
     format!(
@@ -422,16 +427,16 @@ fn short(repository: &Repository, Cut { entries, is_full }: Cut) -> String {
     )
 }
 
-/// What is to be said of tags that the registry has, as an earlier answer shows, and does not list.
+/// Describes tags that exist, as an earlier answer shows, and are not in the list.
 fn lacks(repository: &Repository, lacking: impl Iterator<Item = Tag>) -> Option<String> {
     let lacking: Vec<Tag> = lacking.collect();
     let example = lacking.first()?;
     Some(format!("the list of tags of {repository} lacks {example}, which the registry has: it may lack others"))
 }
 
-/// Whether the registry says that the repository has no tag: 404 of a name it does not know, or an empty list. Any other
-/// answer, a refusal or an error included, leaves it open: knowing it only spares questions, so one try is enough. (Gateways give up
-/// at the lists of large repositories.)
+/// Whether the registry says that the repository has no tags: 404 with a code for an unknown name, or an empty list.
+/// Any other answer, including a refusal or an error, leaves this open. The result only saves requests, so one try is
+/// enough. (Gateways fail on the lists of large repositories.)
 pub(super) async fn none(host: &Host, repository: &Repository) -> Result<bool> {
     let what = format!("asking whether {repository} has tags");
     let path = format!("/v2/{}/tags/list?n=1", repository.path());

@@ -1,9 +1,9 @@
-//! Whom to trust: system roots, added authorities, one pinned certificate, or nobody's word.
+//! Which servers to trust: system roots, additional authorities, one pinned certificate, or any server.
 //!
-//! The system's certificates are read when the first TLS server is met, so a machine without a store can still speak plain
-//! HTTP. rustls refuses a server whose own certificate is marked as an authority (`openssl req -x509` makes such), which
-//! curl and Go accept when it is the very certificate they were told to trust; so does this: byte-identical, with name
-//! and dates checked.
+//! The system's certificates are read at the first TLS connection, so that a machine without a CA store can still use
+//! plain HTTP. rustls rejects a server whose own certificate is marked as an authority, as `openssl req -x509` creates
+//! it. curl and Go accept it if it is exactly the certificate that they were told to trust. So does this module, if the
+//! bytes are identical and name and dates are right.
 
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
@@ -18,18 +18,19 @@ use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, OtherError, 
 use super::certs::{CertDir, Identities, certificates};
 use crate::base::error::{Error, Kind, Result};
 
-/// What decides which servers are trusted; equal settings share connections.
+/// Everything that decides which servers are trusted. Equal settings share connections.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct TlsSettings {
     pub verify: bool,
     pub ca_files: Vec<PathBuf>,
     pub cert_dir: Option<PathBuf>,
-    /// Whether to show our certificate to a server that asks for one.
+    /// Whether to present our certificate to a server that asks for one.
     pub identify: bool,
 }
 
 /// # Errors
-/// A file that cannot be read or holds no certificate, or half a client certificate pair; the file is named.
+/// A file cannot be read or contains no certificate, or one half of the client certificate pair is missing. The error
+/// names the file.
 pub(super) fn client_config(settings: &TlsSettings) -> Result<ClientConfig> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let directory = settings.cert_dir.as_deref().map(CertDir::read).transpose()?.unwrap_or_default();
@@ -54,20 +55,20 @@ pub(super) fn client_config(settings: &TlsSettings) -> Result<ClientConfig> {
     Ok(builder.with_client_cert_resolver(Arc::new(identities)))
 }
 
-/// Whether it is a TLS server that failed: its certificate our checks, or ours its.
+/// Whether a TLS server failed: its certificate failed our checks, or ours failed its checks.
 pub(super) fn spoke_tls(fault: &rustls::Error) -> bool {
     use rustls::Error::{AlertReceived, InvalidCertificate, Other, PeerIncompatible};
     matches!(fault, InvalidCertificate(_) | Other(_) | AlertReceived(_) | PeerIncompatible(_))
 }
 
-/// What TLS has against the other side, if that is why a connection failed: trying again would not help.
+/// Returns the TLS error, if that is why a connection failed. Another try would not help.
 pub(super) fn fault<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a rustls::Error> {
     let mut next = Some(error);
     while let Some(error) = next {
         if let Some(fault) = error.downcast_ref::<rustls::Error>() {
             return Some(fault);
         }
-        // An io::Error's source() skips the error it wraps.
+        // The source() of an io::Error skips the error that it wraps.
         let wrapped = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
         next = match wrapped {
             Some(wrapped) => Some(wrapped),
@@ -77,7 +78,7 @@ pub(super) fn fault<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<
     None
 }
 
-/// The usual checks against system roots and added authorities.
+/// The usual checks against system roots and additional authorities.
 #[derive(Debug)]
 struct Verifier {
     provider: Arc<CryptoProvider>,
@@ -96,7 +97,8 @@ impl Verifier {
             }
             if roots.is_empty() {
                 let why: Vec<String> = system.errors.iter().map(ToString::to_string).collect();
-                return Err(format!("this machine trusts no certificate authority ({})", why.join("; ")));
+                let why = if why.is_empty() { String::new() } else { format!(" ({})", why.join("; ")) };
+                return Err(format!("this machine has no CA certificates{why}"));
             }
             WebPkiServerVerifier::builder_with_provider(Arc::new(roots), self.provider.clone())
                 .build()
@@ -106,9 +108,10 @@ impl Verifier {
     }
 }
 
+/// There is nothing to verify certificates with; the reason.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-struct NoRoots(String);
+#[error("its certificate cannot be verified: {0}")]
+pub(super) struct NoRoots(pub String);
 
 impl ServerCertVerifier for Verifier {
     fn verify_server_cert(
@@ -122,7 +125,7 @@ impl ServerCertVerifier for Verifier {
         let verdict = self.inner()?.verify_server_cert(server, intermediates, name, ocsp, now);
         let pinned = || self.added.iter().any(|added| added.as_ref() == server.as_ref());
         match verdict {
-            // webpki looks at the dates before it looks at this, so they are right.
+            // webpki checks the dates before it gets here, so they are right.
             Err(rustls::Error::InvalidCertificate(CertificateError::Other(other)))
                 if is_authority_as_server(&other) && pinned() =>
             {
@@ -160,7 +163,7 @@ fn is_authority_as_server(error: &OtherError) -> bool {
     matches!(error.0.downcast_ref::<webpki::Error>(), Some(webpki::Error::CaUsedAsEndEntity))
 }
 
-/// `tls verify = false`: the connection is encrypted, the other side unknown.
+/// `tls verify = false`: the connection is encrypted, the peer unknown.
 #[derive(Debug)]
 struct Anyone {
     provider: Arc<CryptoProvider>,

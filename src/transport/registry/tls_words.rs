@@ -1,37 +1,39 @@
-//! What is wrong with a TLS server, in words: rustls names its own types, and the alerts of the protocol.
+//! Describes TLS errors in words. rustls names its own types and the alerts of the protocol.
 
 use jiff::Timestamp;
 use rustls::pki_types::UnixTime;
 use rustls::{AlertDescription, CertificateError, Error, PeerIncompatible};
 
-use super::facts::TlsFault;
+use super::facts::TlsProblem;
+use super::tls::NoRoots;
 
-/// Names of a certificate that are shown: it may have thousands.
+/// Maximum number of names of a certificate in a message; it may have thousands.
 const MOST_NAMES: usize = 5;
-/// Characters of one such name that are shown.
+/// Maximum characters of such a name in a message.
 const LONGEST_NAME: usize = 100;
 
-/// What kind of fault it is.
-pub(super) fn fault(error: &Error) -> TlsFault {
+/// Classifies the error.
+pub(super) fn fault(error: &Error) -> TlsProblem {
     match error {
         Error::InvalidCertificate(CertificateError::NotValidForNameContext { presented, .. })
             if presented.is_empty() =>
         {
-            TlsFault::Outdated
+            TlsProblem::Outdated
         }
-        Error::InvalidCertificate(CertificateError::NotValidForNameContext { .. }) => TlsFault::WrongName,
+        Error::InvalidCertificate(CertificateError::NotValidForNameContext { .. }) => TlsProblem::WrongName,
         Error::InvalidCertificate(CertificateError::Expired | CertificateError::ExpiredContext { .. }) => {
-            TlsFault::Expired
+            TlsProblem::Expired
         }
         Error::InvalidCertificate(CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. }) => {
-            TlsFault::NotYetValid
+            TlsProblem::NotYetValid
         }
         Error::InvalidCertificate(CertificateError::Other(other))
             if matches!(other.0.downcast_ref(), Some(webpki::Error::UnsupportedCertVersion)) =>
         {
-            TlsFault::Outdated
+            TlsProblem::Outdated
         }
-        Error::InvalidCertificate(_) => TlsFault::Untrusted,
+        Error::InvalidCertificate(_) => TlsProblem::Untrusted,
+        error if no_roots(error).is_some() => TlsProblem::Untrusted,
         Error::AlertReceived(
             AlertDescription::HandshakeFailure
             | AlertDescription::InsufficientSecurity
@@ -41,14 +43,24 @@ pub(super) fn fault(error: &Error) -> TlsFault {
             PeerIncompatible::NoCipherSuitesInCommon
             | PeerIncompatible::NoKxGroupsInCommon
             | PeerIncompatible::ServerDoesNotSupportTls12Or13,
-        ) => TlsFault::Outdated,
-        Error::AlertReceived(AlertDescription::CertificateRequired) => TlsFault::ClientCertificateDemanded,
-        _ => TlsFault::Other,
+        ) => TlsProblem::Outdated,
+        Error::AlertReceived(AlertDescription::CertificateRequired) => TlsProblem::ClientCertificateDemanded,
+        _ => TlsProblem::Other,
     }
 }
 
-/// `None`: what rustls says will do.
+fn no_roots(error: &Error) -> Option<&NoRoots> {
+    match error {
+        Error::Other(other) => other.0.downcast_ref(),
+        _ => None,
+    }
+}
+
+/// Describes the error. `None` if the text of rustls is good enough.
 pub(super) fn words(fault: &Error) -> Option<String> {
+    if let Some(no_roots) = no_roots(fault) {
+        return Some(no_roots.to_string());
+    }
     let text = match fault {
         Error::InvalidCertificate(CertificateError::NotValidForNameContext { expected, presented })
             if presented.is_empty() =>
@@ -80,7 +92,7 @@ pub(super) fn words(fault: &Error) -> Option<String> {
                 date(*time)?
             ));
         }
-        // Also of one that ends before it begins.
+        // Also for a certificate that ends before it begins.
         Error::InvalidCertificate(CertificateError::Expired) => "invalid peer certificate: it has expired",
         Error::InvalidCertificate(CertificateError::NotValidYet) => "invalid peer certificate: it is not valid yet",
         Error::InvalidCertificate(CertificateError::Other(other)) => match other.0.downcast_ref::<webpki::Error>()? {
@@ -102,19 +114,19 @@ pub(super) fn words(fault: &Error) -> Option<String> {
             "the TLS handshake failed: the server offers neither TLS 1.2 nor TLS 1.3"
         }
         Error::AlertReceived(AlertDescription::CertificateRequired) => {
-            "the server demands a client certificate, and none was shown"
+            "the server requires a client certificate, and none was sent"
         }
         _ => return None,
     };
     Some(text.to_owned())
 }
 
-/// As RFC 3339 has it.
+/// As RFC 3339 writes it.
 fn date(time: UnixTime) -> Option<Timestamp> {
     Timestamp::from_second(i64::try_from(time.as_secs()).ok()?).ok()
 }
 
-/// The hosts of a certificate; webpki gives each as `DnsName("host")` or `IpAddress(address)`.
+/// The hosts of a certificate. webpki shows each as `DnsName("host")` or `IpAddress(address)`.
 fn names(presented: &[String]) -> String {
     let bare = |name: &String| {
         let inner = name.split_once('(').and_then(|(_, rest)| rest.strip_suffix(')')).unwrap_or(name);
@@ -133,7 +145,7 @@ mod tests {
 
     use super::*;
 
-    /// An operator whose clock is wrong looks in vain for a CA.
+    /// An operator with a wrong clock would look for a CA in vain.
     #[test]
     fn each_fault_that_has_a_remedy_of_its_own_is_distinguished() {
         let name = ServerName::try_from("registry.example").unwrap();
@@ -143,29 +155,39 @@ mod tests {
         };
         let now = UnixTime::since_unix_epoch(std::time::Duration::ZERO);
         for (error, expected) in [
-            (CertificateError::Expired, TlsFault::Expired),
-            (CertificateError::ExpiredContext { time: now, not_after: now }, TlsFault::Expired),
-            (CertificateError::NotValidYet, TlsFault::NotYetValid),
-            (CertificateError::NotValidYetContext { time: now, not_before: now }, TlsFault::NotYetValid),
-            (presented(&[]), TlsFault::Outdated),
-            (presented(&["a.example"]), TlsFault::WrongName),
-            (CertificateError::UnknownIssuer, TlsFault::Untrusted),
-            (CertificateError::BadSignature, TlsFault::Untrusted),
+            (CertificateError::Expired, TlsProblem::Expired),
+            (CertificateError::ExpiredContext { time: now, not_after: now }, TlsProblem::Expired),
+            (CertificateError::NotValidYet, TlsProblem::NotYetValid),
+            (CertificateError::NotValidYetContext { time: now, not_before: now }, TlsProblem::NotYetValid),
+            (presented(&[]), TlsProblem::Outdated),
+            (presented(&["a.example"]), TlsProblem::WrongName),
+            (CertificateError::UnknownIssuer, TlsProblem::Untrusted),
+            (CertificateError::BadSignature, TlsProblem::Untrusted),
         ] {
             assert_eq!(fault(&Error::InvalidCertificate(error.clone())), expected, "{error:?}");
         }
         for (error, expected) in [
-            (Error::AlertReceived(AlertDescription::HandshakeFailure), TlsFault::Outdated),
-            (Error::AlertReceived(AlertDescription::ProtocolVersion), TlsFault::Outdated),
-            (Error::PeerIncompatible(PeerIncompatible::ServerDoesNotSupportTls12Or13), TlsFault::Outdated),
-            (Error::AlertReceived(AlertDescription::CertificateRequired), TlsFault::ClientCertificateDemanded),
-            (Error::AlertReceived(AlertDescription::InternalError), TlsFault::Other),
+            (Error::AlertReceived(AlertDescription::HandshakeFailure), TlsProblem::Outdated),
+            (Error::AlertReceived(AlertDescription::ProtocolVersion), TlsProblem::Outdated),
+            (Error::PeerIncompatible(PeerIncompatible::ServerDoesNotSupportTls12Or13), TlsProblem::Outdated),
+            (Error::AlertReceived(AlertDescription::CertificateRequired), TlsProblem::ClientCertificateDemanded),
+            (Error::AlertReceived(AlertDescription::InternalError), TlsProblem::Other),
         ] {
             assert_eq!(fault(&error), expected, "{error:?}");
         }
     }
 
-    /// Seconds since 1970 and names of Rust types do not say what to do.
+    /// In a container without CA certificates, an operator would look for a wrong name or proxy.
+    #[test]
+    fn a_machine_without_ca_certificates_gets_the_advice_about_them() {
+        let why = "this machine has no CA certificates".to_owned();
+        let error = Error::Other(rustls::OtherError(std::sync::Arc::new(NoRoots(why))));
+        assert_eq!(fault(&error), TlsProblem::Untrusted);
+        let expected = "its certificate cannot be verified: this machine has no CA certificates";
+        assert_eq!(words(&error).as_deref(), Some(expected));
+    }
+
+    /// Seconds since 1970 and names of Rust types do not tell an operator what to do.
     #[test]
     fn dates_and_names_of_a_certificate_are_those_that_people_know() {
         let at = |seconds| UnixTime::since_unix_epoch(std::time::Duration::from_secs(seconds));

@@ -1,7 +1,8 @@
 //! What logs and errors may show of requests: URLs without their secrets, and every exchange for `--log-http`.
 //!
-//! **Threats.** A log is sent to colleagues and to vendors. Storage URLs are signed in many ways, upload URLs carry state,
-//! tokens come as headers: of a query only values known to be harmless are shown, of headers only those listed here.
+//! **Threats.** Logs are sent to colleagues and vendors. Storage URLs are signed in many ways, upload URLs carry state,
+//! and tokens are in headers. Query values are masked unless they are known to be harmless, and only the headers listed
+//! here are shown.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,10 +15,10 @@ use reqwest::header::HeaderMap;
 use crate::base::error::Error;
 use crate::base::progress::{Event, Events, Exchange, Headers, Moment};
 
-/// Query keys of the distribution protocol whose values are no secrets; every other value is masked.
+/// Query keys of the distribution protocol whose values are not secret. Every other value is masked.
 const OPEN: [&str; 8] = ["digest", "mount", "from", "n", "last", "scope", "service", "artifactType"];
 
-/// Headers worth a place in the log.
+/// Headers that are shown in the log.
 const SHOWN: [&str; 22] = [
     "accept",
     "authorization",
@@ -43,20 +44,20 @@ const SHOWN: [&str; 22] = [
     "x-served-by",
 ];
 
-/// The URL with the values of its query masked.
+/// Returns the URL with its query values masked.
 pub(super) fn shown(url: &Url) -> String {
     let mut shown = url.clone();
     shown.set_fragment(None);
     masked(shown.as_str())
 }
 
-/// A text that may hold URLs, with users and passwords in them, and the values of their queries, masked, and without their
-/// fragments, where tokens are handed over too.
+/// Masks users, passwords and query values of the URLs in a text, and removes their fragments, which can carry tokens
+/// too.
 fn masked(text: &str) -> String {
     masked_where(text, |_| true)
 }
 
-/// Text from outside, with the URLs in it masked in the same way. Other text with a question mark or a `#` stays.
+/// Does the same to text from outside. Other text with a question mark or a `#` stays as it is.
 pub(super) fn quoted(text: &str) -> String {
     masked_where(text, |piece| {
         let (place, query) = piece.split_once(['?', '#']).unwrap_or((piece, ""));
@@ -93,7 +94,7 @@ fn without_user(place: &str) -> String {
     place.to_owned()
 }
 
-/// `;` separates, too: to some servers it does.
+/// `;` separates too: some servers treat it so.
 fn masked_query(query: &str) -> String {
     let masked = query.split_inclusive(['&', ';']).map(|piece| {
         let (pair, mark) = piece.split_at(piece.trim_end_matches(['&', ';']).len());
@@ -106,11 +107,11 @@ fn masked_query(query: &str) -> String {
     masked.collect()
 }
 
-/// Shorter values of a query are words and numbers.
+/// Shorter query values are words and numbers.
 const SHORTEST_SECRET: usize = 8;
 
-/// What of the queries of these URLs must not be repeated, such as the signature of a storage: the values that are masked, as they
-/// stand and as they are meant.
+/// Returns the query values that must not be repeated, such as the signature of a storage URL: the values that are
+/// masked, encoded and decoded.
 pub(super) fn secrets<'u>(urls: impl IntoIterator<Item = &'u Url>) -> Vec<String> {
     urls.into_iter().flat_map(secrets_of).collect()
 }
@@ -119,7 +120,7 @@ fn secrets_of(url: &Url) -> Vec<String> {
     let pairs = url.query().unwrap_or_default().split(['&', ';']);
     let pairs = pairs.map(|pair| pair.split_once('=').unwrap_or(("", pair)));
     let raw = pairs.filter(|(key, _)| !OPEN.contains(key)).map(|(_, value)| value);
-    // As the value of a form, of which the name is empty.
+    // Parse it as the value of a form with an empty name.
     let mut alone = url.clone();
     let mut meant = |raw: &str| {
         alone.set_query(Some(&format!("={raw}")));
@@ -129,7 +130,7 @@ fn secrets_of(url: &Url) -> Vec<String> {
     both.filter(|value| value.len() >= SHORTEST_SECRET).collect()
 }
 
-/// The headers worth telling, their secrets masked.
+/// Returns the headers that are shown, with their secrets masked.
 fn selected(headers: &HeaderMap) -> Headers {
     let known = headers.iter().filter(|(name, _)| SHOWN.contains(&name.as_str()));
     let value = |name: &str, value: &reqwest::header::HeaderValue| {
@@ -143,11 +144,11 @@ fn selected(headers: &HeaderMap) -> Headers {
     known.map(|(name, v)| (name.to_string(), value(name.as_str(), v))).collect()
 }
 
-/// Tells every exchange of a run, if that is wanted.
+/// Logs every exchange of a run, if that is requested.
 pub(super) struct Log {
     events: Option<Events>,
     count: AtomicU64,
-    /// How often the attempt of this name has failed, for those under way that have.
+    /// Number of failures of each attempt under way that has failed.
     failed: Mutex<HashMap<String, u32>>,
 }
 
@@ -157,7 +158,7 @@ impl Log {
         Arc::new(Log { events, count: AtomicU64::new(0), failed: Mutex::default() })
     }
 
-    /// The attempt of this name has failed so often; 0 when it is over.
+    /// Records how often the attempt has failed; 0 when it is over.
     pub fn note_failures(&self, what: &str, failed: u32) {
         if self.events.is_none() {
             return;
@@ -169,7 +170,7 @@ impl Log {
         }
     }
 
-    /// A request goes out, with `bytes` of body.
+    /// Logs a request that is sent, with `bytes` of body.
     pub fn asked(&self, what: &str, method: &str, url: &Url, headers: &HeaderMap, bytes: u64) -> Talk {
         let Some(events) = self.events.clone() else { return Talk(None) };
         let failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner).get(what).copied();
@@ -186,7 +187,7 @@ impl Log {
     }
 }
 
-/// One exchange under way. Dropped, it reports how much of the answer's body was read.
+/// One exchange under way. When dropped, it logs how much of the answer's body was read.
 pub(super) struct Talk(Option<LoggedExchange>);
 
 struct LoggedExchange {
@@ -211,7 +212,7 @@ impl Talk {
         }
     }
 
-    /// More of the body was read; `None`: it is at its end.
+    /// Records that more of the body was read; `None` at its end.
     pub fn read(&mut self, bytes: Option<usize>) {
         if let Some(logged) = &mut self.0 {
             logged.read += bytes.unwrap_or_default() as u64;
@@ -251,7 +252,7 @@ mod tests {
         assert_eq!(shown(&url), "https://s3/x?n=1;sig=***;digest=sha256:00;***&token=***;***");
     }
 
-    /// A storage may repeat them in an error in either form.
+    /// A storage may repeat a secret in an error in either form.
     #[test]
     fn a_secret_of_a_url_is_known_as_it_stands_and_as_it_is_meant() {
         let url: Url = "https://s3/x?n=1&abc%2Fdefgh&sig=r%2Bs3cret;key=a%20b%20c%20d%20e&t=short".parse().unwrap();

@@ -1,4 +1,4 @@
-//! Why no answer came, or broke off: what is at the bottom of an HTTP library's error.
+//! Why a request got no answer, or part of one: finds the cause at the bottom of an HTTP library's error.
 
 use std::time::Duration;
 
@@ -10,14 +10,14 @@ use super::tls;
 use super::tls_words;
 use crate::base::error::{Error, Kind};
 
-/// No answer came in this time. `aside`: what is to be said of it.
+/// There was no answer within `limit`. `aside` is added to the message.
 pub(super) fn silence(what: &str, limit: Duration, aside: &str, proxy: Option<&Proxy>) -> Failure {
     let text = format!("{what}: no answer for {} s{aside}{}", limit.as_secs_f32(), by_way_of(proxy));
     Failure::no_answer_in(limit, Error::new(Kind::Network, text))
 }
 
-/// A connection that could not be made or broke. reqwest's own texts repeat the URL, secrets of its query included, and
-/// several layers that say nothing; the cause at the bottom is reported.
+/// A connection could not be made, or broke. reqwest's own texts repeat the URL with the secrets in its query, and
+/// several layers that say nothing. The message has the cause at the bottom.
 pub(super) fn broken(what: &str, error: reqwest::Error, proxy: Option<&Proxy>) -> Failure {
     let error = error.without_url();
     let tls = tls::fault(&error);
@@ -26,7 +26,7 @@ pub(super) fn broken(what: &str, error: reqwest::Error, proxy: Option<&Proxy>) -
         reason: format!("{reason}{}", by_way_of(proxy)),
         tls: tls.map(tls_words::fault),
         spoke_tls: tls.is_some_and(tls::spoke_tls),
-        // A proxy resolves names by itself: here it is its own that has no address.
+        // A proxy resolves names itself: here it is the proxy's own name that has no address.
         is_unresolved: proxy.is_none() && is_unresolved(&error),
     };
     let permanent = error.is_builder() || tls.is_some();
@@ -34,18 +34,18 @@ pub(super) fn broken(what: &str, error: reqwest::Error, proxy: Option<&Proxy>) -
     if permanent { Failure::never(error) } else { Failure::soon(error) }
 }
 
-/// The same, before any answer came.
+/// The same, before any answer.
 pub(super) fn unanswered(what: &str, error: reqwest::Error, proxy: Option<&Proxy>) -> Failure {
     let failure = broken(what, error, proxy);
     if failure.retry == Retry::Soon { Failure::no_answer(failure.error) } else { failure }
 }
 
-/// Whether the connection failed although the other side does speak TLS.
+/// Whether the connection failed although the server speaks TLS.
 pub(super) fn spoke_tls(failure: &Failure) -> bool {
     failure.error.find::<NoAnswer>().is_some_and(|no_answer| no_answer.spoke_tls)
 }
 
-/// Whether no answer came because the host's name means nothing here.
+/// Whether there was no answer because the host name could not be resolved.
 pub(super) fn has_no_address(failure: &Failure) -> bool {
     failure.error.find::<NoAnswer>().is_some_and(|no_answer| no_answer.is_unresolved)
 }
@@ -67,9 +67,10 @@ fn bottom(error: &(dyn std::error::Error + 'static)) -> String {
     let mut parts: Vec<String> = Vec::new();
     let mut next = Some(error);
     while let Some(error) = next {
-        let text = match error.to_string() {
-            text if text == "tunnel error: unsuccessful" => "the proxy refuses to connect there".to_owned(),
-            text => text,
+        let text = match error.to_string().as_str() {
+            "tunnel error: unsuccessful" => "the proxy refuses to connect there".to_owned(),
+            "tunnel error: proxy authorization required" => "the proxy requires valid credentials".to_owned(),
+            text => text.to_owned(),
         };
         let repeated = parts.last().is_some_and(|last| last.contains(&text));
         if !repeated && !LAYERS.iter().any(|layer| text.starts_with(layer)) {

@@ -1,14 +1,15 @@
 //! Uploads of blobs (distribution-spec, "Pushing blobs").
 //!
-//! A small blob is one POST and one PUT of the whole body with its exact length. A large one goes by PATCH in one stream,
-//! so that a registry that keeps what it got before a break can be asked how much that is, and only the rest is sent again
-//! (`session`); the closing PUT is empty then, because Harbor counts what it brings a second time. Where the registry
-//! cancels the upload instead (distribution 2.8, which every Harbor 2.x embeds), it starts again from POST. What is sent is all
-//! the rest, unless a gateway has refused a request for its size (413): then blobs go in chunks of half that size, or of half
-//! of that, and so on.
+//! A small blob takes one POST and one PUT of the whole body with its exact length. A large blob is sent by PATCH in
+//! one stream. A registry that keeps what it received before a break can then report how much that is, and only the
+//! rest is sent again (`session`). The closing PUT is then empty, because Harbor counts its content a second time. If
+//! the registry cancels the upload instead (distribution 2.8, which every Harbor 2.x embeds), it starts again from
+//! POST. Each request carries all the rest, unless a gateway has refused a request for its size (413): then blobs are
+//! sent in chunks of half that size, of half of that, and so on.
 //!
-//! The body comes out of a [`BlobReader`](crate::content::BlobReader), which keeps back the last piece until all is proven:
-//! a wrong blob can never be completed. When an upload continues, the blob is read and proven again from its first byte.
+//! The body comes from a [`BlobReader`](crate::content::BlobReader), which holds back the last piece until everything
+//! is proven: a wrong blob can never be completed. When an upload continues, the blob is read and proven again from its
+//! first byte.
 
 mod session;
 
@@ -37,19 +38,19 @@ use session::Session;
 #[cfg(fuzzing)]
 pub(super) use session::range_end;
 
-/// This much progress after a break makes the earlier breaks forgotten, in bytes.
+/// After this much progress, in bytes, earlier breaks are forgotten.
 const ENOUGH: u64 = 1024 * 1024;
 
-/// Uploads the blob, reading it from `origin` again for every try, and checks that the registry stores what it took.
+/// Uploads the blob, reading it from `origin` again for every try, and checks that the registry has stored it.
 ///
 /// # Errors
-/// Besides those of the upload: [`Reason::DamagedTarget`], see [`stored::check`].
+/// Those of the upload, and [`Reason::DamagedTarget`]; see [`stored::check`].
 pub(super) async fn put(host: &Host, repository: &Repository, blob: &Descriptor, origin: &Origin<'_>) -> Result<()> {
     let what = format!("uploading blob {} to {repository}", blob.digest);
     let named = |error: Error| error.with_fact(NamedBlob { digest: blob.digest, repository: repository.clone() });
     send(host, repository, blob, origin, &what).await.map_err(named)?;
     host.memory.written.note_blob(repository, blob.digest);
-    // Neither the project's next upload nor the next one to this registry waits for this.
+    // The next uploads to the project and to the registry do not wait for this.
     stored::check(host, repository, blob, &what).await.map_err(named)
 }
 
@@ -83,7 +84,7 @@ async fn send(host: &Host, repository: &Repository, blob: &Descriptor, origin: &
             return Ok(());
         };
         let mut failure = upload.judged_place(failure);
-        // A session may have expired since the mount that opened it; the usual way is still to be tried.
+        // The session may have expired since the mount that opened it. The usual way is still to be tried.
         let is_final = failure.error.kind() == Kind::Damaged || concerns_more(&failure.error);
         if inherited && failure.retry == Retry::Never && !is_final {
             upload.session = None;
@@ -92,7 +93,7 @@ async fn send(host: &Host, repository: &Repository, blob: &Descriptor, origin: &
         if upload.has_got_on() {
             tries.renew();
         }
-        // It may have been stored all the same, and this may have been the last try.
+        // The blob may have been stored anyway, and this may have been the last try.
         if !failure.waited.is_zero() && upload.may_be_there && upload.is_there().await {
             tries.succeeded();
             return Ok(());
@@ -104,7 +105,7 @@ async fn send(host: &Host, repository: &Repository, blob: &Descriptor, origin: &
     }
 }
 
-/// Ends an upload without a blob. Whatever becomes of it: the registry ends old sessions itself, after some days.
+/// Cancels an upload without a blob. If that fails, the registry ends old sessions itself after some days.
 pub(super) async fn give_up(host: &Host, repository: &Repository, session: Url, what: &str) {
     let mut ask = Ask::new(Method::DELETE, String::new(), Scopes::push(repository), what);
     ask.target = RequestTarget::Url(session);
@@ -114,46 +115,46 @@ pub(super) async fn give_up(host: &Host, repository: &Repository, session: Url, 
     }
 }
 
-/// Whether what the registry objects to is not about this blob alone.
+/// Whether the registry's objection concerns more than this blob.
 pub(super) fn concerns_more(error: &Error) -> bool {
     error.reason().is_some_and(|reason| reason.reach() != Reach::Object)
 }
 
-/// A blob on its way, over as many connections and sessions as it takes.
+/// A blob being uploaded, over as many connections and sessions as necessary.
 struct Upload<'a> {
     pub host: &'a Host,
     pub repository: &'a Repository,
     pub blob: &'a Descriptor,
     pub origin: &'a Origin<'a>,
-    /// The attempt, for errors.
+    /// The attempt, as errors name it.
     pub what: &'a str,
     pub session: Option<Session>,
-    /// The session was opened by a mount.
+    /// Whether a mount opened the session.
     inherited: bool,
-    /// It was asked to be closed; without an answer nobody knows.
+    /// Whether the registry was asked to close the upload; without an answer the blob may exist.
     pub may_be_there: bool,
     /// How often the closing request has failed without a refusal.
     pub unclosed: u32,
-    /// The registry has found another digest once.
+    /// Whether the registry has already computed another digest once.
     pub was_wrong: bool,
-    /// Several requests have failed to make a blob of it: one shall do.
+    /// Whether the blob must be sent in one request, because several requests failed to produce it.
     pub in_one: bool,
-    /// The registry refuses content in the closing PUT as such.
+    /// Whether the registry refuses any content in the closing PUT.
     in_parts: bool,
-    /// What the last request has left of the blob, and where it goes on.
+    /// The bytes of the blob that the last request did not send, and their offset.
     pub feed: Option<(u64, Feed)>,
     /// How often a PATCH of it was refused.
     pub refused_patches: u32,
-    /// The most that the registry has had of it, in bytes.
+    /// The most bytes that the registry has had of it.
     far: u64,
     /// The session whose last request was refused.
     refused: Option<Url>,
 }
 
 impl Upload<'_> {
-    /// Goes on from what the registry has, as far as that is known.
+    /// Continues from what the registry has, as far as that is known.
     async fn attempt(&mut self) -> Result<(), Failure> {
-        // A registry that stumbles over its answer may have stored the blob all the same.
+        // A registry that failed while answering may have stored the blob anyway.
         if self.unclosed > 1 && self.is_there().await {
             return Ok(());
         }
@@ -182,14 +183,15 @@ impl Upload<'_> {
         Ok(())
     }
 
-    /// Worth a request more, because starting again would hurt, or because one request cannot carry it.
+    /// Whether to spend an additional request, because starting over would be expensive or one request cannot carry the
+    /// blob.
     fn goes_in_parts(&self) -> bool {
         let least = self.host.wire.config.large_blob.max(1);
         let is_large = self.blob.size >= least || self.blob.size > self.host.memory.chunk();
         self.takes_parts() && (is_large || self.in_parts || self.host.memory.refuses_whole())
     }
 
-    /// PATCH has not failed.
+    /// Whether PATCH has not failed.
     fn takes_parts(&self) -> bool {
         !self.in_one && !self.host.memory.refuses_patch()
     }
@@ -202,12 +204,12 @@ impl Upload<'_> {
         is_there
     }
 
-    /// A body of `length` bytes was refused for its size. `true`: the next request brings less.
+    /// Records that a body of `length` bytes was refused for its size. `true` if the next request is smaller.
     pub fn shrinks(&self, length: u64) -> bool {
         self.takes_parts() && self.host.memory.is_too_large(length)
     }
 
-    /// Whether enough has arrived since the last time for earlier breaks to be forgotten.
+    /// Whether enough progress was made since the last call for earlier breaks to be forgotten.
     fn has_got_on(&mut self) -> bool {
         let has = self.session.as_ref().map_or(0, |session| session.has);
         let enough = has >= self.far.saturating_add(ENOUGH);
@@ -215,7 +217,8 @@ impl Upload<'_> {
         enough
     }
 
-    /// Takes back an upload that the registry refused for good: what it has of it would lie in its storage for a week.
+    /// Cancels an upload that the registry refused for good. Otherwise its bytes would stay in the registry's storage
+    /// for a week.
     async fn cancel(&mut self, error: &Error) {
         let open = self.session.take().map(|session| session.location).or(self.refused.take());
         let may_change =
@@ -238,7 +241,7 @@ impl Upload<'_> {
         }
     }
 
-    /// The whole blob in the closing request.
+    /// Sends the whole blob in the closing request.
     async fn send_whole(&mut self) -> Result<(), Failure> {
         let Some(session) = self.session.take() else { return Ok(()) };
         let mut reader = match self.open().await {
@@ -249,7 +252,7 @@ impl Upload<'_> {
             }
         };
         if self.blob.size == 0 {
-            // Nothing will be sent that could be held back.
+            // Nothing that could be held back will be sent.
             while let Some(piece) = reader.next().await {
                 if let Err(lost) = piece {
                     return Err(self.lost(lost).await);
@@ -263,7 +266,7 @@ impl Upload<'_> {
             if self.blob.size == 0 { Payload::Closing { stored: 0 } } else { Payload::Stream(Box::new(body)) };
         let location = session.location.clone();
         let answer = self.finish(&session, payload).await;
-        // Our own failure to read makes the connection break; it is the one to tell.
+        // If our own reading failed, it broke the connection: report that error.
         if let Some(lost) = watch.take_lost() {
             self.refused = Some(location);
             return Err(self.lost(lost).await);
@@ -271,7 +274,7 @@ impl Upload<'_> {
         let reply = match answer {
             Ok(reply) => reply,
             Err(failure) => {
-                // Refused for an old token, before a byte was taken: the session is as good as before.
+                // Refused because of an old token before any byte was read: the session is still good.
                 match failure.retry {
                     Retry::Now => self.session = Some(session),
                     _ => self.may_be_there = watch.sent() == self.blob.size,
@@ -287,9 +290,9 @@ impl Upload<'_> {
         match reply.status() {
             201 | 204 => self.accepted(&reply),
             200 | 202 => self.check_there(reply).await,
-            // The session is gone (BLOB_UPLOAD_UNKNOWN, BLOB_UPLOAD_INVALID): a new one may do.
+            // The session is gone (BLOB_UPLOAD_UNKNOWN, BLOB_UPLOAD_INVALID): a new session may work.
             404 | 416 => Err(Failure { retry: Retry::Soon, ..refusal(self.what, reply).await }),
-            // Some take content by PATCH alone.
+            // Some registries accept content by PATCH only.
             405 | 501 if self.blob.size > 0 && self.takes_parts() && !self.in_parts => {
                 self.in_parts = true;
                 self.session = Some(session);
@@ -297,7 +300,8 @@ impl Upload<'_> {
             }
             status => {
                 let failure = refusal(self.what, reply).await;
-                // A gateway's limit: the registry behind it has not heard of this, and the session is as good as before.
+                // The limit of a gateway: the registry behind it has not seen the request, and the session is still
+                // good.
                 if status == 413 && failure.error.reason().is_none() && self.shrinks(self.blob.size) {
                     self.session = Some(session);
                     return Err(Failure { retry: Retry::Now, ..failure });
@@ -306,7 +310,7 @@ impl Upload<'_> {
                 let failure = self.once_more(failure, status);
                 self.may_be_there = may_be_down(status);
                 match failure.error.reason() {
-                    // The same.
+                    // The session is still good.
                     Some(Reason::ReadOnly) => self.session = Some(session),
                     _ if failure.retry == Retry::Never => self.refused = Some(location),
                     _ => {}
@@ -316,8 +320,8 @@ impl Upload<'_> {
         }
     }
 
-    /// The failure with which a closing request ends. A digest that is not ours may come of what lies between, or of parts that were
-    /// put together wrongly: once more in one piece.
+    /// Returns the failure with which a closing request ends. If the registry computes another digest, a proxy may have
+    /// changed the bytes, or the registry may have joined the parts wrongly: the blob is sent once more in one piece.
     pub fn once_more(&mut self, failure: Failure, status: u16) -> Failure {
         if status == 400 && !std::mem::replace(&mut self.was_wrong, true) {
             self.start_again();
@@ -335,8 +339,8 @@ impl Upload<'_> {
         }
     }
 
-    /// Where uploads go, the registry says: a name that cannot be resolved is its mistake, and no outage. Of a server that has
-    /// answered in this run, it is the name server that fails.
+    /// The registry decides where uploads go. If that name cannot be resolved, the registry is wrong, and there is no
+    /// outage. If the server has already answered in this run, the name server fails.
     fn judged_place(&self, failure: Failure) -> Failure {
         let is_own = |server: &ServerWork| Arc::ptr_eq(&server.outage, &self.host.wire.outage);
         let may_be_wrong =
@@ -344,7 +348,7 @@ impl Upload<'_> {
         match &failure.server {
             Some(server) if may_be_wrong(server) && has_no_address(&failure) => {
                 let (registry, place) = (&self.host.registry, server.outage.place());
-                // Without what the server is for.
+                // Drop the role of the server.
                 let place = place.split(' ').next().unwrap_or_default();
                 let text =
                     format!("{}: {registry} sends uploads to {place}, whose name cannot be resolved here", self.what);
@@ -354,18 +358,18 @@ impl Upload<'_> {
         }
     }
 
-    /// In a new session, and in one piece if a request may bring so much.
+    /// Starts a new session, with the blob in one piece if one request may carry it.
     pub fn start_again(&mut self) {
         self.in_one |= self.blob.size <= self.host.memory.chunk();
         self.session = None;
     }
 
-    /// The blob, from its start.
+    /// Opens the blob at its start.
     pub async fn open(&self) -> Result<BlobReader> {
         BlobReader::new(self.blob, self.origin.body(self.blob, 0).await?)
     }
 
-    /// What `reader` gives from `offset` on.
+    /// Returns what `reader` has from `offset` on.
     pub async fn feed_after(&self, offset: u64, reader: BlobReader) -> Result<Feed, Failure> {
         match Feed::after(offset, reader).await {
             Ok(feed) => Ok(feed),
@@ -373,7 +377,7 @@ impl Upload<'_> {
         }
     }
 
-    /// Our own failure to read. Of wrong bytes the source knows where they came from, and whether asking again may help.
+    /// Our own reading failed. For wrong bytes, the source knows where they came from and whether another try may help.
     pub async fn lost(&self, error: Error) -> Failure {
         let named = |error: Error| error.while_doing(format!("blob {} to {}", self.blob.digest, self.repository));
         if error.kind() != Kind::Damaged {
@@ -386,7 +390,7 @@ impl Upload<'_> {
         }
     }
 
-    /// The request that makes a blob of an upload.
+    /// Sends the request that turns an upload into a blob.
     pub async fn finish(&self, session: &Session, payload: Payload) -> Result<Reply, Failure> {
         let mut location = session.location.clone();
         if !session.is_redirected {
@@ -400,8 +404,8 @@ impl Upload<'_> {
         ask.header("content-type", "application/octet-stream").map_err(Failure::never)
     }
 
-    /// After an end that is good, but not the specification's: a page of somebody who stands between, or a registry that stores
-    /// later. What counts is whether the blob is there.
+    /// Handles an end with success that is not the specification's: a page of a gateway, or a registry that stores
+    /// later. Checks whether the blob exists.
     pub async fn check_there(&self, reply: Reply) -> Result<(), Failure> {
         match presence::has(self.host, self.repository, self.blob).await {
             Ok(true) => {
@@ -412,7 +416,7 @@ impl Upload<'_> {
         }
     }
 
-    /// What a registry says it has stored must be what was sent.
+    /// Checks that the registry reports the digest that was sent.
     pub fn accepted(&self, reply: &Reply) -> Result<(), Failure> {
         let stored = reply.header("docker-content-digest").and_then(|header| header.parse::<Digest>().ok());
         match stored {
@@ -425,8 +429,8 @@ impl Upload<'_> {
     }
 }
 
-/// Where an upload continues: Location against what was asked, its query kept.
+/// Returns where an upload continues: Location, relative to the request, with its query.
 pub(super) fn location(reply: &Reply, what: &str) -> Result<Url> {
-    let header = reply.header("location").ok_or_else(|| strange(what, "the registry gave no Location"))?;
+    let header = reply.header("location").ok_or_else(|| strange(what, "the registry sent no Location"))?;
     location::resolve(reply.url(), header).map_err(|reason| strange(what, format!("the registry leads {reason}")))
 }

@@ -1,7 +1,8 @@
-//! A blob's bytes on their way to a registry, and how they are getting on. Knows nothing of requests and sessions.
+//! The bytes of a blob on their way to a registry, and their progress. Knows nothing of requests and sessions.
 //!
-//! **Threats.** A registry may stop taking bytes, or take one now and then for ever. Bytes leave in pieces of at most
-//! [`LEAST`], and each must be taken within the stall limit: the rule of [`stall_timeout`](super::stall_timeout).
+//! **Threats.** A registry may stop accepting bytes, or accept one now and then for ever. Bytes are sent in pieces of
+//! at most [`LEAST`], and each piece must be accepted within the stall limit, as in
+//! [`stall_timeout`](super::stall_timeout).
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,34 +16,34 @@ use super::stall_timeout::LEAST;
 use crate::base::error::{Error, Result};
 use crate::content::BlobReader;
 
-/// A blob, or a part of one, on its way out.
+/// A blob, or part of a blob, to be sent.
 pub(super) struct UploadBody {
     length: u64,
-    /// Bytes of it that have not left.
+    /// Bytes that have not been sent.
     left: u64,
-    /// It ends where the blob ends.
+    /// Whether it ends where the blob ends.
     is_last: bool,
     feed: Feed,
     watch: Arc<UploadWatch>,
 }
 
-/// Where the bytes come from. It outlives a request, so that a blob that goes out in chunks is read once.
+/// The source of the bytes. It outlives a request, so that a blob sent in chunks is read once.
 #[derive(Clone)]
 pub(super) struct Feed(Arc<Mutex<Source>>);
 
 struct Source {
-    /// What comes before the next piece of `reader`.
+    /// Bytes before the next piece of `reader`.
     ready: Bytes,
     reader: BlobReader,
 }
 
-/// How an upload is getting on, seen from outside.
+/// The progress of an upload, as seen by its request.
 pub(super) struct UploadWatch(Mutex<State>);
 
 struct State {
-    /// When the connection last took a piece.
+    /// When the connection last accepted a piece.
     moved: Instant,
-    /// We wait for the source, not for the registry.
+    /// Whether we are waiting for the source rather than the registry.
     starved: bool,
     sent: u64,
     left: u64,
@@ -50,11 +51,11 @@ struct State {
 }
 
 impl Feed {
-    /// What follows the first `from` bytes of a blob, which are read and proven like the others, before
-    /// anything is sent: a registry shall not wait for them.
+    /// The rest of a blob after its first `from` bytes. Those are read and proven before anything is sent, so that the
+    /// registry does not wait for them.
     ///
     /// # Errors
-    /// What `reader` finds wrong up to there.
+    /// What `reader` finds wrong in those bytes.
     pub async fn after(from: u64, mut reader: BlobReader) -> Result<Feed> {
         let (mut ready, mut known) = (Bytes::new(), from);
         while known > 0
@@ -68,7 +69,7 @@ impl Feed {
         Ok(Feed(Arc::new(Mutex::new(Source { ready, reader }))))
     }
 
-    /// The next piece, of at most `most` bytes.
+    /// Returns the next piece, of at most `most` bytes.
     fn poll_piece(&self, context: &mut Context<'_>, most: u64) -> Poll<Option<Result<Bytes>>> {
         let mut source = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if source.ready.is_empty() {
@@ -83,14 +84,14 @@ impl Feed {
 }
 
 impl UploadBody {
-    /// The next `length` bytes; `is_last` if the blob ends with them.
+    /// The next `length` bytes; `is_last` if the blob ends there.
     pub fn new(feed: &Feed, length: u64, is_last: bool) -> UploadBody {
         let state = State { moved: Instant::now(), starved: false, sent: 0, left: length, lost: None };
         let watch = Arc::new(UploadWatch(Mutex::new(state)));
         UploadBody { length, left: length, is_last, feed: feed.clone(), watch }
     }
 
-    /// In bytes.
+    /// Length in bytes.
     pub fn length(&self) -> u64 {
         self.length
     }
@@ -106,7 +107,7 @@ impl UploadBody {
     fn poll_piece(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes>>> {
         let most = match (self.left, self.is_last) {
             (0, false) => return Poll::Ready(None),
-            // Whether more comes than the blob should have is for the reader to see.
+            // The reader notices if there are more bytes than the blob should have.
             (_, true) => LEAST,
             (left, false) => left.min(LEAST),
         };
@@ -145,33 +146,33 @@ impl UploadWatch {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Why the source gave no more.
+    /// Returns the error of the source, if it failed.
     pub fn take_lost(&self) -> Option<Error> {
         self.state().lost.take()
     }
 
-    /// Bytes that the connection took; the registry need not have got them all.
+    /// Bytes that the connection accepted. The registry may not have received them all.
     pub fn sent(&self) -> u64 {
         self.state().sent
     }
 
-    /// Whether the connection took everything.
+    /// Whether the connection accepted everything.
     pub fn is_sent(&self) -> bool {
         self.state().left == 0
     }
 
-    /// Ends, telling why, when the registry has taken no piece for `stall`, or, once it has all, not answered for
-    /// `commit`. While the source keeps it waiting it has `source` of time. What passed before the request was sent does not
-    /// count. The second value is how long the registry has kept us waiting.
+    /// Completes, with the reason, when the registry has not accepted a piece for `stall`, or, after the last piece,
+    /// has not answered for `commit`. While the source is slow, the limit is `source`. Time before the request was sent
+    /// does not count. The second value is how long the registry has kept us waiting.
     pub async fn stalled(&self, stall: Duration, commit: Duration, source: Duration) -> (String, Duration) {
         self.state().moved = Instant::now();
         loop {
             let (patience, description, starved, moved) = {
                 let state = self.state();
                 let (patience, description) = match (state.starved, state.left) {
-                    (true, _) => (source, "what is to be sent did not come"),
-                    (false, 0) => (commit, "everything is sent, and no answer came"),
-                    (false, _) => (stall, "the registry took fewer than 32 KiB"),
+                    (true, _) => (source, "the source of the blob sent nothing"),
+                    (false, 0) => (commit, "everything was sent, and there was no answer"),
+                    (false, _) => (stall, "the registry accepted less than 32 KiB"),
                 };
                 (patience, description, state.starved, state.moved)
             };
@@ -180,7 +181,7 @@ impl UploadWatch {
                 let waited = if starved { Duration::ZERO } else { patience };
                 return (format!("{description} in {} s", patience.as_secs_f32()), waited);
             }
-            // Looked at again and again, because the state may change to a shorter patience.
+            // Checked repeatedly, because the state may change to one with a shorter limit.
             tokio::time::sleep(left.min(stall)).await;
         }
     }
@@ -212,7 +213,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_blob_that_goes_out_in_chunks_is_read_once() {
+    async fn a_blob_that_is_sent_in_chunks_is_read_once() {
         let content = b"abcdefghij";
         for (from, chunk, piece) in [(0, 3, 4), (0, 4, 4), (2, 1, 100), (5, 2, 3), (0, 10, 3)] {
             let feed = Feed::after(from, reader(content, piece)).await.unwrap();
@@ -237,9 +238,9 @@ mod tests {
         let taken = rest.next().await.unwrap().unwrap();
         assert_eq!((taken.len() as u64, watch.sent()), (LEAST, LEAST));
         let (short, long) = (Duration::from_millis(1), Duration::from_secs(600));
-        assert!(watch.stalled(short, long, long).await.0.contains("fewer than 32 KiB"));
+        assert!(watch.stalled(short, long, long).await.0.contains("less than 32 KiB"));
         while rest.next().await.is_some() {}
         assert_eq!(watch.sent(), 100_000);
-        assert!(watch.stalled(long, short, long).await.0.contains("no answer came"));
+        assert!(watch.stalled(long, short, long).await.0.contains("there was no answer"));
     }
 }

@@ -1,8 +1,9 @@
-//! One HTTP exchange: sends a request, follows redirects, says what went wrong. Knows nothing of repositories and tokens.
+//! One HTTP exchange: sends a request, follows redirects, and says what went wrong. Knows nothing of repositories and
+//! tokens.
 //!
-//! **Threats.** A redirect may lead anywhere (`location`): `Authorization` goes only to the origin it was made for, at most
-//! ten hops are followed, none twice. A server may stall or trickle: waiting for an answer is bounded,
-//! and so is how slow a body may be (`stall_timeout`).
+//! **Threats.** A redirect may lead anywhere (`location`). `Authorization` is sent only to the origin it was made for.
+//! At most ten redirects are followed, and none twice. A server may stall or trickle: the wait for an answer is
+//! limited, and so is the speed of a body (`stall_timeout`).
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -44,26 +45,26 @@ pub(super) struct Wire {
     pub log: Arc<Log>,
     pub outage: Arc<Outage>,
     pub read_only: Arc<ReadOnly>,
-    /// That a garbage collection is at work there was reported.
+    /// Whether a garbage collection at the registry was reported.
     pub collection: Arc<AtomicBool>,
-    /// What it says of itself, if it is Harbor.
+    /// The health check, if the registry is Harbor.
     pub health: Health,
-    /// The other servers that it needs.
+    /// Other servers that the registry needs.
     peers: Peers,
     registry: String,
-    /// The root URL of the registry, as soon as it is known.
+    /// The root URL of the registry, once it is known.
     pub home: OnceLock<Url>,
-    /// What the routes say of it.
+    /// Whether the routes allow plain HTTP and unverified certificates.
     insecure: bool,
-    /// By origin: what was found out for the hosts that were asked.
+    /// What was found out about each host, by origin.
     known: Mutex<HashMap<String, Connection>>,
     pools: Arc<Pools>,
 }
 
-/// One pool of connections per distinct TLS setting and proxy.
+/// One connection pool per distinct TLS setting and proxy.
 type Pools = Mutex<HashMap<(TlsSettings, Option<Proxy>), Client>>;
 
-/// How a host is reached.
+/// How to reach a host.
 #[derive(Clone)]
 struct Connection {
     client: Client,
@@ -96,7 +97,8 @@ impl Wire {
         }
     }
 
-    /// The same connections; whom to trust is what is known of `registry`, also at the servers it sends us to.
+    /// The same connections for another registry. The trust settings of `registry` also apply to the servers that it
+    /// redirects to.
     pub fn on_behalf_of(&self, registry: &str, insecure: bool, limits: RequestLimits) -> Wire {
         Wire {
             config: self.config.clone(),
@@ -116,18 +118,18 @@ impl Wire {
         }
     }
 
-    /// Whether credentials may go to `url`'s host without TLS.
+    /// Whether credentials may be sent to the host of `url` without TLS.
     pub fn may_be_plain(&self, url: &Url) -> bool {
         self.config.plain_http || !self.config.tls_for(&self.registry, self.insecure, url).verify
     }
 
-    /// From now on the registry itself is what has the origin of `base`.
+    /// From now on, the origin of `base` is the registry itself.
     pub fn set_home(&self, base: &Url) {
         self.home.get_or_init(|| base.clone());
     }
 
-    /// Whether `url` is one of the registry itself, and not of a server that it redirects to. Until its root is known, it is the
-    /// server that was `asked`, perhaps by TLS.
+    /// Whether `url` belongs to the registry itself rather than to a server that it redirects to. Until the root is
+    /// known, the registry is the server that was `asked`, perhaps by TLS.
     fn is_own(&self, url: &Url, asked: &Url) -> bool {
         match self.home.get() {
             Some(home) => home.origin() == url.origin(),
@@ -141,12 +143,12 @@ impl Wire {
         self.follow(call, elsewhere).await
     }
 
-    /// The same to the registry's token server.
+    /// Does the same for the token server of the registry.
     pub async fn send_to_token_server(&self, call: Call<'_>) -> Result<Reply, Failure> {
         self.follow(call, Some(ServerRole::Tokens)).await
     }
 
-    /// `elsewhere`: what a server that is not the registry is needed for.
+    /// `elsewhere` is the role of a server other than the registry.
     async fn follow(&self, mut call: Call<'_>, elsewhere: Option<ServerRole>) -> Result<Reply, Failure> {
         let mut visited = vec![call.url.clone()];
         let repeatable = !matches!(call.body, Payload::Stream(_));
@@ -180,8 +182,8 @@ impl Wire {
         }
     }
 
-    /// The answer, unless the server itself is down: its words say so, or the health check of a Harbor that refuses the account it
-    /// was shown, or fails. To a HEAD, a 401 says neither.
+    /// Returns the answer, unless the server itself is down. Either its words say so, or the health check of a Harbor
+    /// that refuses the account, or fails, does. The 401 of a HEAD shows neither.
     async fn unless_down(&self, call: &Call<'_>, mut reply: Reply) -> Result<Reply, Failure> {
         let status = reply.status();
         if status != 401 && !may_be_down(status) {
@@ -209,7 +211,7 @@ impl Wire {
         Ok(reply)
     }
 
-    /// The outage that a Harbor admits in its health check; `attempt` at this work is what failed.
+    /// Returns the outage that Harbor's health check admits; `attempt` at this work is what failed.
     pub async fn admitted(&self, attempt: &str, work: Work) -> Option<Failure> {
         let asking = self.beginning_of(health::PATH, "asking whether Harbor is healthy", health::READ);
         let illness = self.health.illness(Box::pin(asking), self.limits.stall).await?;
@@ -217,7 +219,8 @@ impl Wire {
         Some(Failure::new(error, Retry::Down(Evidence::Admitted)).at(&ServerWork { outage: self.outage.clone(), work }))
     }
 
-    /// The beginning of the registry's answer at `path`, if it is 200. Whether the registry answers is not noted.
+    /// Returns the first bytes of the registry's answer at `path`, if the status is 200. Does not record whether the
+    /// registry answers.
     async fn beginning_of(&self, path: &str, what: &str, limit: usize) -> Option<Vec<u8>> {
         let url = self.home.get()?.join(path).ok()?;
         let (method, headers, body) = (Method::GET, HeaderMap::new(), Payload::none());
@@ -227,13 +230,14 @@ impl Wire {
         if reply.status() == 200 { Some(reply.body_start(limit).await) } else { None }
     }
 
-    /// The status that answers `call`, wherever it would lead. Whether the registry answers is not noted.
+    /// Returns the status of the answer to `call`, without following a redirect. Does not record whether the registry
+    /// answers.
     pub async fn status(&self, mut call: Call<'_>) -> Result<u16, Failure> {
         let (response, _) = self.exchange(None, &mut call).await?;
         Ok(response.status().as_u16())
     }
 
-    /// One exchange. Whether `server` answers is noted, and the wait for it ends when it is given up.
+    /// One exchange. Records whether `server` answers; the wait ends when the server is given up.
     async fn exchange_with(
         &self,
         server: Option<&ServerWork>,
@@ -248,10 +252,10 @@ impl Wire {
             exchanged.map_err(|failure| Failure { asked: Some(asked), ..failure.at(server) })
         };
         let exchanged = self.unless_given_up(Some(server), what, exchanging).await?;
-        // What a 401 means, its body says.
+        // The meaning of a 401 is in its body.
         let status = exchanged.0.status().as_u16();
         if !may_be_down(status) && status != 401 {
-            // Content counts when it has come.
+            // Content counts once it has been received.
             let is_to_come = matches!(server.work, Work::Read | Work::Content) && matches!(status, 200 | 206);
             match is_to_come && call.method == Method::GET {
                 true => server.outage.answered(Work::Enter),
@@ -329,7 +333,7 @@ impl Wire {
         Ok(response)
     }
 
-    /// The answer to a request that is sent at once, within `patience`.
+    /// Sends the request and returns the answer, within `patience`.
     async fn answer_to(
         &self,
         server: Option<&ServerWork>,
@@ -349,7 +353,7 @@ impl Wire {
             .map_err(|_| silence(what, patience, self.limits.more_than(patience), proxy))
     }
 
-    /// The connection to this URL's host. Certificates are looked for at the first request to it only.
+    /// Returns the connection to the URL's host. Its certificates are read at the first request to it.
     fn connection(&self, url: &Url) -> Result<Connection> {
         let mut known = self.known.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         let origin = url.origin().ascii_serialization();
@@ -375,13 +379,13 @@ impl Wire {
             .referer(false)
             .dns_resolver(Arc::new(SystemResolver))
             .retry(reqwest::retry::never())
-            // `proxy` knows which host has one.
+            // `proxy` decides which host has one.
             .no_proxy()
             .user_agent(&self.config.user_agent)
             .default_headers(as_it_is())
             .connect_timeout(self.config.connect_timeout)
             .tcp_keepalive(Duration::from_secs(30))
-            // How long the other side may take to read is for `stall_timeout` to say; the library's own limit is 30 seconds.
+            // `stall_timeout` limits how slowly the peer may read. The library's own limit is 30 seconds.
             .tcp_user_timeout(None)
             .pool_max_idle_per_host(self.config.per_host * 3 + 2);
         let failed =
@@ -395,12 +399,12 @@ impl Wire {
     }
 }
 
-/// What is proven by its digest is wanted as it is, not compressed on its connection.
+/// Content that is proven by its digest must not be compressed on the connection.
 fn as_it_is() -> HeaderMap {
     HeaderMap::from_iter([(ACCEPT_ENCODING, HeaderValue::from_static("identity"))])
 }
 
-/// Has the outage of `server` note, as long as it is polled, that an upload moves. Never ends.
+/// While polled, records in the outage of `server` that an upload makes progress. Never completes.
 async fn moves(server: Option<&ServerWork>, upload: &UploadWatch) -> Infallible {
     match server {
         Some(server) => server.outage.follow(upload).await,

@@ -52,7 +52,7 @@ impl Storage {
                         _ => problems.push(StorageProblem::new(
                             path,
                             StorageProblemKind::BadName,
-                            "not a digest, or not in its place",
+                            "not a digest, or in the wrong place",
                         )),
                     }
                 }
@@ -111,7 +111,7 @@ impl Storage {
     fn strays(&self, directory: &str, expected: &str) -> Vec<StorageProblem> {
         let mut problems = Vec::new();
         for (name, _) in self.list(directory, &mut problems).into_iter().filter(|(name, _)| name != expected) {
-            let what = "nobody knows this file: an interrupted write may have left it";
+            let what = "an unknown file: an interrupted write may have left it";
             problems.push(StorageProblem::new(format!("{directory}/{name}"), StorageProblemKind::Stray, what));
         }
         problems

@@ -83,11 +83,13 @@ fn read_once(tree: &StorageTree, path: &str) -> Result<Option<Digest>, StoragePr
         return Err(bad("the link is empty"));
     }
     if slice.size() > MAX_LINK {
-        return Err(bad("it is no link: it is longer than any digest"));
+        return Err(bad("it is not a link: it is longer than a digest"));
     }
     let content = slice.read_all(MAX_LINK).map_err(unreadable)?;
     let digest = std::str::from_utf8(&content).ok().and_then(|text| text.parse().ok());
-    digest.map(Some).ok_or_else(|| bad(&format!("the link holds no digest but \"{}\"", content.escape_ascii())))
+    digest
+        .map(Some)
+        .ok_or_else(|| bad(&format!("the link contains \"{}\" instead of a digest", content.escape_ascii())))
 }
 
 /// As [`read`], for a link that must contain its own digest.
@@ -100,7 +102,7 @@ pub fn read_own(tree: &StorageTree, path: &str, digest: &Digest) -> Result<bool,
         Some(other) => Err(StorageProblem::new(
             path,
             StorageProblemKind::BadLink,
-            format!("the link holds another digest: {other}"),
+            format!("the link contains another digest: {other}"),
         )),
         None => Ok(false),
     }

@@ -73,8 +73,8 @@ impl Replica {
                 return Err(Error::input(text));
             }
             (LinkMode::Auto, Some(_)) => {
-                let text =
-                    "blobs are not hard-linked, so that --chown does not change the owner of the storage's own files";
+                let text = "blobs are copied instead of hard-linked, because --chown would change the owner of the storage's \
+                     own files";
                 events.report(Event::Notice(text.to_owned()));
                 LinkMode::Reflink
             }
@@ -82,7 +82,7 @@ impl Replica {
         };
         let root = Dir::create(path)?;
         if !root.is_dir(MARK) && !root.names()?.is_empty() {
-            let text = "it is neither empty nor the work of an earlier run; nothing is written there";
+            let text = "it is neither empty nor from an earlier run; nothing is written there";
             return Err(Error::input(format!("writing {}: {text}", path.display())));
         }
         let root = LockedDir::take(root, path)?;
@@ -214,7 +214,7 @@ impl Replica {
     fn is_there(&self, at: &Entry, size: u64) -> Result<bool> {
         let Some(stat) = at.dir().stat(at.name())? else { return Ok(false) };
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-            return Err(Error::input(format!("writing {}: something else is there", at.path().display())));
+            return Err(Error::input(format!("writing {}: something else exists there", at.path().display())));
         }
         if u64::try_from(stat.st_size) == Ok(size) && (self.owner.is_none() || stat.st_nlink == 1) {
             return Ok(true);
@@ -233,7 +233,7 @@ impl Replica {
             }
             Linked::Refused(errno) if self.mode == LinkMode::Hard => Err(cannot(at, why_not_linked(errno))),
             Linked::Refused(errno) => {
-                self.reasons.report(why_not_linked(errno), "these are copied");
+                self.reasons.report(why_not_linked(errno), "they are copied");
                 Ok(false)
             }
             Linked::Changed => Err(file.changed()),
@@ -286,7 +286,7 @@ impl Replica {
                 return Ok(false);
             }
             if !text.as_bytes().starts_with(&held) {
-                let text = format!("{}: it says something else already", link.path().display());
+                let text = format!("{}: it exists with other content", link.path().display());
                 return Err(Error::input(text));
             }
             link.remove()?;

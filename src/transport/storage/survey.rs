@@ -106,7 +106,7 @@ impl Storage {
                 survey.tags.push(tagged);
                 continue;
             }
-            let what = format!("{} is said to mean {digest}, and there is no such repository", tagged.name());
+            let what = format!("{} should mean {digest}, and there is no such repository", tagged.name());
             let problem =
                 StorageProblem::new(format!("repositories/{}", repository.path()), StorageProblemKind::Missing, what);
             survey.problems.push(StorageProblem { images: vec![Arc::from(tagged.name())], ..problem });
@@ -141,7 +141,7 @@ impl Storage {
                     below.push(if name.is_empty() { entry } else { format!("{name}/{entry}") });
                 }
                 Kind::Directory => {
-                    let what = "names nest deeper than any repository's";
+                    let what = "names nest deeper than in any repository";
                     problems.push(StorageProblem::new(path, StorageProblemKind::BadName, what));
                 }
                 _ if entry.starts_with('_') => problems.push(no_directory(path, kind)),
@@ -200,7 +200,7 @@ impl Storage {
                 StorageProblem::new(
                     path,
                     StorageProblemKind::TagWithoutLink,
-                    "the tag has no current/link: it means nothing",
+                    "the tag has no current/link, so it means nothing",
                 )
             };
             match digest.and_then(|digest| digest.ok_or_else(none)) {
@@ -266,7 +266,7 @@ pub(super) fn unknown_algorithm(path: &str, algorithm: &str, kind: Kind) -> Opti
     match (algorithm, kind) {
         ("sha256" | "sha512", Kind::Directory) => None,
         (_, Kind::Directory) => {
-            let what = "only sha256 and sha512 are known; nothing below it is read";
+            let what = "only sha256 and sha512 are supported; nothing below it is read";
             Some(StorageProblem::new(path, StorageProblemKind::UnknownAlgorithm, what))
         }
         _ => Some(no_directory(path.to_owned(), kind)),

@@ -191,7 +191,7 @@ impl<F> FoundFile<F> {
 
 fn none(path: &Path) -> Error {
     Error::input(format!(
-        "{} is no storage of a registry: no docker/registry/v2 with repositories and blobs is in it",
+        "{} is not the storage of a registry: it has no docker/registry/v2 with repositories and blobs",
         path.display()
     ))
 }

@@ -3,14 +3,14 @@
 use std::path::Path;
 
 use super::super::{Depth, Problem, ProblemKind};
-use super::{faults, own_sums, own_sums_path, undeclared};
+use super::{own_sums, own_sums_path, problems_in, undeclared};
 use crate::bundle::VOLUMES;
 use crate::content::proof::{Unproven, Wrong, prove};
 use crate::files::Layout;
 
 /// Checks the three files of a recovery volume against its sums.
 pub fn recovery(path: &Path, layout: &Layout, label: &str, depth: Depth) -> Vec<Problem> {
-    let mut problems = faults(layout);
+    let mut problems = problems_in(layout);
     let (sums, own) = own_sums(layout, label);
     problems.extend(own);
     let files = ["json", "b3", "parity"].map(|end| format!("{VOLUMES}{label}.{end}"));

@@ -167,7 +167,7 @@ fn a_users_file_in_an_unfinished_bundle_is_not_removed() {
         std::fs::create_dir(note.parent().unwrap()).unwrap();
         std::fs::write(&note, "mine").unwrap();
         let error = builder.write(&out).unwrap_err();
-        assert!(error.to_string().contains("no export has made"), "{error:?}");
+        assert!(error.to_string().contains("no export has written"), "{error:?}");
         assert_eq!(std::fs::read(&note).unwrap(), b"mine");
         std::fs::remove_dir_all(note.parent().unwrap()).unwrap();
     }
@@ -194,7 +194,7 @@ fn a_tar_cut_anywhere_near_its_start_never_causes_a_panic() {
     let whole = std::fs::read(&out).unwrap();
     for length in (0..3072).chain((3072..whole.len()).step_by(97)) {
         std::fs::write(&cut, &whole[..length]).unwrap();
-        let unseen = Layout::open(&cut).is_ok_and(|layout| layout.faults().is_empty());
+        let unseen = Layout::open(&cut).is_ok_and(|layout| layout.problems().is_empty());
         assert!(!unseen, "cut at {length}");
         let checked = check(&cut, Depth::Full, &(Arc::new(Silent) as gapferry::base::progress::Events));
         assert!(checked.is_ok_and(|report| !report.is_clean()) || length < 3072, "cut at {length}");

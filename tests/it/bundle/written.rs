@@ -156,7 +156,7 @@ fn an_output_that_is_not_a_bundle_of_the_same_form_is_never_replaced() {
     }
     assert!(files_below(directory.path()) == before);
     let mounted = preflight::survey(Path::new("/proc"), &builder.files(), &Options::copying(Form::Directory));
-    assert!(mounted.unwrap_err().to_string().contains("mounted"));
+    assert!(mounted.unwrap_err().to_string().contains("mount point"));
 }
 
 #[test]

@@ -193,7 +193,7 @@ fn a_tag_listing_selects_only_images_and_their_referrers_travel_with_them() {
     let output = ends_with(4, &["lock", "-f", &only]);
     assert!(stderr(&output).contains("matches no image, only signatures"), "{}", stderr(&output));
     let output = succeed(&["lock", &whole, "--no-referrers"]);
-    assert!(stderr(&output).matches("they stay behind (--no-referrers)").count() == 1, "{}", stderr(&output));
+    assert!(stderr(&output).matches("they are left behind (--no-referrers)").count() == 1, "{}", stderr(&output));
 }
 
 #[test]
@@ -204,7 +204,7 @@ fn a_tag_that_only_looks_like_a_companion_is_an_image() {
         images::cosign_signature(&app).named("team/signatures", images::cosign_signature(&app).tag.as_deref().unwrap());
     let source = Source::of(&[app.clone(), own.clone(), elsewhere.clone()]);
     let host = source.host();
-    // Some builds keep an image from garbage collection by a tag of its own digest.
+    // Some builds protect an image from garbage collection with a tag of its own digest.
     assert_eq!(tags(&lock_of(&[&format!("{host}/team/app")])), [app.name(), own.name()]);
     // COSIGN_REPOSITORY: the subject is in another repository, and nothing else would carry its signature.
     assert_eq!(tags(&lock_of(&[&format!("{host}/team/signatures")])), [elsewhere.name()]);
@@ -297,7 +297,7 @@ fn a_referrer_of_an_excluded_image_is_refused_unless_the_list_names_it_exactly()
     assert!(stderr(&output).contains("which does not enter with it"), "{}", stderr(&output));
     assert_eq!(target.requests(), []);
     let exact = source.file("exact.txt", &format!("{}@{}\n", names[0], sbom.digest()));
-    // An export with the same list says so.
+    // An export with the same list warns about it.
     for (list, warns) in [(&source.file("tag.txt", &names[0]), true), (&exact, false), (&list, false)] {
         let again = source.path("again.tar").display().to_string();
         let message = stderr(&succeed(&["export", "-f", list, "-o", &again]));

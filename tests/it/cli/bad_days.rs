@@ -38,7 +38,7 @@ impl Ends {
     }
 }
 
-/// A fault, how often it strikes, and how the run ends.
+/// A fault, how often it occurs, and how the run ends.
 type Row = (Fault, usize, Ends);
 
 /// What a request is about; `layer` is its digest.

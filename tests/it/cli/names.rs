@@ -74,7 +74,7 @@ fn when_two_companions_collide_one_fails_and_the_images_arrive() {
     let bundle = source.bundle("b.tar");
     let target = Registry::start();
     let message = stderr(&ends_with(1, &["import", &bundle, "--to", target.host(), "--flatten"]));
-    assert!(message.contains("failed: companion") && message.contains("neither be joined"), "{message}");
+    assert!(message.contains("failed: companion") && message.contains("be neither joined"), "{message}");
     assert!(message.contains("2 images pushed"), "{message}");
     assert!(["1", "2"].iter().all(|tag| target.digest("app", tag).is_some()));
     assert_eq!(named(&bundle, &[]).len(), 4);

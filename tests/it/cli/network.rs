@@ -76,7 +76,8 @@ fn a_proxys_refusal_is_reported_and_its_password_goes_only_to_the_proxy() {
     let output = lock(&[ELSEWHERE, "-vv", "--log-http"], &[("HTTPS_PROXY", &url)]);
     assert_eq!(output.status.code(), Some(5));
     let message = stderr(&output);
-    assert!(message.contains(&format!("(by way of the proxy {})", proxy.address)), "{message}");
+    let refusal = format!("the proxy requires valid credentials (through the proxy {})", proxy.address);
+    assert!(message.contains(&refusal), "{message}");
     assert!(!message.contains("hunter2") && !message.contains("bWU6aHVudGVyMg"), "{message}");
     let heads = proxy.heads();
     let sent = |head: &String| head.to_ascii_lowercase().contains("proxy-authorization: basic bwu6ahvudgvymg==");

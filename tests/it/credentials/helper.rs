@@ -114,7 +114,7 @@ fn a_failing_helper_exits_2_with_its_message_but_no_password() {
     let file_of_other = home.write("other.json", &json!({ "credHelpers": { other.host(): "vault" } }).to_string());
     let arguments_of_other = ["login", other.host(), "-u", "me", "--password-stdin", "--authfile", &file_of_other];
     let text = ended(2, &home.gapferry(&arguments_of_other, r#"hun"terhorn\2"#));
-    assert!(text.contains("holds the password") && !text.contains("terhorn"), "{text}");
+    assert!(text.contains("contains the password") && !text.contains("terhorn"), "{text}");
     let text = ended(2, &home.gapferry(&["auth", "check", host, "--authfile", &file], ""));
     assert!(text.contains("the keyring is locked"), "{text}");
     std::fs::remove_file(home.path("bin/docker-credential-vault")).unwrap();
@@ -132,7 +132,7 @@ fn a_namespace_login_is_refused_where_a_helper_would_get_it() {
         let site = format!("{}/team", registry.host());
         let arguments = ["login", &site, "-u", "me", "--password-stdin", "--authfile", &file];
         let text = ended(2, &home.gapferry(&arguments, PASSWORD));
-        assert!(text.contains("docker-credential-vault") && text.contains("knows no namespaces"), "{text}");
+        assert!(text.contains("docker-credential-vault") && text.contains("does not support namespaces"), "{text}");
         assert_eq!(read_json(&home.path("auth.json")), before);
     }
     assert_eq!((home.asked("vault").len(), registry.requests().len()), (0, asked));
@@ -157,7 +157,7 @@ fn a_secret_printed_by_a_failing_helper_is_masked() {
         home.write(&format!("bin/docker-credential-vault.{verb}.fails"), "");
         let arguments = [&arguments[..], &[host, "--authfile", &file]].concat();
         let text = ended(2, &home.gapferry(&arguments, ""));
-        assert!(text.contains("docker-credential-vault") && text.contains("may hold the secret"), "{text}");
+        assert!(text.contains("docker-credential-vault") && text.contains("may contain the secret"), "{text}");
         assert!(!text.contains("w0rd") && !text.contains("Username"), "{text}");
     }
 }
@@ -191,7 +191,7 @@ fn a_helper_name_that_is_a_path_is_refused_and_never_run() {
         let file = home.write("auth.json", &json!({ "credHelpers": { registry.host(): name } }).to_string());
         for command in [&["auth", "check"][..], &["login", "--username", "me", "--password-stdin"], &["logout"]] {
             let text = ended(2, &home.gapferry(&[command, &[registry.host(), "--authfile", &file]].concat(), PASSWORD));
-            assert!(text.contains("have no slash") && text.contains("auth.json"), "{text}");
+            assert!(text.contains("has no slash") && text.contains("auth.json"), "{text}");
         }
     }
     assert!(!std::path::Path::new(&format!("{path}.env")).exists());

@@ -81,7 +81,7 @@ fn a_file_from_the_environment_may_be_missing_a_file_from_an_option_may_not() {
     let text = ended(0, &home.gapferry(&["auth", "check", registry.host()], ""));
     assert!(text.contains("none; looked in\n") && text.contains("/nowhere/at/all.json"), "{text}");
     let text = ended(2, &home.gapferry(&["lock", &image, "--authfile", "/nowhere/else.json"], ""));
-    assert!(text.contains("/nowhere/else.json: no such file"), "{text}");
+    assert!(text.contains("/nowhere/else.json: there is no such file"), "{text}");
 }
 
 #[test]

@@ -15,13 +15,13 @@ fn cases(fixture: &Fixture) -> Vec<(Value, Value, &'static str)> {
     let (one, two, three) = (one.digest(), two.digest(), three.digest());
     let child = multi.children[0].digest();
     vec![
-        (json!(one), json!("latest"), "which is no tag for companions"),
-        (json!(one), json!("1"), "which is no tag for companions"),
-        (json!(one), beside(&one, ".cosign"), "which is no tag for companions"),
-        (json!(one), beside(&two, ".sig"), "which is no tag for companions"),
-        (json!(two), beside(&two, ".sig"), "which is no manifest of this image"),
-        (json!(child), beside(&child, ".sig"), "which is no manifest of this image"),
-        (json!(three), beside(&three, ".sig"), "which is no manifest of this image"),
+        (json!(one), json!("latest"), "which cannot be the tag of a companion"),
+        (json!(one), json!("1"), "which cannot be the tag of a companion"),
+        (json!(one), beside(&one, ".cosign"), "which cannot be the tag of a companion"),
+        (json!(one), beside(&two, ".sig"), "which cannot be the tag of a companion"),
+        (json!(two), beside(&two, ".sig"), "which is not a manifest of this image"),
+        (json!(child), beside(&child, ".sig"), "which is not a manifest of this image"),
+        (json!(three), beside(&three, ".sig"), "which is not a manifest of this image"),
         (json!(one), Value::Null, "names no subject"),
     ]
 }
@@ -73,7 +73,7 @@ fn a_child_manifest_with_another_image_as_subject_is_refused() {
     // An export refuses what an import would refuse.
     let (refusal, _) = export("foreign");
     let stderr = String::from_utf8_lossy(&refusal.stderr);
-    assert!(!refusal.status.success() && stderr.contains("names the subject"), "{stderr}");
+    assert!(!refusal.status.success() && stderr.contains("has the subject"), "{stderr}");
     let (output, out) = export("1");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     // The same bundle claims one more image: the inner index, which lacks the subject.
@@ -87,7 +87,7 @@ fn a_child_manifest_with_another_image_as_subject_is_refused() {
     *parts.bytes("bundle.json") = canonical(&json);
     resum(&mut parts);
     let report = refused(&parts.write(directory.path(), Form::Tar), &Registry::start(), "a foreign subject");
-    let says = format!("its manifest {} names the subject {}", sbom.digest(), app.digest());
+    let says = format!("its manifest {} has the subject {}", sbom.digest(), app.digest());
     let is_named = |problem: &Value| problem["found"].as_str().is_some_and(|found| found.contains(&says));
     assert_eq!(report.problems.iter().filter(|problem| is_named(problem)).count(), 1, "{report:#?}");
 }
@@ -105,7 +105,7 @@ fn an_index_json_that_assigns_a_companion_to_another_subject_is_refused() {
     let report = refused(&parts.write(directory.path(), Form::Tar), &Registry::start(), "a subject of the index's own");
     let is_named = |problem: &Value| {
         problem["path"] == "index.json"
-            && problem["found"].as_str().is_some_and(|found| found.contains("names the subject"))
+            && problem["found"].as_str().is_some_and(|found| found.contains("has the subject"))
     };
     assert!(report.problems.iter().any(is_named), "{report:#?}");
 }
@@ -115,7 +115,7 @@ fn a_lock_that_gives_companions_the_tags_of_other_images_is_not_exported() {
     let fixture = Fixture::new();
     let json: Value = serde_json::from_slice(fixture.parts.clone().bytes("bundle.json")).unwrap();
     let directory = tempdir();
-    for (subject, tag, says) in cases(&fixture).into_iter().filter(|(.., says)| says.contains("no tag")) {
+    for (subject, tag, says) in cases(&fixture).into_iter().filter(|(.., says)| says.contains("cannot be the tag")) {
         let mut lock = json["lock"].clone();
         lock["images"][0]["attached"] = attached(&fixture, &subject, &tag);
         let path = directory.path().join("lock.json");

@@ -366,7 +366,7 @@ fn every_command_refuses_blobs_out_of_order_with_the_same_message() {
         let report = refused(&path, &target, case);
         let [problem] = &report.problems[..] else { panic!("{case}: {report:#?}") };
         let said = problem["found"].as_str().unwrap();
-        assert!(problem["path"] == "bundle.json" && said.contains("is not in its place"), "{case}: {problem}");
+        assert!(problem["path"] == "bundle.json" && said.contains("is out of order"), "{case}: {problem}");
         let out = directory.path().join("copy");
         let ran = Ran::of(gapferry().arg("convert").arg(&path).arg("-o").arg(&out)).ended(3);
         assert!(ran.stderr.contains(said), "{case}: {said}: {ran:?}");

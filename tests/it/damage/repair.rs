@@ -268,7 +268,7 @@ fn a_foreign_or_forged_repair_is_refused_and_changes_nothing() {
         std::fs::copy(&with, &forged).unwrap();
         for path in ["ranges", &fixture.small()] {
             flip(&forged, path, 2);
-            repair(&bundle, &forged).ended(3).reported(&["is not what the bundle lacks"]);
+            repair(&bundle, &forged).ended(3).reported(&["does not match what the bundle lacks"]);
             assert!(content(&bundle) == before);
             std::fs::copy(&with, &forged).unwrap();
         }
@@ -328,11 +328,11 @@ fn a_repair_is_refused_unless_it_is_made_from_the_bundles_lock() {
     Ran::of(gapferry().arg("verify").arg(&bundle).arg("--missing").arg(&missing)).ended(3);
     let out = fixture.path("out.tar");
     std::fs::write(&out, "somebody's").unwrap();
-    fixture.export(&missing, &out).ended(2).reported(&["is no repair"]);
+    fixture.export(&missing, &out).ended(2).reported(&["is not a repair file"]);
     assert_eq!(std::fs::read(&out).unwrap(), b"somebody's");
     let reference = format!("{}/team/other:1", fixture.source.host());
     gapferry().args(["lock", &reference, "-o"]).arg(fixture.path("images.lock")).assert().success();
-    fixture.export(&missing, &fixture.path("new.tar")).ended(2).reported(&["is not of this lock"]);
+    fixture.export(&missing, &fixture.path("new.tar")).ended(2).reported(&["does not belong to this lock"]);
     flip(&bundle, "bundle.json", 3);
     Ran::of(gapferry().arg("verify").arg(&bundle).arg("--missing").arg(&missing)).ended(3);
     fixture.export(&missing, &fixture.path("new.tar")).ended(2);
@@ -355,7 +355,7 @@ fn a_lost_bundle_json_is_restored_only_by_a_repair_from_the_same_lock() {
     let reference = format!("{}/team/other:1", fixture.source.host());
     gapferry().args(["lock", &reference, "-o"]).arg(fixture.path("images.lock")).assert().success();
     let refused = fixture.export(&missing, &fixture.path("new.tar")).ended(2);
-    refused.reported(&["what is missing is bundle.json of the bundle", "--include-tool", "--since"]);
+    refused.reported(&["the missing bundle.json is that of the bundle", "--include-tool", "--since"]);
 }
 
 /// Runs a repair and kills it when `is_time`; returns whether it was still running.

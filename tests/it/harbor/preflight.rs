@@ -163,9 +163,13 @@ async fn everything_that_stops_a_push_is_reported_together() {
     assert_eq!(found.missing, ["nowhere"]);
     assert_eq!(found.bad_names, targets(&server, &["alone", "a__b/x"]));
     let text = found.check().unwrap_err().chain();
-    for message in
-        ["read-only mode", "hub is a proxy cache", "nowhere does not exist", "alone has no project", "named a__b"]
-    {
+    for message in [
+        "read-only mode",
+        "hub is a proxy cache",
+        "nowhere does not exist",
+        "alone has no project",
+        "project name a__b",
+    ] {
         assert!(text.contains(message), "{text}");
     }
 }

@@ -162,7 +162,7 @@ fn an_import_waits_out_read_only_mode_before_the_first_push() {
     let ran = import(&bundle, &server, "/new", ADMIN, &["--create-projects"]).ended(0);
     ran.reported(&[
         "read-only mode: waiting up to 10 min 0 s (--max-wait)",
-        "takes changes again",
+        "accepts changes again",
         "project new created",
     ]);
     assert!(server.tag("new/team/one", "1").is_some());

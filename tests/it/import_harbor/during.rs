@@ -117,7 +117,7 @@ fn a_quota_that_runs_out_during_an_import_is_hit_only_once() {
     let refused = server.pushes().iter().filter(|entry| entry.status == 403).count();
     assert!((1..=6).contains(&refused), "{refused} refusals: only requests in flight");
     let failed: Vec<&str> = ran.stderr.lines().filter(|line| line.starts_with("failed: ")).collect();
-    assert!(failed.len() == 1 && failed[0].contains("/base has no room left"), "{failed:#?}");
+    assert!(failed.len() == 1 && failed[0].contains("/base has no space left"), "{failed:#?}");
     ran.reported(&["configured upper limit", "hint: raise the project's quota"]);
     assert!(server.tag("base/team/tiny", "1").is_some(), "blobs that fit arrive");
     assert_eq!(server.open_uploads(), 0, "refused uploads are cancelled");
@@ -148,7 +148,7 @@ fn read_only_mode_during_an_import_is_waited_out_without_loss() {
     server.change_once_tagged(3, Change::ReadOnlyFor(10));
     let ran = import(&bundle, &server, "/base", ROBOT, &[]).ended(0);
     let message = |words: &str| ran.stderr.lines().filter(|line| line.contains(words)).count();
-    assert_eq!((message("read-only mode: waiting up to"), message("takes changes again")), (1, 1), "{}", ran.stderr);
+    assert_eq!((message("read-only mode: waiting up to"), message("accepts changes again")), (1, 1), "{}", ran.stderr);
     assert!(all.iter().all(|image| server.tag(&format!("base/{}", image.repository), "1").is_some()));
     assert_eq!(server.open_uploads(), 0, "started uploads finish in their sessions");
 }
@@ -161,7 +161,7 @@ fn a_stopped_database_is_an_outage_and_not_a_credentials_problem() {
     let server = Harbor::start(setup());
     server.change_once_tagged(3, Change::DatabaseStopped);
     let ran = import(&bundle, &server, "/base", CI, &["--retry-budget", "2s"]).ended(5);
-    let ran = ran.reported(&["does not answer", "failed to connect to", "nothing more is asked of it"]);
+    let ran = ran.reported(&["does not answer", "failed to connect to", "gapferry sends it no more requests"]);
     let count = |words: &str| ran.stderr.lines().filter(|line| line.contains(words)).count();
     let failed = ran.stderr.lines().filter(|line| line.starts_with("failed: ")).count();
     assert!(failed == 1 && !ran.stderr.contains("auth check"), "{}", ran.stderr);

@@ -122,11 +122,11 @@ fn an_inventory_continues_past_an_unreadable_repository() {
     };
     // The account may only pull from `apps`, which is enough.
     let (ran, written) = inventory("quay.io/apps/team/one:1\nquay.io/apps/team/two\n");
-    ran.ended(0).reported(&["2 of 2 images are there"]);
+    ran.ended(0).reported(&["2 of 2 images are complete"]);
     assert!(written.contains("apps/team/two:1"), "{written}");
     for unreadable in ["quay.io/closed/x:1", "quay.io/closed/x"] {
         let (ran, written) = inventory(&format!("quay.io/apps/team/one:1\n{unreadable}\n"));
-        ran.ended(1).reported(&["1 of 2 images are there", "1 could not be read", unreadable]);
+        ran.ended(1).reported(&["1 of 2 images are complete", "1 could not be read", unreadable]);
         assert!(written.contains(&images[0].digest()) && written.contains("closed/x"), "{written}");
     }
     inventory("quay.io/closed/x:1\n").0.ended(4);

@@ -128,7 +128,7 @@ async fn a_target_that_stores_nothing_is_reported_in_one_line_for_all_images() {
     let (code, stderr) = import(&bundle, &server.address, &["--retries", "0"]);
     assert_eq!(code, Some(1), "{stderr}");
     assert_eq!(stderr.matches("failed:").count(), 1, "{stderr}");
-    assert!(stderr.contains("8 images (") && stderr.contains("took the manifest and does not have it"), "{stderr}");
+    assert!(stderr.contains("8 images (") && stderr.contains("accepted the manifest and does not have it"), "{stderr}");
 }
 
 /// A cache that outlived a garbage collection claims the blobs of many repositories.
@@ -163,7 +163,7 @@ async fn a_referrers_list_accepted_but_not_stored_is_detected() {
     let server = server.await;
     let (code, stderr) = import(&bundle, &server.address, &["--retries", "0"]);
     assert_eq!(code, Some(1), "{stderr}");
-    assert!(stderr.contains("took the list and does not have it"), "{stderr}");
+    assert!(stderr.contains("accepted the list and does not have it"), "{stderr}");
     assert_eq!(target.digest("team/app", "1"), Some(image.digest()), "the image does not need the list");
 }
 
@@ -209,7 +209,7 @@ async fn a_target_that_loses_a_resent_blob_is_reported_as_damaged() {
     let server = server.await;
     let (code, stderr) = import(&bundle, &server.address, &[]);
     assert_eq!(code, Some(1), "{stderr}");
-    for says in ["holds a damaged or stale copy", &layer, "`gapferry check`", "restart the registry"] {
+    for says in ["has a damaged or stale copy", &layer, "`gapferry check`", "restart the registry"] {
         assert!(stderr.contains(says), "{says}: {stderr}");
     }
     assert_eq!(uploads_of(&server, &layer), 1, "once, not again and again");

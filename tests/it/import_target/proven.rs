@@ -74,7 +74,7 @@ async fn a_last_byte_that_is_announced_but_not_sent_proves_nothing() {
     let server = server.await;
     let (code, stderr) = import(&it.bundle, &server.address, &[]);
     assert_eq!(code, Some(0), "{stderr}");
-    assert!(stderr.contains("its last byte does not come"), "{stderr}");
+    assert!(stderr.contains("its last byte does not arrive"), "{stderr}");
     assert_eq!(uploads_of(&server, &it.layer().0), 1);
 }
 

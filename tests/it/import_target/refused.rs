@@ -68,7 +68,7 @@ fn a_registry_in_maintenance_is_reported_once_for_all_images() {
     let bundle = export(&source, &images.each_ref(), directory.path());
     let (code, stderr) = import(&bundle, target.host(), &[]);
     assert_eq!(code, Some(4), "{stderr}");
-    assert!(stderr.contains("takes no uploads") && stderr.contains("storage.maintenance.readonly"), "{stderr}");
+    assert!(stderr.contains("accepts no uploads") && stderr.contains("storage.maintenance.readonly"), "{stderr}");
     assert_eq!(stderr.matches("405 Method Not Allowed").count(), 1, "{stderr}");
 }
 
@@ -134,7 +134,7 @@ fn a_full_quota_of_gapferry_serve_is_reported_once_for_all_images() {
     let target = Embedded::with_quota(&directory.path().join("served"), 30_000);
     let (code, stderr) = import(&bundle, target.host(), &["-j", "1"]);
     assert_eq!(code, Some(4), "{stderr}");
-    assert!(stderr.contains(&format!("3 images: {} has no room left", target.host())), "{stderr}");
+    assert!(stderr.contains(&format!("3 images: {} has no space left", target.host())), "{stderr}");
     assert_eq!(stderr.matches("quota of this registry").count(), 1, "{stderr}");
     assert_eq!(target.get("/v2/team/small/manifests/1").status, 200, "images that fit are pushed");
 }

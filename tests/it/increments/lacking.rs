@@ -211,7 +211,7 @@ fn blobs_that_were_found_are_not_looked_up_again() {
 fn a_bundle_without_a_base_lacks_nothing_and_needs_no_repair() {
     let sides = Sides::new();
     many(&sides, "first", 1..=1, &[]);
-    std::fs::write(sides.path("missing.json"), "of an earlier run").unwrap();
+    std::fs::write(sides.path("missing.json"), "from an earlier run").unwrap();
     let refused = sides.import("first", &["--repair", "first.tar"]).ended(2);
     refused.reported(&["first.tar expects nothing at the target"]);
     assert_eq!(sides.target.tags("team/app1"), [""; 0]);

@@ -104,7 +104,7 @@ fn signatures_made_on_the_isolated_side_are_not_pruned() {
     let own = images::referrer(sbom, "application/vnd.cncf.notary.signature", b"signed here");
     [&joined, &own].iter().for_each(|pushed| pushed.push(&site.target));
     let ran = site.prune(&PRUNE).ended(0);
-    ran.reported(&["1 of 1 tag deleted", "stays: it means", "did not bring speaks of it"]);
+    ran.reported(&["1 of 1 tag deleted", "stays: it means", "did not push refers to it"]);
     assert!(!site.has(image) && site.has(&joined) && site.has(sbom) && site.has(&own));
 }
 

@@ -4,7 +4,7 @@
 mod page;
 mod types;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use crate::support::commands;
@@ -40,6 +40,30 @@ fn json_md_documents_every_field_and_code_and_every_report_has_version_and_ok() 
     }
     let differing = expected.lines().zip(found.lines()).find(|(expected, found)| expected != found);
     assert!(expected == found, "docs/json.md differs from the types (see above how to regenerate it): {differing:?}");
+}
+
+/// A script that reads `images` of one report as a list could meet a number in another.
+#[test]
+fn a_field_name_has_the_same_shape_in_every_report() {
+    let page = include_str!("../../../docs/json.md").split_once(MARK).expect("the reference").1;
+    let mut shapes: BTreeMap<&str, BTreeMap<&str, Vec<&str>>> = BTreeMap::new();
+    let mut section = "";
+    for line in page.lines() {
+        section = line.strip_prefix("### ").unwrap_or(section);
+        let cells: Vec<&str> = line.trim_matches('|').split(" | ").map(str::trim).collect();
+        if let [name, kind, _, ..] = cells[..]
+            && name.starts_with('`')
+        {
+            shapes.entry(name).or_default().entry(shape(kind)).or_default().push(section);
+        }
+    }
+    let differing: Vec<_> = shapes.iter().filter(|(_, shapes)| shapes.len() > 1).collect();
+    assert!(shapes.len() > 100 && differing.is_empty(), "{differing:#?}");
+}
+
+/// Distinguishes lists, numbers and booleans from everything else.
+fn shape(kind: &str) -> &str {
+    ["list", "number", "boolean"].into_iter().find(|shape| kind.starts_with(shape)).unwrap_or("other")
 }
 
 /// A command could print undocumented JSON.

@@ -14,6 +14,7 @@ const COMMANDS: &[(&str, &[&str])] = &[
     ("fingerprint", &["FingerprintReport"]),
     ("import", &["ImportReport"]),
     ("inspect", &["InspectReport"]),
+    ("inventory", &["InventoryReport"]),
     ("join", &["ConvertReport"]),
     ("list", &["ListReport"]),
     ("lock", &["LockReport"]),
@@ -22,6 +23,7 @@ const COMMANDS: &[(&str, &[&str])] = &[
     ("migrate", &["MigrateReport"]),
     ("prove", &["ProveReport"]),
     ("repair", &["RepairReport"]),
+    ("serve", &["ServeReport"]),
     ("sign", &["SignReport"]),
     ("split", &["ConvertReport"]),
     ("verify", &["VerifyReport"]),
@@ -32,6 +34,7 @@ const OTHERS: &[&str] = &["ErrorReport", "PushReport"];
 /// Types that are not objects, described in words.
 const LEAVES: &[(&str, &str)] = &[
     ("String", "string"),
+    ("SocketAddr", "string"),
     ("str", "string"),
     ("PathBuf", "path"),
     ("bool", "boolean"),
@@ -58,7 +61,7 @@ const WITH: &[(&str, &str)] = &[
     ("as_seconds", "number of seconds"),
     ("seconds", "number of seconds"),
     ("as_object", "object of repositories by image"),
-    ("fingerprint", "digest"),
+    ("as_fingerprint", "digest"),
     ("names", "list of strings"),
     ("shared", "list of strings"),
     ("shown", "path"),
@@ -92,7 +95,7 @@ const COMMON: &[(&str, &str)] = &[
     ("size", "Size in bytes."),
     ("bytes", "Size in bytes."),
     ("companions", "Companions of the image: signatures, attestations, SBOMs and others."),
-    ("manifests", "Number of manifests."),
+    ("imageCount", "Number of images."),
     ("blobs", "Number of blobs."),
 ];
 

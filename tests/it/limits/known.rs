@@ -70,7 +70,7 @@ async fn several_tags_of_one_image_cost_one_pull_where_pulls_are_counted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_immutable_tag_costs_no_request_at_all() {
+async fn an_immutable_tag_needs_no_request() {
     let (server, shop) = changing(shop()).await;
     let directory = support::tempdir();
     let list = allowlist(directory.path(), &server.address, &NAMES);

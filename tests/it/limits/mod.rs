@@ -12,7 +12,7 @@ use std::process::Output;
 
 use crate::support;
 
-/// Runs the program under test beside the server of this test.
+/// Runs the program under test next to the server of this test.
 async fn gapferry(arguments: &[&str]) -> Output {
     let arguments: Vec<String> = arguments.iter().map(|&argument| argument.to_owned()).collect();
     let run = move || support::gapferry().args(arguments).output().unwrap();

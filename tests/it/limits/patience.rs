@@ -136,7 +136,7 @@ async fn pacing_beyond_the_allowed_wait_is_reported_once() {
         let warnings: Vec<String> = recorder.events().into_iter().filter_map(warning).collect();
         assert_eq!(warnings.len(), lines, "{warnings:?}");
         // 33, 67, 100, 133 and 167 ms.
-        assert!(warnings.iter().all(|text| text.contains("0.5 s in all")), "{warnings:?}");
+        assert!(warnings.iter().all(|text| text.contains("0.5 s for those that are left")), "{warnings:?}");
     }
 }
 
@@ -187,7 +187,7 @@ async fn an_unexplained_limit_ends_the_run_when_the_allowed_wait_is_used_up() {
     let (registries, recorder) = client(Config { retries: 2, max_wait, ..Config::default() });
     let error = registries.manifest(&tags(&server, 1)[0], Need::Required).await.unwrap_err();
     assert_eq!(error.kind(), Kind::RateLimited);
-    assert!(error.chain().contains("does not say for how long"), "{}", error.chain());
+    assert!(error.chain().contains("without saying for how long"), "{}", error.chain());
     assert!(waits(&recorder).len() > 3, "{:?}", waits(&recorder));
 }
 

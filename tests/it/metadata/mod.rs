@@ -69,7 +69,7 @@ impl Source {
         json!({"mediaType": media_type, "digest": sha256(&bytes), "size": bytes.len()})
     }
 
-    /// An image for `architecture` with one layer of its own.
+    /// An image for `architecture` with its own layer.
     pub fn put_image(&self, repository: &str, tag: &str, architecture: &str) -> Value {
         let config = json!({"os": "linux", "architecture": architecture, "x": [repository, tag]}).to_string();
         let config = typed(self.put_blob(repository, config.as_bytes()), OCI_CONFIG);

@@ -39,7 +39,7 @@ async fn an_unreadable_signature_list_loses_its_signatures_but_no_image() {
         let server = unreadable(&target, tag.clone(), fault).await;
         for done in ["1 image pushed", "1 present"] {
             let ran = site.import_to(&server.address, &["--retries", "0"]).ended(1);
-            ran.reported(&["failed: companion", &*tag, "nor replaced without losing what it has", done]);
+            ran.reported(&["failed: companion", &*tag, "nor replaced without losing its content", done]);
             assert_eq!(target.digest("team/app", "1"), Some(site.app.digest()), "{fault}");
             assert_eq!(target.digest("team/app", &tag), Some(theirs.digest()), "{fault}");
         }

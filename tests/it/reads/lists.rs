@@ -18,7 +18,7 @@ async fn a_tag_list_with_an_invalid_entry_yields_the_others_and_exits_1() {
     let all = format!("{}/team/app", server.address);
     let output = gapferry(&["lock", &all, "-o", path(&lock)]).await;
     assert_code(&output, 1);
-    assert!(all_output(&output).contains("null is no tag"), "{}", all_output(&output));
+    assert!(all_output(&output).contains("null is not a tag"), "{}", all_output(&output));
     assert_eq!(json(&lock)["images"].as_array().unwrap().len(), 2);
     let output = gapferry(&["lock", &all, "-o", path(&lock), "--log-format", "json"]).await;
     assert!(all_output(&output).contains(r#""incomplete":true"#), "{}", all_output(&output));

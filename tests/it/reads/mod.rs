@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::support;
 
-/// Runs the program under test beside the server of this test.
+/// Runs the program under test next to the server of this test.
 async fn gapferry(arguments: &[&str]) -> Output {
     let arguments: Vec<String> = arguments.iter().map(|&argument| argument.to_owned()).collect();
     let run = move || support::gapferry().args(arguments).output().unwrap();

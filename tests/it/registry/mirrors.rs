@@ -81,7 +81,7 @@ fn warnings(recorder: &Recorder) -> Vec<String> {
 
 /// `(location, manifests, blobs)`
 fn served(registries: &Registries) -> Vec<(String, u64, u64)> {
-    let message = |served: Served| (served.from.to_string(), served.manifests, served.blobs);
+    let message = |served: Served| (served.from.to_string(), served.manifest_count, served.blobs);
     registries.served().into_iter().map(message).collect()
 }
 
@@ -405,7 +405,7 @@ async fn tags_are_listed_at_the_registry_and_from_a_mirror_only_with_a_warning()
     let (registries, _) = through(&down, &[(mirror.host(), "")]);
     let found = registries.tags(&named(), Need::Required).await.unwrap();
     assert_eq!(list(found.tags), ["1.0"]);
-    assert!(found.doubts[0].contains("maybe not all"), "{:?}", found.doubts);
+    assert!(found.doubts[0].contains("may be incomplete"), "{:?}", found.doubts);
 }
 
 #[tokio::test]

@@ -38,6 +38,29 @@ fn serve_prints_its_address_and_exits_cleanly_on_a_signal() {
     support::gapferry().arg("serve").arg(&tar).arg("--writable").assert().code(2);
 }
 
+/// A script could not tell the port that was picked, or what it can pull, without matching text for people.
+#[test]
+fn with_json_the_report_has_the_address_and_the_tags_and_comes_when_the_server_is_ready() {
+    use std::process::Stdio;
+    let mut command = support::gapferry_process();
+    let bundle = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/connected");
+    command.args(["serve", bundle, "--listen", "127.0.0.1:0", "--json"]);
+    let mut process = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut printed =
+        serde_json::Deserializer::from_reader(process.stdout.take().unwrap()).into_iter::<serde_json::Value>();
+    let report = printed.next().unwrap().unwrap();
+    assert_eq!((&report["version"], &report["ok"], &report["writable"]), (&1.into(), &true.into(), &false.into()));
+    let references: Vec<&str> =
+        report["references"].as_array().unwrap().iter().filter_map(|one| one.as_str()).collect();
+    assert!(references.contains(&"library/hello:1.0"), "{references:?}");
+    let address = report["address"].as_str().unwrap();
+    support::http::get(format!("http://{address}/v2/library/hello/manifests/1.0")).expect(200);
+    let id = rustix::process::Pid::from_child(&process);
+    rustix::process::kill_process(id, rustix::process::Signal::TERM).unwrap();
+    assert!(printed.next().is_none(), "one object, whatever happens");
+    assert_eq!(process.wait().unwrap().code(), Some(0));
+}
+
 /// A core dump contains all secrets. The /proc files of a process that is not dumpable belong to root.
 fn leaves_no_core_dump(id: u32) {
     use std::os::unix::fs::MetadataExt;

@@ -154,7 +154,7 @@ fn writing() -> Vec<Row> {
         same("PUT /v2/a/b/manifests/9")
             .body("manifest")
             .with("Content-Type", "application/vnd.oci.image.index.v1+json"),
-        same("PUT /v2/a/b/manifests/9").body("no manifest").with("Content-Type", MANIFEST),
+        same("PUT /v2/a/b/manifests/9").body("not a manifest").with("Content-Type", MANIFEST),
         differs("PUT /v2/new/repo/manifests/9", 400, 201, ANYWHERE).body("manifest"),
         same("GET /v2/a/b/manifests/9"),
         differs("DELETE /v2/a/b/manifests/9", 400, 202, "distribution-spec 1.1, Deleting tags"),

@@ -41,7 +41,7 @@ fn layout(root: &Path) -> (Image, Vec<(&'static str, Vec<u8>)>) {
         ("long", index(&json!([long])).to_string().into_bytes()),
         ("both", both.to_string().into_bytes()),
         ("case", both.to_string().replace("manifests", "Manifests").into_bytes()),
-        ("none", b"no manifest".to_vec()),
+        ("none", b"not a manifest".to_vec()),
         ("huge", [index(&json!([child])).to_string().as_bytes(), &vec![b' '; 4 << 20]].concat()),
     ];
     for (tag, manifest) in &manifests {

@@ -64,7 +64,7 @@ fn a_refused_write_leaves_the_bundle_sealed() {
         ("DELETE", "/v2/nowhere/manifests/1".to_owned(), ""),
         ("DELETE", "/v2/org/same/manifests/nowhere".to_owned(), ""),
         ("PUT", "/v2/x/manifests/1".to_owned(), dangling.as_str()),
-        ("PUT", "/v2/x/manifests/1".to_owned(), "no manifest"),
+        ("PUT", "/v2/x/manifests/1".to_owned(), "not a manifest"),
         ("POST", format!("/v2/x/blobs/uploads/?digest={nothing}"), "something else"),
     ] {
         let answer = server.request(method, &path).header("Content-Type", media_type::OCI_MANIFEST).body(body).send();

@@ -35,7 +35,7 @@ fn an_unsigned_or_wrongly_signed_bundle_is_refused_and_not_pushed() {
             &fixture,
             &bundle,
             &ours,
-            &["does not fit the key", &ours.fingerprint(), "hint: ask the maker of the bundle for the fingerprint"],
+            &["does not match the key", &ours.fingerprint(), "hint: ask the maker of the bundle for the fingerprint"],
         );
         let both = ["verify", out, "--key", text(&ours.public), "--key", text(&theirs.public)];
         assert!(fixture.run(&both).ended(0).stdout.contains(&theirs.fingerprint()));
@@ -54,8 +54,8 @@ fn a_bundle_altered_after_signing_is_refused_before_any_blob_is_read() {
     std::fs::remove_file(&blob).unwrap();
     rustix::fs::mknodat(rustix::fs::CWD, &blob, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
     for (file, words) in [
-        ("SHA256SUMS", &["does not fit the key", "was altered"][..]),
-        ("SHA256SUMS.sig", &["does not fit the key", "was altered"]),
+        ("SHA256SUMS", &["does not match the key", "was altered"][..]),
+        ("SHA256SUMS.sig", &["does not match the key", "was altered"]),
         ("bundle.json", &["bundle.json was altered", "hint: find out who changed the bundle"]),
     ] {
         let path = bundle.join(file);
@@ -92,7 +92,7 @@ fn require_signature_in_the_configuration_refuses_other_bundles_without_options(
     let verify = |config: &str, args: &[&str]| with_config(&fixture, config, &[&["verify"], args].concat());
     assert!(verify(demand, &["ours"]).ended(0).stdout.contains(&ours.fingerprint()));
     verify(demand, &["unsigned"]).ended(3).reported(&["is not signed"]);
-    verify(demand, &["theirs.tar"]).ended(3).reported(&["does not fit the key"]);
+    verify(demand, &["theirs.tar"]).ended(3).reported(&["does not match the key"]);
     // The command line adds keys.
     verify(demand, &["theirs.tar", "--key", text(&theirs.public)]).ended(0);
     for args in [&["import", "unsigned", "--to", "127.0.0.1:9"][..], &["serve", "unsigned", "--listen", "127.0.0.1:0"]]
@@ -103,7 +103,7 @@ fn require_signature_in_the_configuration_refuses_other_bundles_without_options(
     with_config(&fixture, demand, &writable).ended(2).reported(&["demands a signature", "--writable"]);
     // Known keys without a requirement: a bad signature counts, a missing one does not.
     let known = "keys = [\"../../ours.pub\"]";
-    verify(known, &["theirs.tar"]).ended(3).reported(&["does not fit the key"]);
+    verify(known, &["theirs.tar"]).ended(3).reported(&["does not match the key"]);
     verify(known, &["unsigned"]).ended(0).reported(&["is not signed"]);
     // An unintelligible setting might be a requirement.
     verify("require-signature = true", &["ours"]).ended(2).reported(&["neither `keys` in it nor --key names a key"]);
@@ -125,12 +125,12 @@ fn configured_keys_apply_to_split_and_repair() {
         let split = ["split", "theirs", "-o", "v.tar", "--volume-size", "1MB"];
         with_config(&fixture, config, &[&split, more].concat())
     };
-    split("require-signature = true\nkeys = [\"../../ours.pub\"]", &[]).ended(3).reported(&["does not fit the key"]);
-    split(known, &[]).ended(3).reported(&["does not fit the key", "nothing was written"]);
+    split("require-signature = true\nkeys = [\"../../ours.pub\"]", &[]).ended(3).reported(&["does not match the key"]);
+    split(known, &[]).ended(3).reported(&["does not match the key", "nothing was written"]);
     split(known, &["--key", text(&theirs.public)]).ended(0).reported(&["signed by"]);
     // The copy has no signature, which is no reason to trust the bundle's.
     let repair = with_config(&fixture, known, &["repair", "theirs", "unsigned"]).ended(3);
-    repair.reported(&["does not fit the key"]);
+    repair.reported(&["does not match the key"]);
 }
 
 /// Otherwise the command would print "OK" for a bundle that the next command refuses.
@@ -204,8 +204,8 @@ fn a_tar_altered_after_signing_and_an_invalid_key_are_refused() {
     let signature = find(b"SHA256SUMS.sig\0") + 512;
     for (at, words) in [
         (find(b"gapferryBundle"), "bundle.json was altered"),
-        (find(b"  oci-layout\n") - 1, "does not fit the key"),
-        (signature, "does not fit the key"),
+        (find(b"  oci-layout\n") - 1, "does not match the key"),
+        (signature, "does not match the key"),
     ] {
         let mut altered = whole.clone();
         altered[at] ^= 1;

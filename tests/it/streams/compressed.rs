@@ -134,7 +134,7 @@ fn a_broken_compressed_pipe_is_reported_like_any_other() {
     for cut in [2_000, packed.len() / 4, packed.len() / 2, packed.len() - 700, packed.len() - 3] {
         let message = fixture.piped(&["verify", "-"], &packed[..cut], 50_000).ended(3);
         let message = format!("{}{}", message.stdout, message.stderr);
-        assert!(message.contains("what is compressed ends within a frame: it is cut short"), "{cut}: {message}");
+        assert!(message.contains("its compressed data ends within a frame: it is cut short"), "{cut}: {message}");
         let import = ["import", "-", "--plain-http", "--to", &to];
         let message = fixture.piped(&import, &packed[..cut], 50_000);
         assert!(matches!(message.code, Some(1 | 3)), "{cut}: {message:#?}");

@@ -115,7 +115,7 @@ fn a_stream_without_a_trusted_signature_is_refused_before_its_first_blob() {
     assert!(text.contains("signed by"), "{text}");
     // The blobs never arrived; the message must not be that they are missing.
     let first = |bytes: &[u8]| 512 * (1 + (0..).find(|at| bytes[at * 512..].starts_with(b"blobs/")).unwrap());
-    for (bytes, key, why) in [(&signed, "other.pub", "does not fit"), (&unsigned, "key.pub", "not signed")] {
+    for (bytes, key, why) in [(&signed, "other.pub", "does not match"), (&unsigned, "key.pub", "not signed")] {
         let refused = fixture.piped(&["verify", "-", "--key", key], &bytes[..first(bytes)], WHOLE).ended(3);
         refused.reported(&["standard input is refused", why]);
     }
@@ -164,7 +164,7 @@ fn part_of_a_bundle_is_not_called_a_damaged_bundle() {
     let volume = std::fs::read(fixture.path("part.002.tar")).unwrap();
     for command in [&["verify", "-"][..], &["import", "-", "--to", "127.0.0.1:1/none"]] {
         let refused = fixture.piped(command, &volume, WHOLE).ended(2);
-        refused.reported(&["standard input is no bundle but a volume of a bundle", "as a file"]);
+        refused.reported(&["standard input is not a bundle but a volume of a bundle", "from a file"]);
     }
 }
 

@@ -33,7 +33,7 @@ pub fn attestation(subject: &Image, key: &str) -> Signed {
     Signed { descriptor, payload }
 }
 
-/// The tag beside `subject`: `suffix` is `sig`, `att` or `sbom`.
+/// The tag next to `subject`: `suffix` is `sig`, `att` or `sbom`.
 pub fn tag(subject: &Image, suffix: &str) -> String {
     Tag::cosign(&Digest::sha256(&subject.manifest), suffix).to_string()
 }

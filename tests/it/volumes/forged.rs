@@ -359,7 +359,7 @@ fn a_forged_copy_of_a_segment_never_leads_to_unverified_output() {
         seal(files);
     });
     fs::remove_file(set.volume(lost)).unwrap();
-    set.refuses("another copy", &["cannot be put together of its segments"]);
+    set.refuses("another copy", &["cannot be assembled from its segments"]);
 }
 
 #[test]

@@ -108,8 +108,8 @@ fn recovery_volumes_can_be_verified_alone_and_missing_ones_are_reported() {
     std::fs::write(&recovery[0], bytes).unwrap();
     let ran = verify(&recovery[..1]).ended(3);
     assert!(ran.stdout.contains("r01.parity: wrong digest"), "{}", ran.stdout);
-    Ran::of(gapferry().arg("list").args(&recovery)).ended(2).reported(&["recovery volumes only"]);
-    Ran::of(gapferry().arg("join").args(&recovery).args(["-o", "never"])).ended(2).reported(&["recovery volumes only"]);
+    Ran::of(gapferry().arg("list").args(&recovery)).ended(2).reported(&["only recovery volumes"]);
+    Ran::of(gapferry().arg("join").args(&recovery).args(["-o", "never"])).ended(2).reported(&["only recovery volumes"]);
 }
 
 #[test]

@@ -160,7 +160,7 @@ fn an_incomplete_set_without_a_state_is_refused_and_not_pushed() {
         Ran::of(gapferry().arg("join").args(&some).arg("-o").arg(&out)).ended(3).reported(&[&words]);
         assert!(!out.exists() && !set.path("never.tar.partial").exists());
         let report = checked(&some);
-        assert_eq!(report.set.as_ref().unwrap().missing, [missing as u32 + 1]);
+        assert_eq!(report.set.as_ref().unwrap().missing_volumes, [missing as u32 + 1]);
         assert_eq!(report.problems.len(), 1, "{:?}", report.problems);
         verify(&some).ended(3);
         verify(&[set.volumes[missing].clone()]).ended(0);
@@ -247,7 +247,7 @@ fn a_volume_of_another_set_is_reported_with_both_identities() {
         let mut mixed = set.volumes.clone();
         mixed[at] = other.volumes[at].clone();
         let ran = verify(&mixed).ended(3);
-        for words in [&own, &foreign, &other.volumes[at].display().to_string(), "of another set"] {
+        for words in [&own, &foreign, &other.volumes[at].display().to_string(), "another set"] {
             assert!(ran.stdout.contains(words), "{words}: {}", ran.stdout);
         }
         assert!(ran.stdout.contains(&format!("volume {} of 4: missing", at + 1)), "{}", ran.stdout);
@@ -312,7 +312,7 @@ fn a_state_belongs_to_one_bundle_and_target_and_a_corrupted_piece_is_requested_a
     let kept = || std::fs::read_dir(set.path("s.state.segments")).unwrap().map(|entry| entry.unwrap().path());
     go(&set.volumes[..1], host).ended(6);
     go(&set.volumes[1..2], &format!("{host}/elsewhere")).ended(2).reported(&["import into"]);
-    go(&other.volumes[1..2], host).ended(2).reported(&["of the bundle"]);
+    go(&other.volumes[1..2], host).ended(2).reported(&["belongs to an import of the bundle"]);
     go(std::slice::from_ref(&set.tar), host).ended(2).reported(&["is not a volume"]);
     go(&set.volumes[1..2], host).ended(6);
     let piece = kept().next().expect("a piece of the layer that was cut");

@@ -8,7 +8,7 @@ use std::process::Stdio;
 
 use gapferry::base::fsops::WriteLock;
 use gapferry::oci::Digest;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::bundle::fixture::{Builder, noise as bytes, two_images};
 use crate::support::images::{self, noise};
@@ -159,8 +159,8 @@ fn with_too_many_lost_volumes_nothing_changes_and_the_shortfall_is_reported() {
     }
     let json: Value = serde_json::from_str(&fixture.repair(&["--json"]).ended(3).stdout).unwrap();
     assert_eq!(
-        (&json["missing"], &json["lackingVolumes"], &json["made"]),
-        (&Value::from(vec!["001"]), &1.into(), &Value::from(Vec::<u8>::new()))
+        (&json["missingVolumes"], &json["missingRecovery"], &json["lackingVolumes"], &json["made"]),
+        (&json!([1]), &json!([]), &json!(1), &json!([]))
     );
     assert!(files_below(fixture.directory.path()) == before, "nothing may change");
 }
@@ -313,7 +313,7 @@ fn content_fetched_by_an_unfinished_export_is_not_overwritten() {
     fs::remove_file(fixture.path("images.002.tar")).unwrap();
     fs::write(&partial, "fetched for an hour").unwrap();
     fs::write(&journal, "what of it").unwrap();
-    fixture.repair(&[]).ended(2).reported(&["images.002.tar", "has not come to its end"]);
+    fixture.repair(&[]).ended(2).reported(&["images.002.tar", "unfinished export or split"]);
     assert_eq!(fs::read(&partial).unwrap(), b"fetched for an hour");
     fixture.repair(&["-o", out.path().to_str().unwrap()]).ended(0);
     assert!(fixture.whole.contains(&files_below(out.path())[0]));
@@ -391,7 +391,7 @@ fn a_recovery_killed_at_any_moment_is_finished_by_a_rerun() {
     }
 }
 
-/// A real bundle in a directory, and its volumes beside it, called `set/v.…`.
+/// A real bundle in a directory, and its volumes next to it, named `set/v.…`.
 fn split(directory: &Path, size: &str, recovery: u32) -> Ran {
     let mut command = gapferry();
     command.arg("split").arg(directory.join("b.tar")).arg("-o").arg(directory.join("set/v.tar"));
@@ -463,7 +463,7 @@ fn an_export_writes_recovery_volumes_and_keeps_them_when_unchanged() {
         Ran::of(command.args(["--volume-size", "1MB", "--recovery", "2"]).args(more)).ended(0)
     };
     let planned: Value = serde_json::from_str(&export(&["--dry-run", "--json"]).stdout).unwrap();
-    assert_eq!(planned["recovery"], 2);
+    assert_eq!(planned["recoveryCount"], 2);
     let ran = export(&[]);
     assert!(ran.stderr.contains("v.r02.tar: written"), "{ran:?}");
     let whole = files_below(directory.path());

@@ -174,7 +174,7 @@ fn a_set_on_read_only_media_is_repaired_elsewhere_and_nothing_is_overwritten() {
     std::fs::write(fixture.volume(2), "my thesis").unwrap();
     let named: Vec<String> = fixture.volumes().into_iter().filter(|name| !name.contains("v.002")).collect();
     let all = [&named[..], &["repair.tar".to_owned()]].concat();
-    fixture.go(&["repair"], &all).ended(2).reported(&["v.002.tar", "is not overwritten; name it too"]);
+    fixture.go(&["repair"], &all).ended(2).reported(&["v.002.tar", "so it is not overwritten; if it is, name it too"]);
     assert_eq!(std::fs::read(fixture.volume(2)).unwrap(), b"my thesis");
 }
 

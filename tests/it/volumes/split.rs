@@ -25,7 +25,7 @@ fn split(bundle: &Path, out: &Path, size: &str, more: &[&str]) -> Ran {
     Ran::of(gapferry().arg("split").arg(bundle).arg("-o").arg(out).args(["--volume-size", size]).args(more))
 }
 
-/// The volumes in a directory, in order, with nothing else beside them.
+/// The volumes in a directory, in order; it contains nothing else.
 fn volumes(directory: &Path) -> Vec<PathBuf> {
     let mut paths: Vec<PathBuf> = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
     paths.sort();
@@ -175,10 +175,10 @@ fn a_foreign_file_is_not_overwritten_and_an_invalid_volume_number_is_refused() {
     let thesis = directory.path().join("v.002.tar");
     std::fs::write(&thesis, "my thesis").unwrap();
     let out = directory.path().join("v");
-    split(&tar, &out, "2MB", &[]).ended(2).reported(&["v.002.tar", "no volume of a bundle"]);
+    split(&tar, &out, "2MB", &[]).ended(2).reported(&["v.002.tar", "not a volume of a bundle"]);
     assert_eq!(std::fs::read(&thesis).unwrap(), b"my thesis");
     split(&tar, &out, "2MB", &["--only-volume", "99"]).ended(2).reported(&["no volume 99"]);
-    split(&tar, &out, "5kB", &[]).ended(2).reported(&["too small", "smallest that will do"]);
+    split(&tar, &out, "5kB", &[]).ended(2).reported(&["too small", "smallest possible size"]);
     let plan = split(&tar, &out, "2MB", &["--dry-run", "--json"]).ended(0).stdout;
     let plan: serde_json::Value = serde_json::from_str(&plan).unwrap();
     assert!(plan["volumes"].as_array().unwrap().len() > 2, "{plan}");
@@ -196,7 +196,7 @@ fn a_pipe_at_a_volumes_path_is_refused_without_blocking() {
     for command in ["split", "convert"] {
         let mut run = gapferry();
         run.timeout(Duration::from_secs(60)).arg(command).arg(&tar).arg("-o").arg(directory.path().join("v"));
-        Ran::of(run.args(["--volume-size", "2MB"])).ended(2).reported(&["v.002.tar", "no volume of a bundle"]);
+        Ran::of(run.args(["--volume-size", "2MB"])).ended(2).reported(&["v.002.tar", "not a volume of a bundle"]);
     }
     assert!(pipe.symlink_metadata().unwrap().file_type().is_fifo() && !directory.path().join("v.001.tar").exists());
 }
@@ -212,7 +212,7 @@ fn a_compressed_bundle_does_not_replace_a_volume_of_its_name() {
         let out = directory.path().join(name);
         std::fs::write(&out, &volume).unwrap();
         let convert = Ran::of(gapferry().arg("convert").arg(&tar).arg("-o").arg(&out));
-        convert.ended(2).reported(&["a volume of a bundle is there"]);
+        convert.ended(2).reported(&["it is a volume of a bundle"]);
         assert!(std::fs::read(&out).unwrap() == volume, "{name}");
     }
 }

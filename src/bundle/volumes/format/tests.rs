@@ -51,22 +51,22 @@ fn a_volume_that_lists_far_more_than_it_has_is_refused_before_it_is_read() {
 }
 
 #[test]
-fn a_forged_volume_is_refused_before_anything_goes_by_it() {
+fn a_forged_volume_is_refused_before_it_is_used() {
     type Forge = fn(&mut VolumeJson);
     let forged: [(Forge, &str); 13] = [
         (|v| v.gapferry_volume = 2, "version 2"),
-        (|v| v.number = 0, "cannot be"),
-        (|v| v.number = 8, "cannot be"),
-        (|v| v.of = 10_000, "cannot be"),
-        (|v| v.recovery = u32::MAX, "cannot be"),
-        (|v| v.limit = u64::MAX, "cannot be"),
-        (|v| v.files[1].path = "blobs/sha256/../../etc/passwd".to_owned(), "no file that a volume holds"),
-        (|v| v.files[1].path = "index.json".to_owned(), "no file that a volume holds"),
-        (|v| v.files[1].path = "tools/../../etc/passwd".to_owned(), "no file that a volume holds"),
+        (|v| v.number = 0, "is impossible"),
+        (|v| v.number = 8, "is impossible"),
+        (|v| v.of = 10_000, "is impossible"),
+        (|v| v.recovery = u32::MAX, "is impossible"),
+        (|v| v.limit = u64::MAX, "is impossible"),
+        (|v| v.files[1].path = "blobs/sha256/../../etc/passwd".to_owned(), "cannot be a file of a volume"),
+        (|v| v.files[1].path = "index.json".to_owned(), "cannot be a file of a volume"),
+        (|v| v.files[1].path = "tools/../../etc/passwd".to_owned(), "cannot be a file of a volume"),
         (|v| v.files[1].path = v.files[0].path.clone(), "comes twice"),
-        (|v| v.files[0].segment.as_mut().unwrap().number = 4, "cannot be"),
-        (|v| v.files[0].segment.as_mut().unwrap().first = 0, "impossible bytes"),
-        (|v| v.files[0].segment.as_mut().unwrap().first = u64::MAX, "impossible bytes"),
+        (|v| v.files[0].segment.as_mut().unwrap().number = 4, "is an impossible segment"),
+        (|v| v.files[0].segment.as_mut().unwrap().first = 0, "impossible range of bytes"),
+        (|v| v.files[0].segment.as_mut().unwrap().first = u64::MAX, "impossible range of bytes"),
     ];
     for (forge, says) in forged {
         let mut volume = volume();
@@ -93,7 +93,7 @@ fn a_forged_volume_is_refused_before_anything_goes_by_it() {
 }
 
 #[test]
-fn a_forged_recovery_volume_is_refused_before_anything_goes_by_it() {
+fn a_forged_recovery_volume_is_refused_before_it_is_used() {
     let whole = WholeVolume { size: 1_000, sha256: Digest::ZEROS };
     let good = RecoveryJson {
         gapferry_recovery: 1,

@@ -92,7 +92,7 @@ fn a_size_that_is_too_small_is_refused_with_the_smallest_that_is_not() {
     for recovery in [0, 2] {
         for sizes in [&[10, 5_000_000, 300][..], &[1; 40], &[]] {
             let refused = SetPlan::new(&wanted(sizes, 600, recovery)).unwrap_err().to_string();
-            let least = refused.split("have ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
+            let least = refused.split("size is ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
             let smallest = wanted(sizes, least, recovery);
             check(&smallest, &SetPlan::new(&smallest).unwrap());
             assert!(SetPlan::new(&wanted(sizes, least - 1, recovery)).is_err(), "{sizes:?}: {refused}");
@@ -133,7 +133,7 @@ fn small_files_fill_the_gaps_that_large_ones_left_and_a_cut_one_does_not_begin_i
 #[test]
 fn there_are_never_more_volumes_than_a_name_can_number() {
     let refused = SetPlan::new(&wanted(&[1 << 40], 64 << 10, 0)).unwrap_err().to_string();
-    assert!(refused.contains("there can be 9999"), "{refused}");
+    assert!(refused.contains("there can be at most 9999"), "{refused}");
     let set = SetPlan::new(&wanted(&[1 << 32], 600_000, 0)).unwrap();
     assert!(set.volumes.len() > 999);
     assert!(set.volumes[0].tar().unwrap().files.iter().any(|file| file.path == "volumes/0001.json"));

@@ -1,21 +1,22 @@
-//! Compiled patterns, as many as a bound on their memory allows.
+//! A cache of compiled patterns, limited in memory.
 //!
 //! # Threats
-//! A short pattern can take a mebibyte once it is compiled, and a file can hold thousands of such patterns. Each is compiled to
-//! see that it can be; of those that are used, the memory below is kept, and others are compiled again when they are needed.
+//! A short pattern can take a mebibyte once it is compiled, and a file can contain thousands of such patterns. Each is
+//! compiled once to validate it. Of the patterns in use, only as many as the limit allows stay compiled; the others are
+//! compiled again when they are needed.
 
 use std::collections::HashMap;
 use std::sync::{LazyLock, Mutex, PoisonError};
 
 use regex::{Error, Regex, RegexBuilder};
 
-/// What a compiled pattern is charged, in bytes: the first of these in which its program fits. No pattern takes more than the
-/// last.
+/// The size that a compiled pattern is charged, in bytes: the smallest of these that its program fits in. No pattern
+/// takes more than the largest.
 const SIZES: [usize; 3] = [16 << 10, 128 << 10, 1 << 20];
-/// What the engine takes besides, in bytes, and the largest table that it makes while it searches.
+/// What the engine needs in addition, in bytes, and the largest table that it builds while it searches.
 const BESIDES: usize = 16 << 10;
 const MAX_TABLE: usize = 256 << 10;
-/// Of all that are kept, in bytes.
+/// Limit for all cached patterns together, in bytes.
 const KEPT: usize = 32 << 20;
 
 static COMPILED: LazyLock<Mutex<Compiled>> = LazyLock::new(Mutex::default);
@@ -27,12 +28,12 @@ struct Compiled {
 }
 
 /// # Errors
-/// It is no pattern, or too large.
+/// It is not a pattern, or it is too large.
 pub fn check(pattern: &str) -> Result<(), Error> {
     compile(pattern).map(drop)
 }
 
-/// `None` where [`check`] refuses it.
+/// `None` if [`check`] rejects it.
 pub fn get(pattern: &str) -> Option<Regex> {
     let mut compiled = COMPILED.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(known) = compiled.patterns.get(pattern) {

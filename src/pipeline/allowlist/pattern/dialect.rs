@@ -1,6 +1,7 @@
-//! From Go's regular expressions (package `regexp/syntax`) to those of the `regex` crate.
+//! Translates Go's regular expressions (package `regexp/syntax`) to those of the `regex` crate.
 //!
-//! The two are nearly equal. Where one text means two things, or only Go takes it, it is rewritten:
+//! The two dialects are almost equal. A text that means different things in them, or that only Go accepts, is
+//! rewritten:
 //!
 //! | Go | the crate | rewritten to |
 //! |---|---|---|
@@ -13,15 +14,15 @@
 //! | `\101` octal | an error | `\x41` |
 //! | `\d`, `\w`, `\s`, `\b` are ASCII | Unicode | nothing: a tag is ASCII |
 //!
-//! What only the crate takes is refused where it would mean something else in Go or nothing: the flags `x`, `R` and `u`;
-//! more names of properties, `a**` and `(?<name>…)` (which newer Go takes too) are let through.
-//! Equal in both and therefore left alone: `\A \z \pN \pL \x{41} (?P<name>…) (?i) [[:alpha:]] *?`; `\Z`, `\C`, back
-//! references and look-around are errors in both.
+//! What only the crate accepts is rejected if it would mean something else, or nothing, in Go: the flags `x`, `R` and
+//! `u`. More property names, `a**` and `(?<name>…)`, which newer versions of Go accept too, are allowed. These are
+//! equal in both and left alone: `\A \z \pN \pL \x{41} (?P<name>…) (?i) [[:alpha:]] *?`. `\Z`, `\C`, back references
+//! and look-around are errors in both.
 
 use std::iter::Peekable;
 use std::str::Chars;
 
-/// The pattern in the crate's dialect; an error for what Go would not take and the crate would.
+/// Returns the pattern in the crate's dialect, or an error for what the crate accepts and Go does not.
 pub(super) fn from_go(pattern: &str) -> Result<String, String> {
     let mut out = String::with_capacity(pattern.len() + 8);
     let mut rest = pattern.chars().peekable();
@@ -39,13 +40,13 @@ pub(super) fn from_go(pattern: &str) -> Result<String, String> {
 
 type Rest<'a> = Peekable<Chars<'a>>;
 
-/// After a backslash.
+/// Called after a backslash.
 fn escape(rest: &mut Rest<'_>, out: &mut String, in_class: bool) -> Result<(), String> {
     let Some(c) = rest.next() else { return Err("a backslash at the end".into()) };
     match c {
         'Q' if !in_class => quoted(rest, out),
         '<' | '>' => out.push(c),
-        // The crate reads `\b{…}` as one escape; the brace is left to be judged like any other.
+        // The crate reads `\b{…}` as one escape; treat the brace like any other.
         'b' if !in_class && rest.peek() == Some(&'{') => out.push_str(r"(?:\b)"),
         'p' | 'P' if rest.peek() == Some(&'{') => property(c, rest, out),
         'p' | 'P' => {
@@ -53,7 +54,7 @@ fn escape(rest: &mut Rest<'_>, out: &mut String, in_class: bool) -> Result<(), S
             out.extend(rest.next());
         }
         '0'..='7' => return octal(c, rest, out),
-        'u' | 'U' => return Err(format!(r"\{c} is no escape; write \x{{…}}")),
+        'u' | 'U' => return Err(format!(r"\{c} is not an escape; write \x{{…}}")),
         _ => {
             out.push('\\');
             out.push(c);
@@ -62,7 +63,7 @@ fn escape(rest: &mut Rest<'_>, out: &mut String, in_class: bool) -> Result<(), S
     Ok(())
 }
 
-/// `\Q…\E`, to the end of the pattern where `\E` is missing.
+/// `\Q…\E`, up to the end of the pattern if `\E` is missing.
 fn quoted(rest: &mut Rest<'_>, out: &mut String) {
     while let Some(c) = rest.next() {
         if c == '\\' && rest.peek() == Some(&'E') {
@@ -108,7 +109,7 @@ fn octal(first: char, rest: &mut Rest<'_>, out: &mut String) -> Result<(), Strin
     Ok(())
 }
 
-/// Whether what follows an opening brace makes it a repetition: `3}`, `3,}` or `3,5}`.
+/// Whether the text after an opening brace makes it a repetition: `3}`, `3,}` or `3,5}`.
 fn is_repetition(rest: &Rest<'_>) -> Result<bool, String> {
     let mut ahead = rest.clone();
     let mut number = || {
@@ -130,7 +131,7 @@ fn is_repetition(rest: &Rest<'_>) -> Result<bool, String> {
     Ok(true)
 }
 
-/// At the question mark of `(?…`: flags that Go does not have.
+/// Called at the question mark of `(?…`. Rejects flags that Go does not have.
 fn check_flags(rest: &Rest<'_>) -> Result<(), String> {
     let strange =
         rest.clone().skip(1).take_while(|c| c.is_ascii_alphabetic() || *c == '-').find(|c| "xRu".contains(*c));
@@ -141,8 +142,8 @@ fn check_flags(rest: &Rest<'_>) -> Result<(), String> {
     }
 }
 
-/// A class, after its opening bracket. A `]` in the first place is a character, and every `[` is one unless it begins a
-/// name such as `[:alpha:]`.
+/// A class, after its opening bracket. A `]` in the first position is a character, and so is every `[` that does not
+/// start a name such as `[:alpha:]`.
 fn class(rest: &mut Rest<'_>, out: &mut String) -> Result<(), String> {
     out.push('[');
     if rest.next_if_eq(&'^').is_some() {
@@ -150,7 +151,7 @@ fn class(rest: &mut Rest<'_>, out: &mut String) -> Result<(), String> {
     }
     let mut first = true;
     loop {
-        let Some(c) = rest.next() else { return Err("a class without its closing bracket".into()) };
+        let Some(c) = rest.next() else { return Err("a class without a closing bracket".into()) };
         match c {
             ']' if !first => break,
             '[' => match class_name(rest)? {
@@ -161,7 +162,7 @@ fn class(rest: &mut Rest<'_>, out: &mut String) -> Result<(), String> {
                 }
             },
             '\\' => {
-                // No range begins with a set: in `[\w-.]` the hyphen is itself.
+                // A range cannot start with a set: in `[\w-.]` the hyphen is a character.
                 let is_set = rest.peek().is_some_and(|c| "dDwWsSpP".contains(*c));
                 escape(rest, out, true)?;
                 if !is_set {
@@ -193,7 +194,7 @@ fn class_range(rest: &mut Rest<'_>, out: &mut String) -> Result<(), String> {
             class_char(c, out);
             Ok(())
         }
-        None => Err("a class without its closing bracket".into()),
+        None => Err("a class without a closing bracket".into()),
     }
 }
 
@@ -204,8 +205,8 @@ fn class_char(c: char, out: &mut String) {
     out.push(c);
 }
 
-/// `[:name:]` or `[:^name:]` after its first bracket; takes it from `rest` only then. As in Go, a `:]` anywhere later makes
-/// it a name, and an unknown name is an error.
+/// `[:name:]` or `[:^name:]` after its first bracket; only then consumes it from `rest`. As in Go, a `:]` anywhere
+/// later makes it a name, and an unknown name is an error.
 fn class_name(rest: &mut Rest<'_>) -> Result<Option<String>, String> {
     const NAMES: [&str; 14] = [
         "alnum", "alpha", "ascii", "blank", "cntrl", "digit", "graph", "lower", "print", "punct", "space", "upper",

@@ -1,7 +1,7 @@
-//! Tag patterns in Go's dialect (RE2), found anywhere in the tag unless anchored, as `images-by-tag-regex` has them.
+//! Tag patterns in Go's dialect (RE2). They match anywhere in the tag unless anchored, as in `images-by-tag-regex`.
 //!
-//! The engine below is the `regex` crate: linear in the text like Go's. Where the two dialects differ, the pattern is
-//! rewritten before it is compiled (`dialect`).
+//! The engine is the `regex` crate, which is linear in the length of the text, like Go's. Where the dialects differ,
+//! the pattern is rewritten before it is compiled (`dialect`).
 
 mod compiled;
 mod dialect;
@@ -10,14 +10,15 @@ use std::fmt;
 
 use regex::Regex;
 
-/// Longest accepted pattern, in bytes.
+/// Maximum length of a pattern in bytes.
 const MAX_LENGTH: usize = 4096;
 
-/// A pattern; prints as it was written. A file may have tens of thousands: compiled, only some of them are kept (`compiled`).
+/// A pattern. It prints as it was written. A file may have tens of thousands of them; only some stay compiled
+/// (`compiled`).
 #[derive(Clone, Debug)]
 pub struct Pattern {
     written: String,
-    /// For the engine.
+    /// The pattern in the dialect of the engine.
     rewritten: String,
 }
 
@@ -30,12 +31,12 @@ pub struct PatternError {
 }
 
 impl Pattern {
-    /// Compiles a pattern that is found anywhere in a text.
+    /// Compiles a pattern that matches anywhere in a text.
     pub fn new(written: &str) -> Result<Pattern, PatternError> {
         Pattern::compile(written, |body| body)
     }
 
-    /// Compiles a pattern that has to match a text from its first to its last character.
+    /// Compiles a pattern that has to match a whole text.
     pub(crate) fn whole(written: &str) -> Result<Pattern, PatternError> {
         Pattern::compile(written, |body| format!(r"\A(?:{body})\z"))
     }
@@ -46,7 +47,7 @@ impl Pattern {
             return Err(fail(format!("longer than {MAX_LENGTH} bytes")));
         }
         let body = dialect::from_go(written).map_err(fail)?;
-        // Alone first: a pattern with a stray parenthesis must not become valid inside the wrapping.
+        // Compile it alone first: wrapping must not make a pattern with a stray parenthesis valid.
         let rewritten = wrap(body.clone());
         compiled::check(&body).and_then(|()| compiled::check(&rewritten)).map_err(|e| fail(one_line(&e)))?;
         Ok(Pattern { written: written.to_owned(), rewritten })
@@ -56,7 +57,7 @@ impl Pattern {
         self.regex().is_some_and(|regex| regex.is_match(text))
     }
 
-    /// The compiled form, for callers that need its groups. There is one: it was compiled before.
+    /// Returns the compiled form, for callers that need its groups. It was compiled before, so it exists.
     pub(crate) fn regex(&self) -> Option<Regex> {
         compiled::get(&self.rewritten)
     }
@@ -76,7 +77,7 @@ impl fmt::Display for Pattern {
     }
 }
 
-/// The crate draws the pattern with a pointer below; a problem is one line.
+/// The crate draws a pointer below the pattern; a problem must be one line.
 fn one_line(error: &regex::Error) -> String {
     let text = match error {
         regex::Error::CompiledTooBig(_) => return "too large when compiled".into(),

@@ -1,4 +1,4 @@
-//! Version ranges as `images-by-semver` has them: the grammar of Masterminds/semver v3.
+//! Version ranges as in `images-by-semver`: the grammar of Masterminds/semver v3.
 //!
 //! ```text
 //! range      = group *( "||" group )                 any group
@@ -7,13 +7,14 @@
 //! operator   = "=" "!=" ">" "<" ">=" "=>" "<=" "=<" "~" "~>" "^"
 //! version    = [ "v" ] number [ "." number [ "." number ] ] [ "-" prerelease ] [ "+" build ]; a number may be x, X or *
 //! ```
-//! A version with fewer than three numbers, or with a wildcard, stands for all it begins: `=1.2` and `1.2` are `~1.2`,
-//! `>11` needs 12, `<=1.2` takes 1.2.9, `!=1.2` takes no 1.2. `^` keeps the first number that is not zero.
-//! Tags are read loosely: a leading `v`, one to three numbers, leading zeros; so `20240101` is a version, and in `>=3.12`.
-//! A tag with a prerelease (`3.19-alpine`) is in a group only if some comparator of that group has one.
+//! A version with fewer than three numbers, or with a wildcard, stands for every version that starts with it: `=1.2`
+//! and `1.2` are `~1.2`, `>11` needs 12, `<=1.2` includes 1.2.9, `!=1.2` excludes every 1.2. `^` keeps the first number
+//! that is not zero. Tags are parsed leniently, with a leading `v`, one to three numbers, and leading zeros; so
+//! `20240101` is a version, and is in `>=3.12`. A tag with a prerelease (`3.19-alpine`) is in a group only if some
+//! comparator of that group has one.
 //!
-//! Different from Masterminds: what it takes and cannot mean — `!=*`, `>*`, `<*`, `<=*` — is an error, and `^*` is any
-//! version, as its documentation says.
+//! Differences from Masterminds: expressions that it accepts and that cannot make sense (`!=*`, `>*`, `<*`, `<=*`) are
+//! errors, and `^*` is any version, as its documentation says.
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -21,17 +22,17 @@ use std::str::FromStr;
 
 use semver::{BuildMetadata, Prerelease, Version};
 
-/// Longest accepted range, in bytes.
+/// Maximum length of a range in bytes.
 const MAX_LENGTH: usize = 4096;
 
-/// A set of versions; prints as it was written.
+/// A set of versions. It prints as it was written.
 #[derive(Clone, Debug)]
 pub struct VersionRange {
     written: String,
     groups: Vec<Group>,
 }
 
-/// Comparators that all have to hold.
+/// Comparators that must all match.
 #[derive(Clone, Debug)]
 struct Group {
     comparators: Vec<Comparator>,
@@ -90,12 +91,12 @@ impl fmt::Display for VersionRange {
 }
 
 impl VersionRange {
-    /// Whether the tag is a version, loosely read, and in the range.
+    /// Whether the tag, parsed leniently, is a version in the range.
     pub fn contains_tag(&self, tag: &str) -> bool {
         parse_tag(tag).is_some_and(|version| self.contains(&version))
     }
 
-    /// Whether the version is in the range; build metadata does not count.
+    /// Whether the version is in the range. Build metadata does not count.
     pub fn contains(&self, version: &Version) -> bool {
         self.groups.iter().any(|group| group.contains(version))
     }
@@ -126,10 +127,10 @@ impl Comparator {
         }
     }
 
-    /// The same numbers as far as they were written, the last of three left open.
+    /// Whether the written numbers are equal; the last of three may differ.
     fn is_near(&self, other: &Version) -> bool {
         let own = &self.version;
-        // `~0.0.0` is any version: Masterminds' stated exception.
+        // `~0.0.0` is any version: a documented exception of Masterminds.
         let zero = (own.major, own.minor, own.patch) == (0, 0, 0) && self.precision == Precision::Full;
         zero || self.begins(other, self.precision.min(Precision::Minor))
     }
@@ -142,7 +143,7 @@ impl Comparator {
             && (numbers < Precision::Full || own.patch == other.patch)
     }
 
-    /// Beyond all that an unfinished version stands for.
+    /// Whether `other` is beyond every version that an unfinished version stands for.
     fn passes(&self, other: &Version) -> bool {
         let own = &self.version;
         match self.precision {
@@ -155,13 +156,14 @@ impl Comparator {
     fn differs(&self, other: &Version, order: Ordering) -> bool {
         match self.precision {
             Precision::Full => order != Ordering::Equal,
-            // Masterminds compares prereleases here, and not for `!=1`: `!=1.2` takes 1.2.3-rc1 where prereleases are in.
+            // Masterminds compares prereleases here, and not for `!=1`: `!=1.2` includes 1.2.3-rc1 if prereleases are
+            // included.
             Precision::Minor => !self.begins(other, Precision::Minor) || self.version.pre != other.pre,
             Precision::Any | Precision::Major => !self.begins(other, self.precision),
         }
     }
 
-    /// Equal up to the first number that is not zero, as far as written.
+    /// Whether the numbers are equal up to the first that is not zero, as far as written.
     fn is_compatible(&self, other: &Version) -> bool {
         let own = &self.version;
         let significant = match (own.major, own.minor) {
@@ -208,7 +210,7 @@ fn parse_group(text: &str) -> Result<Group, String> {
     Ok(Group { comparators, takes_prereleases })
 }
 
-/// Reads one comparator, or the two that a hyphen range stands for; returns what follows.
+/// Parses one comparator, or the two that a hyphen range stands for. Returns the rest.
 fn parse_comparator<'a>(text: &'a str, comparators: &mut Vec<Comparator>) -> Result<&'a str, String> {
     let (operator, rest) = split_operator(text);
     let (first, rest) = parse_version(rest.trim_start())?;
@@ -228,7 +230,7 @@ fn parse_comparator<'a>(text: &'a str, comparators: &mut Vec<Comparator>) -> Res
     Ok(rest)
 }
 
-/// A version as it is written, perhaps not to its end.
+/// A version as written, perhaps incomplete.
 struct Written {
     precision: Precision,
     version: Version,
@@ -265,7 +267,7 @@ fn split_operator(text: &str) -> (Option<Operator>, &str) {
     (None, text)
 }
 
-/// Reads a version of a range from the start of `text`; returns what follows.
+/// Parses a version of a range at the start of `text`. Returns the rest.
 fn parse_version(text: &str) -> Result<(Written, &str), String> {
     let end = text.find(|c: char| c == ',' || c.is_whitespace()).unwrap_or(text.len());
     let (word, rest) = text.split_at(end);
@@ -276,7 +278,7 @@ fn parse_version(text: &str) -> Result<(Written, &str), String> {
     Ok((version, rest))
 }
 
-/// A tag read as a version: `v1.2`, `01.2.3`, `20240101`, `3.19-alpine`.
+/// A tag parsed as a version: `v1.2`, `01.2.3`, `20240101`, `3.19-alpine`.
 fn parse_tag(tag: &str) -> Option<Version> {
     parse_word(tag, false).map(|written| written.version)
 }

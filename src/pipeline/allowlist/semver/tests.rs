@@ -1,6 +1,6 @@
 use super::*;
 
-/// The range, the tags in it, the tags not in it.
+/// The range, tags in it, and tags not in it.
 type Case = (&'static str, &'static str, &'static str);
 
 const CASES: &[Case] = &[

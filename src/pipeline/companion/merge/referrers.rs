@@ -1,5 +1,5 @@
-//! Fallback lists of referrers: an index with one entry for each manifest that speaks of the subject (distribution-spec 1.1,
-//! "Referrers Tag Schema"). Each side adds an entry for what it attaches.
+//! Fallback lists of referrers: an index with one entry for each manifest whose subject is the image (distribution-spec
+//! 1.1, "Referrers Tag Schema"). Each side adds an entry for what it attaches.
 
 use std::collections::HashSet;
 
@@ -9,7 +9,8 @@ use serde_json::{Map, Value};
 use super::{Joined, MAX_VALUES, Merge, NotMerged};
 use crate::oci::{MAX_MANIFEST_SIZE, Manifest, has_at_most_values, media_type};
 
-/// As [`merge`](super::merge). Where both have the same entries, ours stays: the registry may have entered them itself a moment ago.
+/// As in [`merge`](super::merge). If both have the same entries, ours stays: the registry may have just entered them
+/// itself.
 pub(super) fn merge(theirs: &Manifest, ours: &Manifest) -> Result<Merge, NotMerged> {
     let (list, own) = (List::read(theirs)?, List::read(ours)?);
     let (there, here) = (list.keys(), own.keys());
@@ -47,7 +48,7 @@ impl List {
             return Err(fail());
         }
         let mut fields: Map<String, Value> = serde_json::from_slice(&bytes).map_err(|_| fail())?;
-        // The field keeps its place.
+        // The field keeps its position.
         let entries = match fields.get_mut("manifests").map(Value::take) {
             Some(Value::Array(entries)) => entries,
             _ => Vec::new(),

@@ -138,7 +138,7 @@ proptest! {
         prop_assert!(keys(&theirs).iter().chain(&keys(&ours)).all(|key| all.contains(key)));
         let again = merge(&after, &ours).unwrap();
         prop_assert!(matches!(again, Merge::KeepTheirs), "{again:?}");
-        // The other side, once it has what came of this, has it all too.
+        // The other side, once it has the result, has everything too.
         let back = merge(&theirs, &after).unwrap();
         prop_assert!(!matches!(back, Merge::Join(_)), "{back:?}");
     }

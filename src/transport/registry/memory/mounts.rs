@@ -1,4 +1,4 @@
-//! What became of the mounts at one registry.
+//! The results of mounts at one registry.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -6,25 +6,25 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::oci::Repository;
 
-/// So many mounts without an answer, one after the other, are enough at a registry that has answered others.
+/// After this many mounts in a row without an answer, a registry that has answered others gets no more.
 const MOST_UNANSWERED: u32 = 3;
-/// So many mounts that brought nothing are enough at a registry where none has brought anything.
+/// After this many mounts that linked nothing, a registry where no mount has linked anything gets no more.
 const MOST_EMPTY: u32 = 3;
 
-/// One for each registry.
+/// Each registry has one.
 #[derive(Default)]
 pub(in crate::transport::registry) struct Mounts {
     has_answered: AtomicBool,
-    /// Since the last answer.
+    /// Mounts without an answer since the last answer.
     unanswered: AtomicU32,
-    /// Answered with 201, and the blob was not there.
+    /// Mounts that were answered with 201 although the blob was not there.
     empty: AtomicU32,
-    /// Projects into which a mount has brought a blob, as far as can be seen.
+    /// Projects into which a mount has linked a blob, as far as this account can see.
     proven: Mutex<HashSet<String>>,
 }
 
 impl Mounts {
-    /// Whether another one is worth a try.
+    /// Whether another mount is worth a try.
     pub fn are_useful(&self) -> bool {
         let most = if self.has_answered.load(Ordering::Relaxed) { MOST_UNANSWERED } else { 1 };
         let proven = self.proven.lock().unwrap_or_else(PoisonError::into_inner);
@@ -32,28 +32,28 @@ impl Mounts {
             && !(proven.is_empty() && self.empty.load(Ordering::Relaxed) >= MOST_EMPTY)
     }
 
-    /// The registry has answered one, whatever the answer.
+    /// Notes that the registry answered a mount, with whatever result.
     pub fn note_answer(&self) {
         self.has_answered.store(true, Ordering::Relaxed);
         self.unanswered.store(0, Ordering::Relaxed);
     }
 
-    /// No answer came to one.
+    /// Notes that a mount got no answer.
     pub fn note_unanswered(&self) {
         self.unanswered.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// One that was answered with 201 brought nothing.
+    /// Notes that a mount was answered with 201 and linked nothing.
     pub fn note_empty(&self) {
         self.empty.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Whether a mount has brought a blob into the repository's project.
+    /// Whether a mount has linked a blob into the repository's project.
     pub fn is_proven(&self, repository: &Repository) -> bool {
         self.proven.lock().unwrap_or_else(PoisonError::into_inner).contains(repository.project())
     }
 
-    /// A mount has brought a blob into the repository's project, as far as this account can see.
+    /// Notes that a mount has linked a blob into the repository's project, as far as this account can see.
     pub fn note_proven(&self, repository: &Repository) {
         self.proven.lock().unwrap_or_else(PoisonError::into_inner).insert(repository.project().to_owned());
     }

@@ -1,4 +1,4 @@
-//! What reading the last byte of blobs has taught about a registry.
+//! What reading the last byte of blobs has shown about a registry.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -7,34 +7,34 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use crate::content::Readable;
 use crate::oci::{Descriptor, Digest, Repository};
 
-/// So many reads may fail before the registry counts as one from which nothing can be read: one alone may have met a busy moment.
+/// After this many failed reads the registry counts as unreadable. A single failure may only mean that it was busy.
 const MOST_FAILED: usize = 3;
 
-/// One for each registry.
+/// Each registry has one.
 #[derive(Default)]
 pub(in crate::transport::registry) struct Proofs {
-    /// Blobs whose last byte came, from whichever repository.
+    /// Blobs whose last byte was read, in any repository.
     proven: Mutex<HashSet<Digest>>,
-    /// Blobs that it has claimed to have and does not have as they should be, in whichever repository.
+    /// Blobs that the registry claimed to have, but that are missing or damaged, in any repository.
     suspects: Mutex<HashSet<Digest>>,
     /// Projects that this account may not read.
     closed: Mutex<HashSet<String>>,
-    /// How many reads were refused or failed for another reason.
+    /// Number of reads that were refused or failed for another reason.
     failed: AtomicUsize,
 }
 
 impl Proofs {
-    /// The registry has claimed to have this blob, and does not have it as it should be.
+    /// Notes that the registry claimed to have this blob, but that the blob is missing or damaged.
     pub fn suspect(&self, blob: &Digest) {
         lock(&self.suspects).insert(*blob);
     }
 
-    /// Whether it has claimed to have this blob without having it.
+    /// Whether the registry claimed to have this blob without having it intact.
     pub fn is_suspect(&self, blob: &Digest) -> bool {
         lock(&self.suspects).contains(blob)
     }
 
-    /// What came of reading `blob`.
+    /// Notes the result of reading `blob`.
     pub fn note(&self, repository: &Repository, blob: &Descriptor, found: &Readable) {
         match found {
             Readable::Yes => drop(lock(&self.proven).insert(blob.digest)),
@@ -46,7 +46,7 @@ impl Proofs {
         }
     }
 
-    /// Whether `blob` is to be read after its upload. An empty one has no byte that could be lost.
+    /// Whether to read `blob` after its upload. An empty blob has no byte that could be lost.
     pub fn is_wanted(&self, repository: &Repository, blob: &Descriptor) -> bool {
         if !lock(&self.suspects).is_empty() {
             return true;
@@ -54,7 +54,8 @@ impl Proofs {
         blob.size > 0 && !lock(&self.proven).contains(&blob.digest) && self.may_read(repository)
     }
 
-    /// Whether reading is worth a try: this account may, as far as is known, and not all that was tried has failed.
+    /// Whether reading is worth a try: this account may read the project, as far as is known, and not every read has
+    /// failed.
     pub fn may_read(&self, repository: &Repository) -> bool {
         let is_blind = self.failed.load(Ordering::Relaxed) >= MOST_FAILED && lock(&self.proven).is_empty();
         !is_blind && !lock(&self.closed).contains(repository.project())

@@ -1,4 +1,4 @@
-//! One endpoint of a repository, a mirror or the registry itself, and what was read there.
+//! One endpoint of a repository, a mirror or the registry itself, and counts of what was read there.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -15,10 +15,10 @@ use crate::transport::registry::host::Host;
 
 pub(super) struct Endpoint {
     pub host: Arc<Host>,
-    /// As it is called here.
+    /// The repository's name at this endpoint.
     pub repository: Repository,
     pub serves: Serves,
-    /// `None` for the registry itself: after it, no endpoint is left to ask.
+    /// `None` for the registry itself, because no endpoint is left after it.
     breaker: Option<Arc<CircuitBreaker>>,
     manifests: AtomicU64,
     blobs: AtomicU64,
@@ -36,15 +36,16 @@ impl Endpoint {
         Endpoint { host, repository, serves, breaker, manifests, blobs, bytes }
     }
 
-    /// `reference` as it is called here.
+    /// `reference` with the repository's name at this endpoint.
     pub fn named(&self, reference: &Reference) -> Reference {
         Reference { repository: self.repository.clone(), ..reference.clone() }
     }
 
-    /// Asks, unless this endpoint has failed too often a moment ago. An optional question that is not answered does not count.
+    /// Runs `question`, unless this endpoint has failed too often recently. The failure of an optional question does
+    /// not count.
     ///
     /// # Errors
-    /// That of the question, or that it was not asked.
+    /// The error of the question, or that it was not asked.
     pub async fn attempt<T>(
         &self,
         question: impl Future<Output = Result<T>>,
@@ -69,13 +70,13 @@ impl Endpoint {
         self.bytes.fetch_add(given.bytes, Relaxed);
     }
 
-    /// Takes back what was counted here of one blob: its bytes were thrown away.
+    /// Subtracts what was counted here for one blob, because its bytes were discarded.
     pub fn discount(&self, given: EndpointReads) {
         self.blobs.fetch_sub(given.blobs, Relaxed);
         self.bytes.fetch_sub(given.bytes, Relaxed);
     }
 
-    /// All of a blob that was wrong came from here.
+    /// Notes that this endpoint gave all the bytes of a wrong blob.
     pub fn gave_wrong(&self, error: &Error, events: &Events) {
         if let Some(breaker) = &self.breaker {
             breaker.gave_wrong(error, &self.host.registry, events);
@@ -86,6 +87,6 @@ impl Endpoint {
         let (repository, from) = (repository.clone(), self.repository.clone());
         let (manifests, blobs, bytes) =
             (self.manifests.load(Relaxed), self.blobs.load(Relaxed), self.bytes.load(Relaxed));
-        Served { repository, from, manifests, blobs, bytes }
+        Served { repository, from, manifest_count: manifests, blobs, bytes }
     }
 }

@@ -1,4 +1,4 @@
-//! A blob through mirrors: where one endpoint breaks off, the next goes on.
+//! Reads a blob through mirrors: if one endpoint breaks off, the next continues.
 
 use std::sync::Arc;
 
@@ -15,19 +15,19 @@ use crate::transport::registry::download;
 pub(super) struct Failover {
     endpoints: Arc<Endpoints>,
     blob: Descriptor,
-    /// The endpoints that were not asked yet.
+    /// The endpoints that have not been asked yet.
     ahead: std::vec::IntoIter<usize>,
-    /// The endpoint that delivers.
+    /// The endpoint that is delivering.
     at: usize,
     pieces: BoxStream<'static, Result<Bytes>>,
-    /// Bytes of the blob before this offset were delivered.
+    /// All bytes of the blob before this offset were delivered.
     position: u64,
-    /// Bytes that the present endpoint sends once more.
+    /// Bytes that the present endpoint sends again.
     skip: u64,
 }
 
 impl Failover {
-    /// The bytes of `blob` from `offset`, or from 0 if the first endpoint that has it cannot begin there.
+    /// The bytes of `blob` from `offset`, or from 0 if the first endpoint that has the blob cannot start there.
     pub async fn open(endpoints: Arc<Endpoints>, blob: &Descriptor, offset: u64) -> Result<Body> {
         let mut order = endpoints.order(Some(&blob.digest));
         order.retain(|at| !endpoints.suspects.has(&blob.digest, *at));
@@ -36,19 +36,19 @@ impl Failover {
         endpoints.suspects.begin(&blob.digest);
         let mut failover = Failover { endpoints, blob: blob.clone(), ahead, at: 0, pieces, position: offset, skip: 0 };
         let begins = failover.next_endpoint(None).await?;
-        // Nothing is delivered yet, so a stream from the start is simply passed on as such.
+        // Nothing is delivered yet, so a stream from the start is passed on as such.
         (failover.position, failover.skip) = (begins, 0);
         Ok(Body::new(begins, failover.into_stream()))
     }
 
-    /// Opens the blob at the next endpoint that has it; gives the offset at which that begins.
+    /// Opens the blob at the next endpoint that has it, and returns the offset where its stream starts.
     ///
     /// # Errors
-    /// No endpoint is left: the failure of the last one, or the `failure` that made us look for another.
+    /// No endpoint is left: returns the failure of the last one, or `failure` if no other was asked.
     async fn next_endpoint(&mut self, mut failure: Option<Error>) -> Result<u64> {
-        let nobody = || Error::input(format!("reading blob {}: nobody to ask", self.blob.digest));
+        let none_left = || Error::input(format!("reading blob {}: no endpoint is left to ask", self.blob.digest));
         loop {
-            let Some(at) = self.ahead.next() else { return Err(failure.unwrap_or_else(nobody)) };
+            let Some(at) = self.ahead.next() else { return Err(failure.unwrap_or_else(none_left)) };
             let endpoint = self.endpoints.endpoint(at);
             let opening = download::blob(endpoint.host.clone(), &endpoint.repository, &self.blob, self.position);
             match endpoint.attempt(opening, Need::Required, &self.endpoints.events).await {
@@ -101,7 +101,7 @@ impl Failover {
         }
     }
 
-    /// The part of a piece that was not delivered before.
+    /// Returns the part of a piece that has not been delivered.
     fn fresh(&mut self, mut piece: Bytes) -> Option<Bytes> {
         let known = self.skip.min(piece.len() as u64);
         self.skip -= known;

@@ -1,5 +1,5 @@
-//! Whether a mirror is worth asking: one that fails again and again is left out for a while, so that a mirror that is down
-//! does not make every image wait for it; so is one that gives wrong bytes again and again.
+//! Whether a mirror is worth asking. One that fails repeatedly is left out for a while, so that not every image waits
+//! for a mirror that is down. The same happens to one that repeatedly gives wrong bytes.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -8,9 +8,10 @@ use crate::base::error::{Error, Kind, Result};
 use crate::base::progress::{Event, Events};
 use crate::oci::Repository;
 
-/// Failures in a row of the network or for a limit, each after its own retries.
+/// How many times in a row a mirror may fail, by the network or by a rate limit, each time after its own retries. Wrong
+/// blobs are counted in all.
 const MOST_FAILURES: u32 = 3;
-/// How long a mirror is left out before one question tries it again.
+/// How long a mirror is left out before one request tries it again.
 const PAUSE: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Default)]
@@ -18,23 +19,23 @@ pub(super) struct CircuitBreaker(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
-    /// In a row.
+    /// Failures in a row.
     failures: u32,
-    /// Blobs that were wrong, in all: that others can be opened says nothing for them.
+    /// Wrong blobs in all. Opening other blobs successfully does not reset this count.
     wrong: u32,
     why: String,
-    /// No question until then.
+    /// The mirror is not asked before this time.
     pause: Option<Instant>,
 }
 
 /// Why a mirror was not asked.
 #[derive(Debug, thiserror::Error)]
-#[error("left out for a while, after failing {MOST_FAILURES} times, at last with: {0}")]
+#[error("left out for a while after {MOST_FAILURES} failures, the last one: {0}")]
 struct LeftOut(String);
 
 impl CircuitBreaker {
     /// # Errors
-    /// The mirror is not to be asked now.
+    /// The mirror must not be asked now.
     pub fn check(&self, repository: &Repository) -> Result<()> {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match state.pause {
@@ -42,7 +43,7 @@ impl CircuitBreaker {
                 let left_out = LeftOut(state.why.clone());
                 Err(Error::new(Kind::Network, format!("asking {repository}")).because(left_out))
             }
-            // This question finds out; the others go on without it.
+            // This request tries the mirror; the others go on without it.
             Some(_) => {
                 state.pause = Some(Instant::now() + PAUSE);
                 Ok(())
@@ -51,7 +52,7 @@ impl CircuitBreaker {
         }
     }
 
-    /// Remembers how a question to `registry` ended.
+    /// Records how a request to `registry` ended.
     pub fn note(&self, failure: Option<&Error>, registry: &str, events: &Events) {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(error) = failure.filter(|error| matches!(error.kind(), Kind::Network | Kind::RateLimited)) else {
@@ -67,7 +68,7 @@ impl CircuitBreaker {
         }
     }
 
-    /// A blob from `registry` was wrong.
+    /// Records a wrong blob from `registry`.
     pub fn gave_wrong(&self, error: &Error, registry: &str, events: &Events) {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         state.wrong += 1;
@@ -87,7 +88,7 @@ fn leave_out(mut state: MutexGuard<'_, State>, error: &Error, what: &str, events
     }
 }
 
-/// Whether the error only says that a mirror was not asked.
+/// Whether the error only means that a mirror was not asked.
 pub(super) fn is_left_out(error: &Error) -> bool {
     std::error::Error::source(error).is_some_and(|cause| cause.is::<LeftOut>())
 }

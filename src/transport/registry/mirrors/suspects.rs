@@ -1,13 +1,13 @@
-//! Which mirrors gave wrong bytes of a blob. Only a reader of the whole blob can tell, so each endpoint that gave bytes is
-//! remembered until then. An endpoint that gave all of them is to blame. Where several gave a part, it is not known whose bytes
-//! were wrong: one of them gives the whole blob next time.
+//! Which mirrors gave wrong bytes of a blob. Only a reader of the whole blob can tell, so each endpoint that gave bytes
+//! is remembered until then. An endpoint that gave all of them is at fault. If several gave a part, the wrong bytes may
+//! be from any of them: one of these endpoints gives the whole blob next time.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::oci::Digest;
 
-/// What one endpoint gave of a blob: how often it was opened there, and how many bytes came.
+/// What one endpoint gave of a blob: how often the blob was opened there, and how many bytes came.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct EndpointReads {
     pub blobs: u64,
@@ -21,28 +21,28 @@ impl std::ops::AddAssign for EndpointReads {
     }
 }
 
-/// What was given of a blob turned out to be wrong.
+/// The endpoints involved in a blob that turned out to be wrong.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct WrongBlob {
-    /// What each endpoint had given; perhaps it only said that it has the blob.
+    /// What each endpoint gave, including those that opened the blob and sent no bytes.
     pub given: BTreeMap<usize, EndpointReads>,
-    /// The endpoints whose bytes these were.
+    /// The endpoints that sent bytes.
     pub from: Vec<usize>,
 }
 
-/// For each blob, what its endpoints did, by their number.
+/// For each blob, what its endpoints did, by index.
 #[derive(Default)]
 pub(super) struct Suspects(Mutex<HashMap<Digest, State>>);
 
 #[derive(Default)]
 struct State {
-    /// Since the blob was opened last.
+    /// What each endpoint has given since the blob was last opened.
     given: BTreeMap<usize, EndpointReads>,
-    /// The endpoint that gave the last bytes.
+    /// The endpoint that sent the last bytes.
     last: usize,
-    /// Mirrors that gave wrong bytes.
+    /// Mirrors that sent wrong bytes.
     guilty: BTreeSet<usize>,
-    /// Mirrors that may have.
+    /// Mirrors that may have given wrong bytes.
     aside: BTreeSet<usize>,
 }
 
@@ -51,12 +51,12 @@ impl Suspects {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The blob is opened: what was given of it before is another matter.
+    /// The blob is opened anew: forgets what was given of it before.
     pub fn begin(&self, blob: &Digest) {
         self.lock().entry(*blob).or_default().given.clear();
     }
 
-    /// An endpoint begins to give this blob, or goes on.
+    /// Records that an endpoint opened this blob or gave bytes of it.
     pub fn note(&self, blob: &Digest, at: usize, given: EndpointReads) {
         let mut all = self.lock();
         let state = all.entry(*blob).or_default();
@@ -64,9 +64,9 @@ impl Suspects {
         state.last = at;
     }
 
-    /// What was given was wrong. A mirror that gave all of it is not to be asked again. Of several one is kept: the registry
-    /// itself, which is at `own`, or the one that came to the end; the others wait until one is found guilty. So asking again
-    /// and again comes to an end.
+    /// Records that the blob was wrong. A mirror that gave all of it is not asked for it again. If several endpoints
+    /// gave parts, one of them is kept: the registry itself, which has the index `own`, or else the endpoint that gave
+    /// the last bytes. The others are set aside until a mirror is found guilty. Repeated requests therefore end.
     pub fn accuse(&self, blob: &Digest, own: usize) -> WrongBlob {
         let mut all = self.lock();
         let Some(state) = all.get_mut(blob) else { return WrongBlob::default() };
@@ -85,7 +85,7 @@ impl Suspects {
         WrongBlob { given, from }
     }
 
-    /// Whether this mirror is not to be asked for the blob.
+    /// Whether this mirror must not be asked for the blob.
     pub fn has(&self, blob: &Digest, mirror: usize) -> bool {
         self.lock().get(blob).is_some_and(|state| state.guilty.contains(&mirror) || state.aside.contains(&mirror))
     }
@@ -97,7 +97,8 @@ mod tests {
 
     const OWN: usize = 3;
 
-    /// What comes of it that these places gave a blob, one after the other, and it was wrong.
+    /// Lets these endpoints give a blob one after the other, reports it as wrong, and returns the endpoints that sent
+    /// bytes.
     fn wrong(suspects: &Suspects, blob: &Digest, places: &[usize]) -> Vec<usize> {
         suspects.begin(blob);
         for at in places {
@@ -106,7 +107,7 @@ mod tests {
         }
         let WrongBlob { given, from } = suspects.accuse(blob, OWN);
         assert!(given.values().all(|given| *given == EndpointReads { blobs: 1, bytes: 7 }), "{given:?}");
-        assert_eq!(suspects.accuse(blob, OWN), WrongBlob::default(), "the second time, no place is left to accuse");
+        assert_eq!(suspects.accuse(blob, OWN), WrongBlob::default(), "the second time, no endpoint is left to accuse");
         from
     }
 
@@ -115,13 +116,13 @@ mod tests {
     }
 
     #[test]
-    fn of_several_who_gave_a_part_of_what_was_wrong_one_is_asked_again_and_guilty_is_who_gave_it_all() {
+    fn after_several_mirrors_gave_parts_of_a_wrong_blob_one_is_kept_and_only_one_that_gave_it_all_is_guilty() {
         let (blob, other) = (Digest::sha256(b"blob"), Digest::sha256(b"other"));
         let suspects = Suspects::default();
         assert_eq!(wrong(&suspects, &blob, &[0, 2, 1]), [0, 1, 2]);
         assert_eq!(doubted(&suspects, &blob), [0, 2]);
         assert_eq!(wrong(&suspects, &blob, &[1]), [1]);
-        assert_eq!(doubted(&suspects, &blob), [1], "the others may have been honest");
+        assert_eq!(doubted(&suspects, &blob), [1], "the others may have given right bytes");
         // The registry itself is never left out.
         assert_eq!(wrong(&suspects, &blob, &[OWN, 0]), [0, OWN]);
         assert_eq!(doubted(&suspects, &blob), [0, 1]);
@@ -130,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn who_only_said_that_it_has_the_blob_or_gave_it_another_time_has_given_nothing_wrong() {
+    fn a_mirror_that_sent_no_bytes_or_sent_them_at_another_time_is_not_accused() {
         let (blob, suspects) = (Digest::sha256(b"blob"), Suspects::default());
         suspects.note(&blob, 2, EndpointReads { blobs: 1, bytes: 7 });
         suspects.begin(&blob);

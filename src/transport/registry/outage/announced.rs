@@ -1,6 +1,6 @@
-//! Waits that a server announces itself (503 with Retry-After). They have a bound of their own: a server that does nothing but
-//! announce them is given up when they would last longer than `--max-wait` in all. So is one that answers
-//! some requests and puts others off: when a second request has been put off for so long.
+//! Waits that a server announces itself (503 with Retry-After). They have their own limit: a server that only announces
+//! waits is given up if they would last longer than `--max-wait` in all. A server that answers some requests and puts
+//! others off is given up when a second request has been put off for that long.
 
 use std::time::{Duration, Instant};
 
@@ -12,32 +12,34 @@ use crate::base::progress::units::duration;
 /// An announced wait shorter than this is reported only if another one follows.
 const SHORT: Duration = Duration::from_secs(5);
 
-/// The waits that a server has announced since it last answered. A token is an answer only to a request for one.
+/// The waits that a server has announced since it last answered. A token counts as an answer only if a token was
+/// requested.
 pub(super) struct Waits {
     pub began: Instant,
     /// The strongest kind of request that was put off.
     pub work: Work,
-    /// From when on the bound counts: from the first of them, or from when a transfer last moved.
+    /// When the limit starts to count: at the first of these waits, or when a transfer last moved.
     pub since: Instant,
-    /// The end of the longest.
+    /// The latest end of a wait.
     pub until: Instant,
-    /// How many began after another one.
+    /// How many waits began after another one had ended.
     rounds: u32,
     pub is_reported: bool,
 }
 
 /// What a request does after a server has announced when it will be back.
 pub(in crate::transport::registry) enum Announced {
-    /// It tries again after that.
+    /// The request tries again after this time.
     Wait(Duration),
-    /// It has been put off for longer than is allowed.
+    /// The request has been put off for longer than is allowed.
     Enough,
-    /// Nothing more is asked in this run.
+    /// The server is given up: it gets no more requests in this run.
     GivenUp(Stopped),
 }
 
 impl Outage {
-    /// Decides what a request does after a server has asked it to wait for `wanted`, because of `why`; it has already waited for `before`.
+    /// Decides what a request does after a server has asked it to wait for `wanted`, for the reason `why`. The request
+    /// has already waited for `before`.
     pub fn announced(&self, work: Work, wanted: Duration, before: Duration, why: &str) -> Announced {
         self.announced_at(Instant::now(), work, wanted, before, why)
     }
@@ -68,7 +70,7 @@ impl Outage {
             let waited = if waited.is_zero() { String::new() } else { format!(", after {}", duration(waited)) };
             let (wanted, allowed) = (duration(wanted), duration(allowed));
             let why = format!(
-                "asks to wait {wanted}{waited}, and at most {allowed} in all are allowed (--max-wait); nothing more is asked of it: {why}"
+                "asks to wait {wanted}{waited}, but --max-wait allows only {allowed} in all; gapferry sends it no more requests: {why}"
             );
             let stopped = state.stop(&self.place, why, false);
             drop(guard);
@@ -94,7 +96,7 @@ impl Outage {
             let (wanted, left) = (duration(wanted), duration(allowed.saturating_sub(waited)));
             drop(guard);
             let text = format!(
-                "{} asks to wait {wanted} ({why}): everything that needs it waits, for at most {left} in all (--max-wait)",
+                "{} asks to wait {wanted} ({why}): all requests to it wait, for at most {left} in all (--max-wait)",
                 self.place
             );
             self.events.report(Event::Warning(text));

@@ -1,5 +1,6 @@
-//! Signs of life. While a request waits for its answer, and nothing else comes from a registry, it is asked whether it is there: it may
-//! take long, or be frozen. All that wait share the question, and end together when the registry is given up.
+//! Signs of life. While a request waits for its answer and nothing else comes from the registry, the registry is asked
+//! whether it is up: it may just take long, or it may be frozen. All waiting requests share this question, and end
+//! together when the registry is given up.
 
 use std::convert::Infallible;
 use std::time::{Duration, Instant};
@@ -8,46 +9,46 @@ use super::{Evidence, LOOK, Outage, Suspicion, Work, used_up_by};
 use crate::base::error::Stopped;
 use crate::transport::registry::upload_body::UploadWatch;
 
-/// When to ask for a sign of life.
+/// When to request a sign of life.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::transport::registry) struct Rhythm {
-    /// After so long without anything, and again after so long.
+    /// Ask after this long without anything from the registry, and again each time it passes.
     pub quiet: Duration,
-    /// It may take so long.
+    /// How long the answer may take.
     pub patience: Duration,
 }
 
 impl Outage {
-    /// How much longer a server from which nothing has ever come may keep a request waiting that has done so since `then`.
+    /// How much longer a request that has waited since `then` may wait for a server from which nothing has ever come.
     pub fn patience_with_unknown(&self, then: Instant) -> Option<Duration> {
         self.limits.retry_budget.map(|budget| budget.saturating_sub(then.elapsed()))
     }
 
-    /// How soon to ask: two signs may be missed within one and a half times the stall limit. A short budget asks earlier, but leaves
-    /// a slow registry the time to answer.
+    /// How soon to ask: two missed signs fit into one and a half times the stall limit. A short budget asks earlier,
+    /// but leaves a slow registry time to answer.
     pub fn rhythm(&self) -> Rhythm {
         let stall = self.limits.stall;
         let within = self.limits.retry_budget.map_or(stall, |budget| budget.clamp(stall / 4, stall));
         Rhythm { quiet: within / 4, patience: within / 2 }
     }
 
-    /// How long nothing has come from it, at most since `then`.
+    /// How long nothing has come from the server, counted from `then` at the earliest.
     pub fn quiet_for(&self, then: Instant) -> Duration {
         self.state().heard().map_or(then, |heard| heard.max(then)).elapsed()
     }
 
-    /// Whether to ask for a sign of life now: of several requests that wait, one asks.
+    /// Whether to ask for a sign of life now. Of several waiting requests only one asks.
     pub fn asks_for_sign(&self, rhythm: Rhythm) -> bool {
         let (now, mut state) = (Instant::now(), self.state());
         if state.stopped.is_some() || state.next_sign.is_some_and(|next| now < next) {
             return false;
         }
-        // The request that asks may end before the answer comes.
+        // The asking request may end before the answer arrives.
         state.next_sign = Some(now + rhythm.patience + rhythm.quiet / 2);
         true
     }
 
-    /// A sign of life that was asked for did not come, `why`; a request has waited for its answer since `then`.
+    /// A requested sign of life did not arrive, for the reason `why`. A request has waited for its answer since `then`.
     pub fn gave_no_sign(&self, then: Instant, why: &str) {
         let is_one_of_several = {
             let mut state = self.state();
@@ -55,13 +56,14 @@ impl Outage {
             state.signs_missed += 1;
             state.signs_missed > 1
         };
-        // One may be lost, or late.
+        // A single sign may be lost or late.
         if is_one_of_several {
             self.is_silent(then, why);
         }
     }
 
-    /// Nothing has come from the server since it was last heard, and a request has waited for its answer since `then`.
+    /// Records that nothing was received from the server since it was last heard. A request has waited for its answer
+    /// since `then`.
     pub fn is_silent(&self, then: Instant, why: &str) {
         let now = Instant::now();
         let mut guard = self.state();
@@ -87,7 +89,7 @@ impl Outage {
         let silence = state.noted(&sign, &self.limits, heard, now);
         let lasted = now.saturating_duration_since(silence.quiet_since(heard));
         let left = self.limits.retry_budget.map(|budget| budget.saturating_sub(lasted));
-        // If nothing is left to wait for, the error at the end of the budget says the same.
+        // With no time left, the error at the end of the budget says the same.
         let is_worth_a_line = silence.unanswered && left.is_none_or(|left| !left.is_zero());
         let is_news = is_worth_a_line && !std::mem::replace(&mut silence.is_reported, true);
         drop(guard);
@@ -97,7 +99,7 @@ impl Outage {
         }
     }
 
-    /// Ends when the registry is given up while a request to it is still open, which need not fail first.
+    /// Returns when the registry is given up, so that a request that is still open ends without failing itself.
     pub async fn over(&self) -> Stopped {
         loop {
             let (changed, silent) = (self.changed.notified(), self.silent.notified());
@@ -113,10 +115,10 @@ impl Outage {
         }
     }
 
-    /// How long it may still answer nothing at all until it is given up; `None` as long as answers come.
+    /// How long the server may stay silent until it is given up; `None` while answers arrive.
     ///
     /// # Errors
-    /// It is given up.
+    /// The server is given up.
     fn left_at(&self, now: Instant) -> Result<Option<Duration>, Stopped> {
         let mut guard = self.state();
         let state = &mut *guard;
@@ -139,7 +141,7 @@ impl Outage {
         Err(stopped)
     }
 
-    /// Notes as long as it is polled that an upload moves. Never ends.
+    /// Records, while polled, that an upload moves. Never returns.
     pub async fn follow(&self, upload: &UploadWatch) -> Infallible {
         let (began, mut sent) = (Instant::now(), upload.sent());
         loop {
@@ -169,9 +171,10 @@ mod tests {
         )
     }
 
-    /// With a budget of 20 s a frozen registry would be noticed after a minute, when the first request gets no answer.
+    /// With a budget of 20 s, a frozen registry would otherwise be noticed only after a minute, when the first request
+    /// times out.
     #[test]
-    fn signs_of_life_are_asked_for_as_soon_as_the_budget_wants() {
+    fn a_short_budget_asks_for_signs_of_life_sooner() {
         for (budget, quiet, patience) in
             [(None, 15, 30), (Some(120), 15, 30), (Some(20), 5, 10), (Some(10), 3, 7), (Some(0), 3, 7)]
         {
@@ -181,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn of_several_requests_that_wait_one_asks_for_a_sign() {
+    fn only_one_of_several_waiting_requests_asks_for_a_sign() {
         let outage = outage(Some(20));
         let asks = || outage.asks_for_sign(outage.rhythm());
         assert!(asks() && !asks());
@@ -190,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn one_sign_that_is_missing_says_nothing_and_the_second_does() {
+    fn one_missed_sign_proves_nothing_and_a_second_in_a_row_gives_the_registry_up() {
         let outage = outage(Some(0));
         outage.answered(Work::Read);
         let since = Instant::now();

@@ -35,7 +35,7 @@ fn fail_since(outage: &Outage, what: &str, since: Instant, no_answer: bool, own:
 }
 
 #[test]
-fn one_request_that_fails_does_not_make_the_others_wait() {
+fn a_single_failing_request_does_not_make_the_others_wait() {
     let (outage, events) = outage(5, Some(Duration::from_secs(100)));
     outage.answered(Work::Complete);
     for _ in 0..3 {
@@ -45,9 +45,9 @@ fn one_request_that_fails_does_not_make_the_others_wait() {
     assert!(events.events().is_empty());
 }
 
-/// A name server that fails for half a minute would make a storage that has answered all night a wrong address.
+/// A name server that fails for half a minute must not make a storage server that answered all night look wrong.
 #[test]
-fn a_server_that_has_answered_is_known_whatever_fails_then() {
+fn a_server_that_has_answered_once_stays_known_when_requests_fail() {
     let (outage, _) = outage(5, None);
     fail(&outage, "a", true, true);
     assert!(!outage.is_known(), "no answer came");
@@ -57,18 +57,18 @@ fn a_server_that_has_answered_is_known_whatever_fails_then() {
 }
 
 #[test]
-fn of_requests_that_fail_in_turn_one_speaks_for_all() {
+fn requests_that_fail_one_after_another_are_reported_once() {
     let (outage, _) = outage(5, None);
     let message = [10, 2000, 2000, 3000].map(|delay| outage.is_news(Duration::from_millis(delay)));
     assert_eq!(message, [false, true, false, false]);
 }
 
 #[test]
-fn when_several_fail_all_wait_together_and_one_line_says_so() {
+fn when_several_requests_fail_all_wait_together_and_it_is_reported_once() {
     let (outage, events) = outage(5, Some(Duration::from_secs(100)));
     outage.answered(Work::Complete);
     assert!(matches!(fail(&outage, "a", true, true), Next::Alone(_)));
-    // Several rounds of a millisecond or so, until it is worth a line, and some more.
+    // Rounds of about a millisecond each, until the outage is reported, and some more.
     let round = || {
         for what in ["b", "a", "c", "b"] {
             assert!(matches!(fail(&outage, what, true, false), Next::Together(_)), "{what}");
@@ -84,9 +84,9 @@ fn when_several_fail_all_wait_together_and_one_line_says_so() {
     assert!(log[0].contains("r.io:5000 does not answer (refused)") && log[1].contains("answers again"), "{log:?}");
 }
 
-/// Otherwise it sleeps through the whole round, half a minute.
+/// Otherwise the request sleeps through the whole round, which may last half a minute.
 #[tokio::test]
-async fn an_answer_between_a_failure_and_the_wait_for_it_ends_the_wait() {
+async fn an_answer_between_a_failure_and_its_wait_ends_the_wait() {
     let (outage, _) = outage(5, Some(Duration::from_secs(100)));
     outage.answered(Work::Complete);
     fail(&outage, "a", true, true);
@@ -97,7 +97,7 @@ async fn an_answer_between_a_failure_and_the_wait_for_it_ends_the_wait() {
 }
 
 #[test]
-fn an_empty_budget_ends_it_for_all() {
+fn a_budget_of_zero_gives_the_server_up_at_the_first_failure() {
     let (outage, _) = outage(5, Some(Duration::ZERO));
     outage.answered(Work::Complete);
     assert!(matches!(fail(&outage, "a", true, true), Next::GivenUp(_)));
@@ -105,16 +105,16 @@ fn an_empty_budget_ends_it_for_all() {
 }
 
 #[test]
-fn a_registry_that_was_never_heard_has_the_tries_of_one_request() {
+fn a_registry_that_never_answered_is_given_up_after_the_tries_of_one_request() {
     let (outage, _) = outage(1, Some(Duration::from_secs(100)));
     assert!(matches!(fail(&outage, "a", true, true), Next::Alone(_)));
     assert!(matches!(fail(&outage, "a", true, false), Next::Exhausted));
-    assert!(matches!(fail(&outage, "b", true, true), Next::GivenUp(_)), "the others need not find out again");
+    assert!(matches!(fail(&outage, "b", true, true), Next::GivenUp(_)), "the others need not find out");
 }
 
-/// A host that takes connections and says nothing would cost six times the time in which that is noticed.
+/// A host that accepts connections and never answers would otherwise take six times as long as the first timeout.
 #[test]
-fn a_registry_that_was_never_heard_gets_no_more_than_the_budget() {
+fn a_registry_that_never_answered_gets_no_more_than_the_budget() {
     let (outage, _) = outage(5, Some(Duration::from_secs(100)));
     let start = Instant::now();
     let at = |second| start + Duration::from_secs(second);
@@ -134,7 +134,7 @@ fn a_registry_that_was_never_heard_gets_no_more_than_the_budget() {
 }
 
 #[test]
-fn a_request_that_failed_before_the_last_answer_ends_by_its_own_count() {
+fn a_request_that_began_to_fail_before_the_last_answer_ends_by_its_own_count() {
     let (outage, _) = outage(1, Some(Duration::from_secs(100)));
     let since = Instant::now();
     outage.answered(Work::Complete);
@@ -155,7 +155,7 @@ fn a_request_that_failed_before_the_last_answer_ends_by_its_own_count() {
 }
 
 #[test]
-fn a_gateways_answers_that_arrive_late_are_no_news_of_a_registry_that_answers() {
+fn late_errors_from_a_gateway_do_not_count_against_a_registry_that_answers() {
     let (outage, events) = outage(5, Some(Duration::ZERO));
     let began = Instant::now();
     outage.answered(Work::Complete);
@@ -176,14 +176,14 @@ fn a_gateways_answers_that_arrive_late_are_no_news_of_a_registry_that_answers() 
         assert!(matches!(outage.failed(&late), Next::Alone(_)), "{what}");
     }
     assert!(events.events().is_empty());
-    assert!(matches!(fail(&outage, "d", true, true), Next::GivenUp(_)), "what was asked later is");
+    assert!(matches!(fail(&outage, "d", true, true), Next::GivenUp(_)), "a later request counts");
 }
 
 #[test]
-fn while_a_gateway_answers_the_probe_decides() {
+fn the_probe_decides_while_a_gateway_answers() {
     let (outage, events) = outage(5, Some(Duration::from_secs(100)));
     outage.answered(Work::Complete);
-    assert!(matches!(fail(&outage, "a", false, true), Next::Alone(_)), "one alone says nothing");
+    assert!(matches!(fail(&outage, "a", false, true), Next::Alone(_)), "one failure proves nothing");
     assert!(matches!(fail(&outage, "b", false, true), Next::Unsure));
     let failed = Instant::now();
     assert!(outage.is_unprobed_since(failed));
@@ -209,7 +209,7 @@ fn while_a_gateway_answers_the_probe_decides() {
 }
 
 #[test]
-fn a_registry_that_answers_nothing_but_the_probe_is_given_up_in_the_end() {
+fn a_registry_that_answers_only_the_probe_is_given_up_in_the_end() {
     let (outage, _) = outage(5, Some(Duration::ZERO));
     outage.answered(Work::Complete);
     outage.note_probe(Instant::now(), true);
@@ -243,7 +243,7 @@ fn a_registry_that_answers_nothing_but_the_probe_is_given_up_in_the_end() {
 }
 
 #[tokio::test]
-async fn what_comes_after_the_end_is_not_tried() {
+async fn a_server_that_was_given_up_gets_no_more_requests() {
     let (outage, _) = outage(5, Some(Duration::ZERO));
     outage.answered(Work::Complete);
     assert!(outage.pass("x").await.is_ok());
@@ -254,31 +254,31 @@ async fn what_comes_after_the_end_is_not_tried() {
     outage.over().await;
 }
 
-/// The second `second` of a run with this outage.
+/// The registry asks for a wait, `second` seconds after `start`.
 fn put_off(outage: &Outage, start: Instant, second: u64, wanted: u64, before: u64) -> Announced {
     let [second, wanted, before] = [second, wanted, before].map(Duration::from_secs);
     outage.announced_at(start + second, Work::Read, wanted, before, "503")
 }
 
 #[test]
-fn a_server_that_only_announces_waits_is_given_up_as_an_outage_with_one_line_before() {
+fn a_server_that_only_announces_waits_is_given_up_after_one_warning() {
     let (outage, events) = outage(5, Some(Duration::from_secs(120)));
     let start = Instant::now();
-    // Six requests at a time, each minute, for the ten minutes that are allowed.
+    // Six requests at once, every minute, for the ten minutes that are allowed.
     for minute in 0..10 {
         for _ in 0..6 {
             assert!(matches!(put_off(&outage, start, 60 * minute, 60, 60 * minute), Announced::Wait(_)), "{minute}");
         }
     }
-    let Announced::GivenUp(stopped) = put_off(&outage, start, 600, 60, 600) else { panic!("it goes on for ever") };
-    assert!(stopped.why.contains("at most 10 min 0 s in all") && stopped.why.contains("503"), "{stopped}");
+    let Announced::GivenUp(stopped) = put_off(&outage, start, 600, 60, 600) else { panic!("it waits for ever") };
+    assert!(stopped.why.contains("allows only 10 min 0 s in all") && stopped.why.contains("503"), "{stopped}");
     assert!(matches!(fail(&outage, "b", true, true), Next::GivenUp(_)), "for all");
     let events: Vec<String> = events.events().iter().map(|event| format!("{event:?}")).collect();
     assert!(events.len() == 1 && events[0].contains("r.io:5000 asks to wait"), "{events:?}");
 }
 
 #[test]
-fn a_wait_that_is_longer_than_allowed_ends_it_at_once_and_an_answer_begins_anew() {
+fn a_wait_longer_than_allowed_gives_the_server_up_at_once_and_an_answer_resets_the_limit() {
     let (outage, events) = outage(5, Some(Duration::from_secs(120)));
     let start = Instant::now();
     assert!(matches!(put_off(&outage, start, 0, 599, 0), Announced::Wait(_)));
@@ -289,12 +289,12 @@ fn a_wait_that_is_longer_than_allowed_ends_it_at_once_and_an_answer_begins_anew(
 }
 
 #[test]
-fn one_request_that_is_put_off_for_ever_does_not_end_a_run_and_the_second_does() {
+fn one_request_that_is_put_off_for_ever_does_not_end_the_run_but_a_second_one_does() {
     let (outage, events) = outage(5, None);
     let start = Instant::now();
     for second in 0..600 {
         assert!(matches!(put_off(&outage, start, second, 1, second), Announced::Wait(_)));
-        // Others get on.
+        // Other requests are answered.
         outage.answered(Work::Complete);
     }
     assert!(matches!(put_off(&outage, start, 600, 1, 600), Announced::Enough));
@@ -304,7 +304,7 @@ fn one_request_that_is_put_off_for_ever_does_not_end_a_run_and_the_second_does()
 }
 
 #[test]
-fn announced_waits_use_up_no_budget() {
+fn announced_waits_do_not_use_up_the_budget() {
     let (outage, _) = outage(5, Some(Duration::ZERO));
     outage.answered(Work::Complete);
     let start = Instant::now();
@@ -312,9 +312,9 @@ fn announced_waits_use_up_no_budget() {
     assert!(outage.state().silence.is_none());
 }
 
-/// Otherwise a connection that breaks while the registry restarts ends the run within a wait that it has announced.
+/// Otherwise a connection that breaks during a restart ends the run within a wait that the registry announced.
 #[test]
-fn what_fails_during_an_announced_wait_uses_up_the_budget_from_its_end() {
+fn a_failure_during_an_announced_wait_counts_from_the_end_of_that_wait() {
     let (outage, _) = outage(5, Some(Duration::from_secs(20)));
     outage.answered(Work::Complete);
     let start = Instant::now();
@@ -328,20 +328,20 @@ fn what_fails_during_an_announced_wait_uses_up_the_budget_from_its_end() {
     assert!(matches!(next, Next::GivenUp(_)), "{next:?}");
 }
 
-/// A failure of such a request, at `at`, of a try that was made at `began`.
+/// Reports a failure at `at`, of a try that was made at `began`.
 fn fail_at(outage: &Outage, at: Instant, began: Instant, what: &str, work: Work, evidence: Evidence) -> Next {
     let (of_whole, why, since, own) = (false, "why", began, None);
     outage.failed_at(at, &Suspicion { what, work, of_whole, why, is_full: false, since, began, at, evidence, own })
 }
 
-/// Otherwise a frozen host costs the time in which its first failure is noticed, and the budget on top.
+/// Otherwise a frozen host costs the time until its first failure is noticed, and the budget on top.
 #[test]
-fn a_silence_is_as_old_as_the_wait_for_the_answer_that_did_not_come() {
+fn a_silence_begins_when_the_unanswered_request_was_sent() {
     let (outage, _) = outage(5, Some(Duration::from_secs(50)));
     outage.answered(Work::Read);
     let asked = Instant::now();
     let at = |second| asked + Duration::from_secs(second);
-    // A connection that breaks at once begins a silence.
+    // A connection that breaks at once starts a silence.
     assert!(matches!(fail_at(&outage, at(1), at(1), "a", Work::Read, Evidence::NoAnswer), Next::Alone(_)));
     let next = fail_at(&outage, at(60), asked, "b", Work::Complete, Evidence::NoAnswer);
     let Next::GivenUp(stopped) = next else { panic!("{next:?}") };
@@ -349,7 +349,7 @@ fn a_silence_is_as_old_as_the_wait_for_the_answer_that_did_not_come() {
 }
 
 #[tokio::test]
-async fn what_still_waits_when_the_budget_is_used_up_ends_with_it() {
+async fn open_requests_end_when_the_budget_is_used_up() {
     let (outage, _) = outage(5, Some(Duration::from_millis(20)));
     outage.answered(Work::Read);
     let (outage, now) = (Arc::new(outage), Instant::now());
@@ -361,7 +361,7 @@ async fn what_still_waits_when_the_budget_is_used_up_ends_with_it() {
     assert!(open.await.unwrap().why.contains("has not answered"));
 }
 
-/// The retry budget of a registry whose database takes no change would never be used up: sessions are opened all the time.
+/// Sessions are opened all the time while the database accepts no changes, so the budget would never be used up.
 #[test]
 fn a_registry_that_opens_uploads_and_completes_none_is_given_up() {
     let (outage, events) = outage(5, Some(Duration::from_secs(50)));
@@ -384,7 +384,7 @@ fn a_registry_that_opens_uploads_and_completes_none_is_given_up() {
 }
 
 #[test]
-fn one_upload_that_is_completed_begins_the_budget_anew() {
+fn a_completed_upload_restarts_the_budget() {
     let (outage, _) = outage(5, Some(Duration::from_secs(50)));
     outage.answered(Work::Complete);
     outage.note_probe(Instant::now(), true);
@@ -398,7 +398,7 @@ fn one_upload_that_is_completed_begins_the_budget_anew() {
     }
 }
 
-/// "Answers again" of a token from a cache is a lie, and it wakes up everything for nothing.
+/// “Answers again” would be wrong after a token from a cache, and all waiting requests would be sent for nothing.
 #[test]
 fn a_weaker_answer_does_not_end_an_outage() {
     for (failing, weaker) in [
@@ -422,9 +422,9 @@ fn a_weaker_answer_does_not_end_an_outage() {
     }
 }
 
-/// Otherwise a registry that completes none is sent every large blob again and again: something always moves.
+/// Otherwise a registry that completes no upload gets every large blob again and again: some upload always moves.
 #[test]
-fn an_upload_that_moves_is_no_upload_that_is_completed() {
+fn a_moving_upload_does_not_count_as_a_completed_one() {
     let (outage, events) = outage(5, Some(Duration::from_secs(50)));
     outage.answered(Work::Complete);
     outage.note_probe(Instant::now(), true);
@@ -437,20 +437,20 @@ fn an_upload_that_moves_is_no_upload_that_is_completed() {
     assert!(matches!(fail(0, 20, "a"), Next::Exhausted) && matches!(fail(0, 21, "b"), Next::Exhausted));
     let since = |outage: &Outage| outage.state().silence.as_ref().unwrap().failing_since(Work::Complete);
     assert_eq!(since(&outage), at(20));
-    // What began before may succeed yet, and is waited for.
+    // A transfer that began before the failures may still succeed, so it is waited for.
     outage.moved_at(at(60), at(10));
     assert_eq!(since(&outage), at(60));
-    // What began later may fail as the others did.
+    // A transfer that began later may fail as the others did.
     outage.moved_at(at(120), at(70));
     assert_eq!(since(&outage), at(60));
     let next = fail(110, 120, "c");
-    assert!(matches!(next, Next::GivenUp(_)), "something moves in every run that uploads: {next:?}");
+    assert!(matches!(next, Next::GivenUp(_)), "some upload always moves: {next:?}");
     assert!(events.events().is_empty());
 }
 
-/// Each movement would have everything that waits ask at once, at a registry that is down.
+/// Otherwise each movement would send all waiting requests at once, to a registry that is down.
 #[test]
-fn an_upload_that_moves_does_not_end_the_wait_of_others() {
+fn a_moving_upload_does_not_end_the_wait_of_other_requests() {
     let (outage, events) = outage(5, Some(Duration::from_secs(100)));
     outage.answered(Work::Complete);
     let start = Instant::now();
@@ -475,7 +475,7 @@ fn a_sign_of_life_does_not_end_an_announced_wait() {
     assert!(outage.state().announced.is_some() && events.events().len() == 1, "{:?}", events.events());
 }
 
-/// A busy token server puts off some requests and answers the others: the waits do not add up to an outage.
+/// A busy token server puts some requests off and answers the others: the waits do not add up to an outage.
 #[test]
 fn a_token_ends_the_announced_waits_of_a_token_server() {
     let (outage, _) = outage(5, None);
@@ -489,9 +489,9 @@ fn a_token_ends_the_announced_waits_of_a_token_server() {
     }
 }
 
-/// Another hint is given for an object that alone cannot be stored: a refusal stores nothing.
+/// The hint for an object that cannot be stored depends on whether the registry has stored any; a refusal stores none.
 #[test]
-fn an_answer_is_no_proof_that_something_was_stored() {
+fn an_answer_does_not_prove_that_something_was_stored() {
     let (outage, _) = outage(5, None);
     outage.answered(Work::Complete);
     assert!(!outage.has_stored());

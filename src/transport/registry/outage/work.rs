@@ -1,5 +1,6 @@
-//! What a request does for the run, and what its answer proves. A gateway may open a session and a cache may issue a token while
-//! nothing behind them can be stored; so an answer counts for its own kind of request, and for the weaker ones.
+//! What a request does for the run, and what its answer proves. A gateway may open a session, and a cache may issue a
+//! token, while nothing behind them can be stored. An answer therefore counts for its own kind of request and for the
+//! weaker kinds.
 
 use std::sync::Arc;
 
@@ -11,22 +12,23 @@ use super::Outage;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(in crate::transport::registry) enum Work {
     Token,
-    /// Asks the root, or Harbor's own API.
+    /// Requests the root, or Harbor's own API.
     Enter,
-    /// Asks for a manifest, a list, or whether a blob is there.
+    /// Requests a manifest or a list, or asks whether a blob exists.
     Read,
     /// Reads a blob.
     Content,
-    /// Begins, continues or gives up an upload; deletes.
+    /// Begins, continues or cancels an upload; deletes.
     Begin,
-    /// Makes a blob or a manifest.
+    /// Stores a blob or a manifest.
     Complete,
 }
 
 impl Work {
     pub const ALL: [Work; 6] = [Work::Token, Work::Enter, Work::Read, Work::Content, Work::Begin, Work::Complete];
 
-    /// `url` is what was asked for first: where it redirects to, a path may say nothing.
+    /// The kind of a request. `url` is the URL before any redirect, because the path of a redirect's target may say
+    /// nothing.
     pub fn of(method: &Method, url: &Url) -> Work {
         let path = url.path();
         match *method {
@@ -39,31 +41,31 @@ impl Work {
         }
     }
 
-    /// Whether an answer to this shows that the other works. Opening an upload reads nothing.
+    /// Whether an answer to this kind proves that the `other` works. Opening an upload reads nothing.
     pub fn proves(self, other: Work) -> bool {
         self >= other && !(self == Work::Begin && matches!(other, Work::Read | Work::Content))
     }
 
-    /// Whether a server has to do such work when it holds what others ask for: registries look up what they do not have, and some
-    /// always fail at that.
+    /// Whether a server does such work only for content that it has: registries also look up what they do not have, and
+    /// some always fail at that.
     pub fn is_of_held(self) -> bool {
         self >= Work::Content
     }
 
-    /// What a server has not done for a while whose answers to other requests are fine.
+    /// What a server has failed to do for a while although it answers other requests.
     pub fn undone(self) -> &'static str {
         match self {
             Work::Token => "has issued no token",
             Work::Enter => "has answered no request at /v2/ or its API",
             Work::Read => "has answered no request for content",
-            Work::Content => "has given no content of a blob",
+            Work::Content => "has delivered no blob content",
             Work::Begin => "has begun no upload",
             Work::Complete => "has stored nothing",
         }
     }
 }
 
-/// A server, as one request has to do with it.
+/// A server, and what one request does there.
 #[derive(Clone, Debug)]
 pub(in crate::transport::registry) struct ServerWork {
     pub outage: Arc<Outage>,
@@ -71,7 +73,7 @@ pub(in crate::transport::registry) struct ServerWork {
 }
 
 impl ServerWork {
-    /// It has answered this request.
+    /// The server has answered this request.
     pub fn answered(&self) {
         self.outage.answered(self.work);
     }

@@ -1,16 +1,17 @@
-//! An upload that lives over several requests (distribution-spec, "Pushing a blob in chunks"): what the registry has of it,
-//! and going on from there.
+//! An upload that spans several requests (distribution-spec, "Pushing a blob in chunks"): how much the registry has of
+//! it, and how to continue.
 //!
-//! **Threats.** What a registry says of its state is believed only where it can be true; everything else starts the upload
-//! again. How often that happens is bounded by the tries of the request.
+//! **Threats.** What a registry reports about its state is believed only if it can be true; otherwise the upload starts
+//! again. The retries of the request limit how often.
 //!
-//! A break leaves open how much the registry has taken. It is asked by GET; distribution 3 answers 204 with Range and a
-//! fresh Location. distribution 2.8 cancels an upload whose state the Location does not carry, with 404: then a new one
-//! begins. A PATCH at another place than the registry stands is 416, and asks again.
+//! After a broken connection it is unknown how much the registry took. A GET asks. distribution 3 answers 204 with
+//! Range and a new Location. distribution 2.8 cancels an upload whose state is not in the Location, with 404; a new
+//! upload then begins. A PATCH at an offset other than the registry's gets a 416, and the GET is repeated.
 //!
-//! Some registries and the gateways before them never get further this way: ECR takes the rest of a broken upload and goes on
-//! naming the old Range, others refuse PATCH or want it in chunks of their own. Then a new session gets the whole blob in one
-//! PUT, which every registry has to take (distribution-spec, "Pushing a blob monolithically").
+//! Some registries, and gateways in front of them, never get further this way. ECR takes the rest of a broken upload
+//! and still reports the old Range; others refuse PATCH or require chunks of a certain size. The whole blob then goes
+//! out in one PUT in a new session, which every registry must accept (distribution-spec, "Pushing a blob
+//! monolithically").
 
 use reqwest::{Method, Url};
 
@@ -28,36 +29,36 @@ use crate::transport::registry::upload_body::UploadBody;
 /// Codes of a 403 that are final (distribution-spec, "Error Codes").
 const DENIALS: [&str; 2] = ["DENIED", "TOOMANYREQUESTS"];
 
-/// An upload as the registry is known to have it.
+/// The state of an upload at the registry, as far as it is known.
 pub(super) struct Session {
-    /// Where the next request goes; another one after every answer.
+    /// The URL of the next request; every answer brings a new one.
     pub location: Url,
-    /// It is where the whole blob was redirected to, complete with all that it needs.
+    /// Whether the registry redirected the whole blob to `location`, which then contains all parameters.
     pub is_redirected: bool,
-    /// Bytes that are there.
+    /// Bytes that the registry has.
     pub has: u64,
-    /// A request broke off: how much came of it has to be asked.
+    /// Whether a request broke off, so that `has` must be requested.
     pub unsure: bool,
-    /// The most that can be there.
+    /// The most bytes that the registry can have.
     sent: u64,
-    /// The registry has failed to say what it has.
+    /// Whether the registry failed to answer how much it has.
     failed_to_answer: bool,
 }
 
 impl Session {
-    /// A new one.
+    /// A new session.
     pub fn at(location: Url) -> Session {
         Session { location, is_redirected: false, has: 0, unsure: false, sent: 0, failed_to_answer: false }
     }
 
-    /// Where the whole blob was redirected to.
+    /// A session at the URL that the whole blob was redirected to.
     pub fn redirected(location: Url) -> Session {
         Session { is_redirected: true, ..Session::at(location) }
     }
 }
 
 impl Upload<'_> {
-    /// Sends what the registry lacks, in chunks where one request must not bring it all.
+    /// Sends what the registry lacks, in chunks if one request must not carry it all.
     pub async fn send_rest(&mut self) -> Result<(), Failure> {
         while let Some(from) = self.session.as_ref().map(|session| session.has).filter(|has| *has < self.blob.size) {
             self.send_chunk(from).await?;
@@ -99,7 +100,7 @@ impl Upload<'_> {
                 self.has_taken(&reply, end)
             }
             413 => {
-                // Who gives a reason has no limit for requests.
+                // A refusal with a reason is not a limit on the size of requests.
                 let failure = refusal(self.what, reply).await;
                 if failure.error.reason().is_none() && self.shrinks(length) {
                     self.update(|session| session.unsure = false);
@@ -115,8 +116,9 @@ impl Upload<'_> {
             status => {
                 let (failure, codes) = refusal_with_codes(self.what, reply).await;
                 let failure = self.after_refusal(failure, status);
-                // Read-only mode, a full quota: it says nothing of PATCH, and the session may go on. A registry that denies in its own
-                // words denies the blob, whichever way it comes; a gateway that takes no PATCH has none.
+                // Read-only mode or a full quota says nothing about PATCH, and the session may continue. A registry
+                // that denies in its own words denies the blob however it is sent; a gateway that does not accept PATCH
+                // has no such words.
                 let is_denied = status == 403 && codes.iter().any(|code| DENIALS.contains(&code.as_str()));
                 if concerns_more(&failure.error) || is_denied {
                     return Err(failure);
@@ -126,25 +128,25 @@ impl Upload<'_> {
         }
     }
 
-    /// Whether a refusal of PATCH says that this blob cannot go that way. What concerns the blob or the account, whichever way
-    /// it goes, is left to the one PUT to say.
+    /// Whether a refusal of PATCH means that this blob cannot be sent that way. Refusals that concern the blob or the
+    /// account are left to the single PUT.
     fn gives_up_patch(&mut self, status: u16) -> bool {
         self.refused_patches += 1;
         match status {
-            // The upload is gone, or the registry stands elsewhere: once more in pieces.
+            // The upload is gone, or the registry has another offset: send it in chunks once more.
             404 | 410 | 416 => self.refused_patches > 1,
             400 | 403 | 406 | 409 | 411 | 412 | 415 | 422 => true,
             _ => false,
         }
     }
 
-    /// From now on this blob goes in one PUT, in a session of its own, if it may be so large.
+    /// From now on this blob is sent in one PUT in a session of its own, if it may be that large.
     fn start_in_one(&mut self, failure: Failure) -> Failure {
         self.start_again();
         Failure { retry: Retry::Now, ..failure }
     }
 
-    /// Ends the upload: an empty PUT with the digest.
+    /// Ends the upload with an empty PUT that carries the digest.
     pub async fn close(&mut self) -> Result<(), Failure> {
         let Some(session) = &self.session else { return Ok(()) };
         let answer = self.finish(session, Payload::Closing { stored: self.blob.size }).await;
@@ -157,9 +159,9 @@ impl Upload<'_> {
                 self.session = None;
                 self.check_there(reply).await
             }
-            // The registry itself loses uploads between requests: some object stores behind distribution 2.8 list too few
-            // of the parts that they have got. Another PATCH could end the same way, so a new session gets the whole blob
-            // in one PUT, from the first byte.
+            // The registry itself loses uploads between requests: some object stores behind distribution 2.8 list too
+            // few of the parts that they received. Another PATCH could end the same way, so a new session sends the
+            // whole blob in one PUT, from the first byte.
             404 => {
                 self.start_again();
                 Err(self.refused(reply).await)
@@ -171,7 +173,8 @@ impl Upload<'_> {
         }
     }
 
-    /// Finds out what an interrupted request has left. Afterwards the state of the session is known, or the session is gone.
+    /// Finds out how much an interrupted request left. Afterwards the state of the session is known, or the session is
+    /// gone.
     pub async fn ask_what_it_has(&mut self) -> Result<(), Failure> {
         let Some(session) = &mut self.session else { return Ok(()) };
         let mut ask = Ask::new(Method::GET, String::new(), Scopes::push(self.repository), self.what);
@@ -179,7 +182,7 @@ impl Upload<'_> {
         let reply = self.host.once(&ask).await?;
         let status = reply.status();
         if is_transient(status) {
-            // A registry that stumbles over the question itself will do so again: a new session does without.
+            // A registry that fails on this question will fail again. A new session avoids it.
             if !is_gateway(status) && status != 429 && std::mem::replace(&mut session.failed_to_answer, true) {
                 self.session = None;
             }
@@ -201,8 +204,8 @@ impl Upload<'_> {
         Ok(())
     }
 
-    /// After a request that carried the blob up to `sent` there is an answer, or the session is unsure. It is not when a
-    /// token was refused: that happens before the registry looks at a body.
+    /// Records the answer to a request that carried the blob up to `sent`. Without an answer the session is unsure,
+    /// except after a refused token: a registry checks the token before the body.
     fn heard(&mut self, answer: Result<Reply, Failure>, sent: u64) -> Result<Reply, Failure> {
         let before_the_body = answer.as_ref().is_err_and(|failure| failure.retry == Retry::Now);
         if !before_the_body {
@@ -211,7 +214,7 @@ impl Upload<'_> {
         answer
     }
 
-    /// After a PATCH up to `end` that the registry took.
+    /// Records a PATCH up to `end` that the registry accepted.
     fn has_taken(&mut self, reply: &Reply, end: u64) -> Result<(), Failure> {
         let size = self.blob.size;
         let had = self.session.as_ref().map_or(0, |session| session.has);
@@ -226,11 +229,11 @@ impl Upload<'_> {
         }
         let text = format!("{}: the registry says that it has {has} of {size} bytes", self.what);
         let failure = Failure::soon(Error::new(Kind::Network, text));
-        // It took what was sent and does not count it.
+        // It accepted the bytes and does not count them.
         Err(if has <= had { self.start_in_one(failure) } else { failure })
     }
 
-    /// The failure that an answer stands for, and what it means for the session.
+    /// Returns the failure that an answer means, and updates the session.
     async fn refused(&mut self, reply: Reply) -> Failure {
         let status = reply.status();
         self.after_refusal(refusal(self.what, reply).await, status)
@@ -238,12 +241,12 @@ impl Upload<'_> {
 
     fn after_refusal(&mut self, failure: Failure, status: u16) -> Failure {
         let failure = self.judged_size(failure, status);
-        // Cancelled or expired (BLOB_UPLOAD_UNKNOWN, BLOB_UPLOAD_INVALID): a new one may do.
+        // Cancelled or expired (BLOB_UPLOAD_UNKNOWN, BLOB_UPLOAD_INVALID): a new session may work.
         let gone = matches!(status, 404 | 410);
         if gone {
             self.session = None;
         }
-        // With 416 the registry stands elsewhere, and will be asked where.
+        // With a 416 the registry has another offset, which will be requested.
         if gone || status == 416 { Failure { retry: Retry::Soon, ..failure } } else { failure }
     }
 
@@ -254,7 +257,7 @@ impl Upload<'_> {
     }
 }
 
-/// How many bytes `Range: 0-<last>` stands for. `0-0` may be none or one: not worth telling apart.
+/// Returns the number of bytes in `Range: 0-<last>`. `0-0` may mean none or one; the difference does not matter.
 pub(in crate::transport::registry) fn range_end(header: &str) -> Option<u64> {
     let header = header.trim();
     let range = header.strip_prefix("bytes").map_or(header, |rest| rest.trim_start_matches(['=', ' ']));

@@ -76,7 +76,7 @@ impl Auditor<'_> {
     fn lie(&self, index: Digest, part: &NodeChild) -> Option<StorageProblem> {
         match self.nodes.get(&part.digest) {
             Some(Node::Whole { size, .. }) if *size != part.size => {
-                let what = format!("it says {} bytes of {}, which has {size}", part.size, part.digest);
+                let what = format!("it states {} bytes for {}, which has {size}", part.size, part.digest);
                 Some(StorageProblem::new(data_path(&index), StorageProblemKind::WrongSize, what))
             }
             _ => None,
@@ -88,7 +88,7 @@ impl Auditor<'_> {
         let is_lacking = self.layers.get(at).is_some_and(|layers| layers.lack(&part.digest));
         let is_there = !self.blobs.contains_key(&(part.digest, part.size));
         let path = || links::of_layer(self.repositories[at].repository.path(), &part.digest);
-        let what = "the blob is there, but without this link its registry does not give it (migrate does)";
+        let what = "the blob exists, but without this link its registry does not deliver it (migrate does)";
         (is_lacking && is_there).then(|| StorageProblem::new(path(), StorageProblemKind::Missing, what))
     }
 }

@@ -51,7 +51,7 @@ impl Packed {
             }
             (Some(one), Some(other)) => {
                 let [one, other] = [&one, &other].map(|root| if root.is_empty() { "." } else { root });
-                let text = format!("{} holds two storages, in {one} and in {other}", path.display());
+                let text = format!("{} contains two storages, in {one} and in {other}", path.display());
                 Err(Error::input(format!("{text}; unpack the right one, or pack it alone")))
             }
         }
@@ -87,7 +87,7 @@ impl Packed {
         match self.entries.get(path) {
             Some(Entry::File(place)) => FoundFile::File(Slice::new(self.file.clone(), shown, place.offset, place.size)),
             Some(Entry::Directory) => FoundFile::Odd("it is a directory"),
-            Some(Entry::Other) => FoundFile::Odd("it is no plain file"),
+            Some(Entry::Other) => FoundFile::Odd("it is not a regular file"),
             None if self.list(path).is_empty() => FoundFile::Nothing,
             None => FoundFile::Odd("it is a directory"),
         }
@@ -164,7 +164,7 @@ fn absolute(number: usize) -> String {
     } else {
         format!("{number} names are absolute paths")
     };
-    format!("{names}, and not read: pack it without -P (--absolute-names)")
+    format!("{names} and not read: pack it without -P (--absolute-names)")
 }
 
 /// A relative path of plain components; a leading `./` is tolerated.
@@ -206,7 +206,10 @@ impl Entries for Seen {
 
     fn count(&mut self, path: &Path) -> Result<()> {
         if self.names > MAX_NAMES {
-            let text = format!("{} has more names than any storage: they take over {MAX_NAMES} bytes", path.display());
+            let text = format!(
+                "the names in {} take more than {MAX_NAMES} bytes, more than a storage can have",
+                path.display()
+            );
             return Err(Error::damaged(text));
         }
         Ok(())
@@ -256,7 +259,7 @@ mod tests {
         }
         assert!(packed(&["etc/passwd", "docker/registry/v2x"]).unwrap().is_none());
         let two = packed(&["a/docker/registry/v2/repositories/x", "b/docker/registry/v2/repositories/x"]).unwrap_err();
-        let message = "x.tar holds two storages, in a/docker/registry/v2 and in b/docker/registry/v2; unpack the right one, or pack it alone";
+        let message = "x.tar contains two storages, in a/docker/registry/v2 and in b/docker/registry/v2; unpack the right one, or pack it alone";
         assert_eq!(two.to_string(), message);
     }
 
@@ -281,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tar_of_absolute_names_is_one_fault_with_the_number_and_the_remedy() {
+    fn a_tar_of_absolute_names_is_one_problem_with_the_number_and_the_remedy() {
         let names = ["repositories/a", "/v2/repositories/b", "/v2/repositories/c", "/etc/passwd"];
         let (_, tree) = packed(&names).unwrap().unwrap();
         let [(path, what)] = tree.problems() else { panic!("{:?}", tree.problems()) };

@@ -1,10 +1,10 @@
-//! A whole kind of request that fails, and objects that fail by themselves.
+//! A whole kind of request that fails, and objects that fail individually.
 
 use super::*;
 
-/// Each blob would cost all its tries, and manifests are answered all the time.
+/// Without this rule each blob would use up all its tries, because manifests are answered all the time.
 #[test]
-fn a_registry_that_gives_no_blob_is_given_up_within_the_budget() {
+fn a_registry_that_delivers_no_blob_is_given_up_within_the_budget() {
     let (outage, events) = outage(5, Some(Duration::from_secs(50)));
     let start = Instant::now();
     let at = |second| start + Duration::from_secs(second);
@@ -14,17 +14,17 @@ fn a_registry_that_gives_no_blob_is_given_up_within_the_budget() {
         fail_at(&outage, at(end), at(began), what, Work::Content, Evidence::Status)
     };
     assert!(matches!(fail(0, 0, "a"), Next::Exhausted), "one blob may be damaged");
-    assert!(matches!(fail(0, 1, "b"), Next::Together(_)), "more than one");
+    assert!(matches!(fail(0, 1, "b"), Next::Together(_)), "two blobs have failed");
     assert!(matches!(fail(20, 20, "c"), Next::Together(_)));
     let next = fail(51, 51, "d");
     let Next::GivenUp(stopped) = next else { panic!("{next:?}") };
-    assert!(stopped.why.starts_with("has given no content of a blob for 51.0 s (why)"), "{stopped}");
-    assert_eq!(events.events().len(), 1, "that it waits: {:?}", events.events());
+    assert!(stopped.why.starts_with("has delivered no blob content for 51.0 s (why)"), "{stopped}");
+    assert_eq!(events.events().len(), 1, "only that all wait: {:?}", events.events());
 }
 
-/// A damaged blob would end the run, with everything that is not yet transferred.
+/// Otherwise a damaged blob would end the run before everything else is transferred.
 #[test]
-fn blobs_that_are_damaged_do_not_end_a_run_however_many_images_share_them() {
+fn damaged_blobs_do_not_end_a_run_however_many_images_share_them() {
     let (outage, events) = outage(5, Some(Duration::from_secs(50)));
     outage.answered(Work::Content);
     let start = Instant::now();
@@ -41,9 +41,9 @@ fn blobs_that_are_damaged_do_not_end_a_run_however_many_images_share_them() {
     assert!(events.events().is_empty());
 }
 
-/// Otherwise an outage of a minute behind a gateway that answers `/v2/` itself ends the run, whatever the budget.
+/// Otherwise an outage of one minute behind a gateway that answers `/v2/` itself ends the run, whatever the budget.
 #[test]
-fn a_gateway_that_answers_pings_itself_is_waited_for_within_the_budget() {
+fn a_registry_behind_a_gateway_that_answers_the_probe_is_waited_for_within_the_budget() {
     for evidence in [Evidence::Gateway, Evidence::NoAnswer] {
         let (outage, events) = outage(5, Some(Duration::from_secs(600)));
         let start = Instant::now();
@@ -53,7 +53,7 @@ fn a_gateway_that_answers_pings_itself_is_waited_for_within_the_budget() {
             outage.note_probe(Instant::now(), true);
             fail_at(&outage, at(second), start, what, Work::Complete, evidence)
         };
-        assert!(matches!(fail(20, "a"), Next::Exhausted), "one alone says nothing");
+        assert!(matches!(fail(20, "a"), Next::Exhausted), "one failure proves nothing");
         for second in 21..60 {
             for what in ["b", "c", "d"] {
                 assert!(matches!(fail(second, what), Next::Together(_)), "{evidence:?} {what} {second}");
@@ -62,14 +62,14 @@ fn a_gateway_that_answers_pings_itself_is_waited_for_within_the_budget() {
         assert_eq!(events.events().len(), 1, "{:?}", events.events());
         outage.answered_at(at(60), Work::Complete);
         assert!(outage.state().silence.is_none());
-        // What fails by itself when others succeed has its own tries and no more.
+        // A request that fails while others succeed has its own tries and no more.
         assert!(matches!(fail(61, "b"), Next::Exhausted));
     }
 }
 
-/// One large layer may take an hour, and what is damaged fails meanwhile as it would after it.
+/// One large layer may take an hour, and damaged blobs fail during that time just as they would after it.
 #[test]
-fn blobs_that_fail_while_another_one_comes_fail_alone() {
+fn blobs_that_fail_while_another_one_arrives_fail_individually() {
     let (outage, _) = outage(5, Some(Duration::from_secs(50)));
     let outage = Arc::new(outage);
     let coming = outage.downloads();
@@ -83,9 +83,9 @@ fn blobs_that_fail_while_another_one_comes_fail_alone() {
     assert!(matches!(fail("c"), Next::Together(_)));
 }
 
-/// Two layers of one image at which the registry hangs are no outage: others were stored while they waited.
+/// Two layers on which the registry hangs are not an outage: others were stored while these waited.
 #[test]
-fn uploads_that_hang_while_others_are_stored_fail_alone() {
+fn uploads_that_hang_while_others_are_stored_fail_individually() {
     let (outage, _) = outage(5, Some(Duration::from_secs(50)));
     let start = Instant::now();
     let at = |second| start + Duration::from_secs(second);
@@ -99,9 +99,10 @@ fn uploads_that_hang_while_others_are_stored_fail_alone() {
     assert!(matches!(fail(72, 140, "c"), Next::GivenUp(_)), "nothing is stored any more");
 }
 
-/// Uploads that have moved for half an hour break together when a load balancer restarts: they go on, and do not end the run.
+/// Uploads that have moved for half an hour all break when a load balancer restarts: they must continue and not end the
+/// run.
 #[test]
-fn uploads_that_moved_and_break_together_have_lasted_for_no_time_at_all() {
+fn uploads_that_moved_until_they_broke_together_have_used_up_no_budget() {
     let (outage, _) = outage(5, Some(Duration::from_secs(120)));
     let start = Instant::now();
     let at = |second| start + Duration::from_secs(second);
@@ -114,9 +115,9 @@ fn uploads_that_moved_and_break_together_have_lasted_for_no_time_at_all() {
     }
 }
 
-/// Otherwise each round of large uploads begins the budget anew, and a registry that stores nothing costs hours.
+/// Otherwise each round of large uploads restarts the budget, and a registry that stores nothing costs hours.
 #[test]
-fn a_try_that_takes_longer_than_a_silence_is_remembered_goes_on_with_it() {
+fn a_try_that_outlasts_the_memory_of_a_silence_still_belongs_to_it() {
     let (outage, _) = outage(5, Some(Duration::from_secs(120)));
     let start = Instant::now();
     let at = |second| start + Duration::from_secs(second);
@@ -129,9 +130,9 @@ fn a_try_that_takes_longer_than_a_silence_is_remembered_goes_on_with_it() {
     assert!(matches!(fail(1201, 2400, "a"), Next::GivenUp(_)));
 }
 
-/// The target's storage may be damaged: what can be uploaded again must not be held up as if the registry were down.
+/// The target's storage may be damaged: blobs that can be uploaded again must not wait as if the registry were down.
 #[test]
-fn objects_that_may_be_damaged_there_fail_one_by_one() {
+fn objects_that_may_be_damaged_at_the_target_fail_individually() {
     let (outage, events) = outage(5, Some(Duration::from_secs(120)));
     let start = Instant::now();
     for (second, what) in ["a", "b", "c"].into_iter().enumerate() {
@@ -144,7 +145,7 @@ fn objects_that_may_be_damaged_there_fail_one_by_one() {
 }
 
 #[test]
-fn an_announced_wait_is_no_answer_to_other_kinds_and_no_time_without_one() {
+fn an_announced_wait_neither_answers_other_kinds_of_request_nor_uses_up_their_budget() {
     let (outage, _) = outage(5, Some(Duration::from_secs(120)));
     let start = Instant::now();
     for what in ["a", "b"] {
@@ -160,12 +161,12 @@ fn an_announced_wait_is_no_answer_to_other_kinds_and_no_time_without_one() {
     }
     let state = outage.state();
     let silence = state.silence.as_ref().unwrap();
-    assert_eq!(silence.failing_since(Work::Complete), start + wanted, "put off once, however many were");
+    assert_eq!(silence.failing_since(Work::Complete), start + wanted, "put off once, however many requests were");
 }
 
-/// One upload that fails after the registry was quiet for a while is still one request.
+/// An upload that fails after the registry was quiet for a while is still a single failing request.
 #[test]
-fn a_missed_sign_of_life_is_no_request_that_fails() {
+fn a_missed_sign_of_life_does_not_count_as_a_failed_request() {
     let (outage, _) = outage(5, Some(Duration::from_secs(120)));
     outage.answered(Work::Read);
     outage.is_silent(Instant::now(), "no answer");
