@@ -198,7 +198,7 @@ async fn redirected_storage_is_trusted_by_the_given_directory_but_gets_no_client
     std::fs::create_dir(&named).unwrap();
     put(&named, "ca.crt", &site.certificate());
     put_pair(&named, "client", &site.sign("us"));
-    // The listeners accept clients that trust them; the second also wants a client certificate.
+    // The first serves any client; the second requires a client certificate.
     for (storage, reached) in [(&open, true), (&asking, false)] {
         let places = Places::new();
         // Having certificates for the storage's own host makes no difference.
