@@ -1,4 +1,4 @@
-//! Choosing the manifest of a platform, and the message when there is none.
+//! Choosing the manifest of a platform, and the message when no manifest matches.
 
 use serde_json::{Value, json};
 

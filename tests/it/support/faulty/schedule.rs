@@ -172,7 +172,7 @@ fn severe(dice: &mut Dice, what: What, request: &Seen) -> Vec<Fault> {
         // sent.
         What::Stored if request.target.contains("sha256:") => faults.push(Fault::WrongDigest),
         What::Stored => faults.push(Fault::Status(412)),
-        // "Not there" about an image's referrers cannot be told from the truth.
+        // "Not there" about an image's referrers cannot be distinguished from the truth.
         What::Manifest if !request.target.contains("sha256") => faults.push(Fault::Status(404)),
         _ => {}
     }

@@ -133,7 +133,7 @@ fn create(state: &mut State, call: &Call) -> Answer {
     if state.projects.contains_key(name) {
         return refuse(409, "CONFLICT", &format!("The project named {name} already exists"));
     }
-    // Only an administrator can set a limit; others get the system's default, which is none here.
+    // Only an administrator can set a limit; others get the system's default, which is unlimited here.
     let quota = request["storage_limit"].as_u64().filter(|limit| account.admin && *limit > 0);
     let id = state.projects.values().map(|project| project.id).max().unwrap_or(0) + 1;
     let mut project = Project { id, quota, public: public == "true", ..Project::new(name) };
