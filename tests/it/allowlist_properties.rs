@@ -1,4 +1,4 @@
-//! Whatever a file holds, reading an allowlist ends with rules or with problems, never with a panic.
+//! Reading an allowlist ends with rules or with problems and never with a panic, whatever the file contains.
 
 use gapferry::pipeline::allowlist::{Allowlist, Pattern, semver::VersionRange};
 use proptest::prelude::*;
@@ -16,7 +16,7 @@ fn parse(name: &str, bytes: &[u8]) {
     }
 }
 
-/// Pieces that come near to what the notations look for.
+/// Fragments that almost match what the notations expect.
 fn near_miss() -> impl Strategy<Value = String> {
     let piece = prop::sample::select(vec![
         "nginx",
@@ -208,7 +208,7 @@ proptest! {
     }
 
     #[test]
-    fn a_prerelease_needs_a_constraint_that_mentions_one(own in version(), pre in "[a-z]{1,5}(\\.[1-9][0-9]?)?") {
+    fn a_prerelease_matches_only_a_constraint_that_names_one(own in version(), pre in "[a-z]{1,5}(\\.[1-9][0-9]?)?") {
         let tag = format!("{own}-{pre}");
         for operator in ["", "=", "!=", ">", "<", ">=", "<=", "~", "^"] {
             let range: VersionRange = format!("{operator}{own}").parse().unwrap();
@@ -219,7 +219,7 @@ proptest! {
     }
 
     #[test]
-    fn a_quoted_tag_matches_itself_alone(tag in "[A-Za-z0-9_][A-Za-z0-9_.-]{0,12}", other in "[A-Za-z0-9_][A-Za-z0-9_.-]{0,12}") {
+    fn a_quoted_tag_matches_only_itself(tag in "[A-Za-z0-9_][A-Za-z0-9_.-]{0,12}", other in "[A-Za-z0-9_][A-Za-z0-9_.-]{0,12}") {
         let pattern = Pattern::new(&format!("^\\Q{tag}\\E$")).unwrap();
         prop_assert!(pattern.is_match(&tag));
         prop_assert_eq!(pattern.is_match(&other), tag == other);

@@ -1,30 +1,29 @@
-//! Within a room, dependencies have one direction: no files depend on each other in a circle.
+//! No circular dependencies between the modules of a room.
 //!
-//! A module and the modules below it may name each other. Modules directly below the same module, each taken with
-//! everything below it, must not name each other, not even through others. The test checks this for every module.
+//! A module and the modules below it may name each other. Two modules directly below the same module, each taken with
+//! everything below it, must not name each other, not even through others. The check runs for every module.
 //!
-//! There is no parser here, only words and signs, so this is an approximation. A name counts for the file that defines
-//! it: `use` declarations, re-exports and globs are followed, and so are paths that start with a module's or an
-//! imported name. Calls of methods, the output of macros, and which of two files a glob means if both define the name
-//! are not seen. A module inside a file counts as the file. Items below `#[cfg(test)]` and modules called `tests` do
-//! not count.
+//! This is an approximation: it works on tokens, without a parser. A name counts for the file that defines it: `use`
+//! declarations, re-exports, globs and paths that start with a module or an imported name are followed. It does not see
+//! method calls, code made by macros, or which of two files a glob means if both define the name. A module inside a
+//! file counts as that file. Items below `#[cfg(test)]` and modules called `tests` do not count.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-/// Modules directly below which there still are circles. This list only ever gets shorter, until it is empty.
+/// Modules that still have circles directly below them. This list only ever gets shorter, until it is empty.
 const TO_DO: &[&str] = &[];
 
-/// `transport::registry::wire`, word by word.
+/// `transport::registry::wire`, segment by segment.
 type Name = Vec<String>;
 
 #[derive(Default)]
 struct File {
-    /// A name in the file → the full path that it means.
+    /// Each name used in the file → the full path it stands for.
     aliases: BTreeMap<String, Name>,
     globs: Vec<Name>,
     defined: BTreeSet<String>,
-    /// Every path in it that may lead out of the file, as written.
+    /// Every path in the file that may lead out of it, as written.
     paths: Vec<Name>,
 }
 
@@ -53,7 +52,7 @@ impl Sources {
         self.0.insert(module, File::of(&without_tests(tokens(text))));
     }
 
-    /// The full path of `path`, as written in `module`; `None` if it leads out of the crate.
+    /// The full path of `path` as written in `module`; `None` if it leads out of the crate.
     fn full(&self, module: &[String], path: &[String]) -> Option<Name> {
         let mut base: Name = match path.first()?.as_str() {
             "crate" => Vec::new(),
@@ -71,7 +70,7 @@ impl Sources {
         Some(base)
     }
 
-    /// The full path of a name that is known in `module`: a module below it, an import, or a name from a glob.
+    /// The full path of a name as `module` sees it: a module below it, an imported name, or one that a glob brings.
     fn local(&self, module: &[String], name: &str) -> Option<Name> {
         let file = self.0.get(module)?;
         let below = |parent: &[String]| parent.iter().cloned().chain([name.to_owned()]).collect::<Name>();
@@ -84,7 +83,7 @@ impl Sources {
         brought.into_iter().find(|path| self.0.contains_key(path) || self.is_known(path))
     }
 
-    /// Whether the module of this path has something of that name.
+    /// Whether the module at this path has an item of that name.
     fn is_known(&self, path: &[String]) -> bool {
         let Some((name, module)) = path.split_last() else { return false };
         self.0.get(module).is_some_and(|file| file.defined.contains(name) || file.aliases.contains_key(name))
@@ -95,7 +94,7 @@ impl Sources {
         let length = (1..=path.len()).rev().find(|length| self.0.contains_key(&path[..*length]))?;
         let (module, rest) = path.split_at(length);
         let (file, Some(item)) = (self.0.get(module)?, rest.first()) else { return Some(module.to_vec()) };
-        // Re-exports may form a circle, too.
+        // Re-exports may be circular, too.
         if depth == 0 || file.defined.contains(item) {
             return Some(module.to_vec());
         }
@@ -123,7 +122,7 @@ impl Sources {
         let mut graphs: BTreeMap<Name, Graph> = BTreeMap::new();
         for Edge { from, to, name } in self.edges() {
             let common = from.iter().zip(&to).take_while(|(a, b)| a == b).count();
-            // Between rooms, their ranks decide.
+            // Dependencies between rooms follow their ranks (see `rooms`).
             if common > 0 {
                 let graph = graphs.entry(from[..common].to_vec()).or_default();
                 let evidence = format!("{} -> {}: {name}", from.join("::"), to.join("::"));
@@ -134,18 +133,18 @@ impl Sources {
     }
 }
 
-/// A file names an item that another file defines.
+/// One file names an item that another one defines.
 struct Edge {
     from: Name,
     to: Name,
     name: String,
 }
 
-/// From each module to the modules it names, and where.
+/// From each module to the modules it names, with the paths that show it.
 type Graph = BTreeMap<String, BTreeMap<String, BTreeSet<String>>>;
 
 struct Circle {
-    /// The module that they are all directly below.
+    /// The module directly above all of them.
     parent: String,
     modules: Vec<String>,
     evidence: Vec<String>,
@@ -181,7 +180,7 @@ fn reached<'g>(graph: &'g Graph, start: &'g String) -> BTreeSet<&'g String> {
     seen
 }
 
-/// Words, `::` and single signs; no comments, no texts, no lifetimes.
+/// Words, `::` and single symbols; comments, strings and lifetimes are dropped.
 fn tokens(text: &str) -> Vec<String> {
     let chars: Vec<char> = text.chars().collect();
     let mut found = Vec::new();
@@ -226,7 +225,7 @@ fn after_text(chars: &[char], start: usize) -> usize {
     at + 1
 }
 
-/// The number of `#` that open the raw string whose `r` is before `at`.
+/// The number of `#` that open the raw string whose `r` is just before `at`.
 fn raw_hashes(chars: &[char], at: usize) -> Option<usize> {
     let word_before = at >= 2 && (chars[at - 2].is_alphanumeric() && chars[at - 2] != 'b' || chars[at - 2] == '_');
     let hashes = chars[at..].iter().take_while(|c| **c == '#').count();
@@ -244,7 +243,7 @@ fn after_raw(chars: &[char], at: usize) -> usize {
     end + 1 + hashes
 }
 
-/// Without the items that only tests have.
+/// Removes the items that exist only for tests.
 fn without_tests(tokens: Vec<String>) -> Vec<String> {
     let marks = ["#", "[", "cfg", "(", "test", ")", "]"];
     let mut kept = Vec::new();
@@ -300,7 +299,7 @@ impl File {
         file
     }
 
-    /// Reads one tree of a `use` from `at`; returns the position after it.
+    /// Reads one tree of a `use` from `at`; returns the position of the token after it.
     fn read_use(&mut self, tokens: &[String], mut at: usize, prefix: &[String]) -> usize {
         let mut path = prefix.to_vec();
         while at < tokens.len() {
@@ -353,7 +352,7 @@ fn sources() -> Sources {
 }
 
 #[test]
-fn inside_a_room_names_lead_one_way() {
+fn modules_inside_a_room_have_no_circular_dependencies() {
     let circles = sources().circles();
     let complaints: Vec<String> = circles
         .iter()
@@ -380,7 +379,7 @@ fn circles_in(files: &[(&str, &str)]) -> Vec<String> {
 }
 
 #[test]
-fn a_circle_would_be_seen_however_it_is_written() {
+fn a_circular_dependency_is_found_however_it_is_written() {
     let b = ("r::b", "use crate::r::a::A; pub struct B;");
     for a in [
         "use super::b::B;",
@@ -401,11 +400,11 @@ fn a_circle_would_be_seen_however_it_is_written() {
     let far = [("r::a::x", "use crate::r::b::B;"), ("r::a::y", ""), ("r::b", "use super::c::C;"), ("r::c::z", "")];
     assert!(circles_in(&far).is_empty());
     let far = [far[0], far[2], ("r::c", "use super::a::y::Y;"), ("r::a", ""), ("r::a::y", "")];
-    assert_eq!(circles_in(&far), ["r: a b c"], "a module counts with all below it");
+    assert_eq!(circles_in(&far), ["r: a b c"], "a module includes everything below it");
 }
 
 #[test]
-fn what_is_no_circle_is_not_called_one() {
+fn dependencies_without_a_circle_are_not_reported() {
     let b = ("r::b", "use super::a::A; pub struct B;");
     for a in [
         "// use super::b::B;",
@@ -419,5 +418,5 @@ fn what_is_no_circle_is_not_called_one() {
     let family = [("r::a", "mod b; use b::B; pub struct A;"), ("r::a::b", "use super::A; pub struct B;")];
     assert!(circles_in(&family).is_empty(), "a module and those below it may name each other");
     let rooms = [("r", "use crate::s::S; pub struct R;"), ("s", "use crate::r::R; pub struct S;")];
-    assert!(circles_in(&rooms).is_empty(), "that is for their ranks to decide");
+    assert!(circles_in(&rooms).is_empty(), "dependencies between rooms follow their ranks");
 }

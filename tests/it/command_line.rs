@@ -1,4 +1,4 @@
-//! The command line itself: exit codes, streams, signals and help, on which scripts and people at a terminal rely.
+//! The command line itself: exit codes, streams, signals and help, as scripts and people at a console rely on them.
 
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -46,14 +46,14 @@ impl TestSite {
     }
 }
 
-/// A file of the bundle's blobs that is no metadata: the largest.
+/// The largest blob of the bundle, which is not metadata.
 fn any_blob(bundle: &Path) -> PathBuf {
     let files = std::fs::read_dir(bundle.join("blobs/sha256")).unwrap().map(|entry| entry.unwrap().path());
     files.max_by_key(|path| path.metadata().unwrap().len()).unwrap()
 }
 
 #[test]
-fn wrong_use_and_wrong_input_are_2_and_nothing_is_asked_of_a_registry() {
+fn wrong_usage_or_input_exits_2_without_any_request() {
     let directory = tempdir();
     let bad = directory.path().join("bad.txt");
     std::fs::write(&bad, "nginx:1\nUPPER:1\nx=y\n").unwrap();
@@ -78,7 +78,7 @@ fn wrong_use_and_wrong_input_are_2_and_nothing_is_asked_of_a_registry() {
 }
 
 #[test]
-fn a_damaged_bundle_is_3_for_verify_and_for_import_which_pushes_nothing() {
+fn a_damaged_bundle_exits_3_from_verify_and_import_pushes_nothing() {
     let site = site();
     assert_code(&run(&["verify", site.bundle()]), 0);
     let blob = any_blob(&site.bundle);
@@ -95,7 +95,7 @@ fn a_damaged_bundle_is_3_for_verify_and_for_import_which_pushes_nothing() {
 }
 
 #[test]
-fn what_a_registry_refuses_is_4() {
+fn a_registrys_refusal_exits_4() {
     let site = site();
     assert_code(&run(&["lock", &format!("{}/team/app:gone", site.registry.host())]), 4);
     let closed = Registry::with(Options { credentials: Some(("me".into(), "right".into())), ..Options::default() });
@@ -107,7 +107,7 @@ fn what_a_registry_refuses_is_4() {
 }
 
 #[test]
-fn an_unreachable_registry_is_5() {
+fn an_unreachable_registry_exits_5() {
     // A port that was free a moment ago.
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let output = run(&["lock", &format!("127.0.0.1:{port}/a:1"), "--retries", "0"]);
@@ -116,7 +116,7 @@ fn an_unreachable_registry_is_5() {
 }
 
 #[test]
-fn one_image_that_fails_is_1_and_the_others_are_there() {
+fn one_failed_image_exits_1_and_the_others_arrive() {
     let registry = Registry::start();
     images::oci("good", "1", &["x"]).push(&registry);
     let index = images::oci_index("sparse", "1", "multi");
@@ -136,7 +136,7 @@ fn one_image_that_fails_is_1_and_the_others_are_there() {
 }
 
 #[test]
-fn the_command_line_counts_more_than_the_environment() {
+fn the_command_line_overrides_the_environment() {
     let closed = Registry::with(Options { credentials: Some(("me".into(), "right".into())), ..Options::default() });
     images::oci("a", "1", &["x"]).push(&closed);
     let reference = format!("{}/a:1", closed.host());
@@ -147,7 +147,7 @@ fn the_command_line_counts_more_than_the_environment() {
     assert_code(&lock(&[]), 0);
     assert_code(&lock(&["--creds", "me:wrong"]), 4);
     assert_code(&lock(&["--authfile", "/dev/null"]), 2);
-    // Read as a whole, they would fill the memory.
+    // Reading them in full would exhaust the memory.
     let (endless, work) = (tempdir(), tempdir());
     std::os::unix::fs::symlink("/dev/zero", endless.path().join("zero.crt")).unwrap();
     let endless = endless.path().to_str().unwrap();
@@ -171,7 +171,7 @@ fn the_command_line_counts_more_than_the_environment() {
 }
 
 #[test]
-fn data_goes_to_stdout_alone_and_everything_else_to_stderr() {
+fn only_data_goes_to_stdout_and_everything_else_to_stderr() {
     let site = site();
     let lock = run(&["lock", &site.reference, "-vv"]);
     let parsed: serde_json::Value = serde_json::from_slice(&lock.stdout).unwrap();
@@ -192,7 +192,7 @@ fn data_goes_to_stdout_alone_and_everything_else_to_stderr() {
 }
 
 #[test]
-fn quiet_says_nothing_when_all_is_well() {
+fn quiet_prints_nothing_on_success() {
     let site = site();
     let out = site.directory.path().join("other.tar");
     let target = Registry::start();
@@ -208,7 +208,7 @@ fn quiet_says_nothing_when_all_is_well() {
 }
 
 #[test]
-fn json_logs_are_one_object_a_line_errors_included() {
+fn json_logs_are_one_object_per_line_including_errors() {
     let site = site();
     let out = site.directory.path().join("other.tar");
     let gone = format!("{}/team/app:gone", site.registry.host());
@@ -227,7 +227,7 @@ fn json_logs_are_one_object_a_line_errors_included() {
 }
 
 #[test]
-fn a_reader_that_has_gone_away_is_not_a_failure() {
+fn a_closed_stdout_pipe_is_not_a_failure() {
     let site = site();
     for arguments in [&["list", site.bundle()][..], &["--help"], &["man"], &["completions", "bash"]] {
         let mut process =
@@ -240,7 +240,7 @@ fn a_reader_that_has_gone_away_is_not_a_failure() {
 }
 
 #[test]
-fn a_full_disk_below_stdout_is_not_success() {
+fn a_full_disk_behind_stdout_is_a_failure() {
     let site = site();
     let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
     let output = gapferry_process().args(["list", site.bundle()]).stdout(full).output().unwrap();
@@ -248,7 +248,7 @@ fn a_full_disk_below_stdout_is_not_success() {
 }
 
 #[test]
-fn on_a_terminal_bars_logs_and_lines_share_the_screen_and_the_result_stands_alone() {
+fn on_a_terminal_bars_and_logs_do_not_mix_and_the_result_stays_clean() {
     let site = site();
     let out = site.directory.path().join("other.tar");
     let program = env!("CARGO_BIN_EXE_gapferry");
@@ -268,7 +268,7 @@ fn on_a_terminal_bars_logs_and_lines_share_the_screen_and_the_result_stands_alon
     }
 }
 
-/// Returns once the process handles SIGINT and SIGTERM itself.
+/// Waits until the process handles SIGINT and SIGTERM itself.
 fn until_signals_are_heeded(process: &Child) {
     let wanted = 1u64 << (Signal::TERM.as_raw() - 1) | 1u64 << (Signal::INT.as_raw() - 1);
     let mut caught = 0;
@@ -281,7 +281,7 @@ fn until_signals_are_heeded(process: &Child) {
 }
 
 #[test]
-fn ctrl_c_and_sigterm_stop_even_what_waits_or_computes_and_say_how_to_continue() {
+fn ctrl_c_and_sigterm_stop_waiting_and_computing_runs_and_say_how_to_continue() {
     for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143)] {
         let mut command = gapferry_process();
         command.args(["lock", "-f", "-"]).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
@@ -293,7 +293,7 @@ fn ctrl_c_and_sigterm_stop_even_what_waits_or_computes_and_say_how_to_continue()
         let mut message = String::new();
         stderr.read_line(&mut message).unwrap();
         assert!(message.contains("run the same command again"), "{message}");
-        // It still waits for its input; a second signal ends it at once. It may already have ended.
+        // The process still waits for input; a second signal ends it at once, unless it has ended already.
         let _ = kill_process(pid, signal);
         stderr.read_to_string(&mut message).unwrap();
         assert_eq!(process.wait().unwrap().code(), Some(code), "{message}");
@@ -301,10 +301,10 @@ fn ctrl_c_and_sigterm_stop_even_what_waits_or_computes_and_say_how_to_continue()
 }
 
 #[test]
-fn an_interrupted_export_publishes_nothing_and_continues() {
+fn an_interrupted_export_publishes_nothing_and_resumes() {
     let site = site();
     let out = site.directory.path().join("new.tar");
-    // Nothing listens to this connection's requests: the export waits for an answer.
+    // This server never answers, so the export keeps waiting.
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let reference = format!("127.0.0.1:{}/a:1", silent.local_addr().unwrap().port());
     let mut command = gapferry_process();
@@ -319,7 +319,7 @@ fn an_interrupted_export_publishes_nothing_and_continues() {
 }
 
 #[test]
-fn every_help_fits_80_columns_has_examples_and_the_short_one_fits_a_screen() {
+fn help_fits_80_columns_and_has_examples_and_short_help_fits_one_screen() {
     for (command, _) in commands() {
         let help = |option: &str| {
             let arguments = command.split_whitespace().chain([option]);
@@ -337,7 +337,7 @@ fn every_help_fits_80_columns_has_examples_and_the_short_one_fits_a_screen() {
 }
 
 #[test]
-fn the_exit_codes_of_the_help_are_those_of_the_guide() {
+fn help_and_guide_list_the_same_exit_codes() {
     let codes = |text: &str, margin: &str| -> Vec<String> {
         let rows = text.lines().filter_map(|line| line.strip_prefix(margin));
         let codes =
@@ -351,7 +351,7 @@ fn the_exit_codes_of_the_help_are_those_of_the_guide() {
 }
 
 #[test]
-fn there_is_a_manual_page_for_every_command() {
+fn every_command_has_a_manual_page() {
     let directory = tempdir();
     let there = directory.path().join("man1");
     gapferry().args(["man", "-o"]).arg(&there).assert().success();
@@ -369,7 +369,7 @@ fn there_is_a_manual_page_for_every_command() {
 }
 
 #[test]
-fn completions_are_made_for_every_shell_and_bash_reads_them() {
+fn completions_exist_for_every_shell_and_bash_can_load_them() {
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         assert!(text(&run(&["completions", shell]).stdout).contains("export"), "{shell}");
     }
@@ -380,13 +380,13 @@ fn completions_are_made_for_every_shell_and_bash_reads_them() {
 }
 
 #[test]
-fn the_guide_is_printed_whole_into_a_pipe() {
+fn the_guide_is_printed_in_full_into_a_pipe() {
     let contents = text(&run(&["guide"]).stdout);
     let topics: Vec<&str> =
         contents.lines().filter_map(|line| line.strip_prefix("  ")?.split_whitespace().next()).collect();
     assert!(topics.contains(&"first-export") && topics.contains(&"moving-a-registry"), "{contents}");
     for topic in topics {
-        // Nothing but a terminal starts a pager.
+        // A pager starts only on a terminal.
         let output = gapferry().env("PAGER", "false").args(["guide", topic]).output().unwrap();
         assert_code(&output, 0);
         let source = std::fs::read_to_string(format!("{}/docs/guide/{topic}.md", env!("CARGO_MANIFEST_DIR"))).unwrap();

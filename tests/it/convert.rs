@@ -1,4 +1,4 @@
-//! `gapferry convert`: a bundle is the same in every form, and damage is never copied.
+//! `gapferry convert`: every form converts into every other and stays the same bundle, and no damage is passed on.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use crate::signed::keys::{Key, Kind};
 use crate::support::ran::Ran;
 use crate::support::{files_below, gapferry, gapferry_process, gapferry_process_of, sha256, sha256_file, tempdir};
 
-/// The forms that a conversion can write.
+/// The output forms with their options.
 const FORMS: [(&str, &[&str]); 4] = [
     ("directory", &[]),
     ("b.tar", &[]),
@@ -17,7 +17,7 @@ const FORMS: [(&str, &[&str]); 4] = [
     ("v.tar", &["--volume-size", "1500kB", "--recovery", "1"]),
 ];
 
-/// Two images, and a blob by sha512 whose path does not fit into a tar header.
+/// Two images, and a blob identified by its sha512 whose path does not fit into a tar header.
 fn builder() -> Builder {
     two_images().sha512("registry.test/team/artifact:x", noise(9, 400_000))
 }
@@ -26,7 +26,7 @@ fn convert(from: &[PathBuf], out: &Path, more: &[&str]) -> Ran {
     Ran::of(gapferry().arg("convert").args(from).arg("-o").arg(out).args(more))
 }
 
-/// The files of the form that was written as `out`.
+/// The files written for `out`.
 fn written(out: &Path) -> Vec<PathBuf> {
     if out.exists() {
         return vec![out.to_owned()];
@@ -41,9 +41,9 @@ fn written(out: &Path) -> Vec<PathBuf> {
     volumes
 }
 
-/// A file that only has the name of a signature would silently turn a good bundle into a bad copy.
+/// Copying a file that only looks like a signature would turn a good bundle into a bad copy without a visible cause.
 #[test]
-fn what_is_no_signature_is_left_out_with_a_notice_and_the_copy_is_whole() {
+fn a_file_that_is_not_a_signature_is_left_out_with_a_notice() {
     let directory = tempdir();
     let key = Key::new(directory.path(), "ours", Kind::Ed25519);
     let source = directory.path().join("source");
@@ -59,7 +59,7 @@ fn what_is_no_signature_is_left_out_with_a_notice_and_the_copy_is_whole() {
             .for_each(|name| assert!(ran.stderr.contains(&format!("{name} is not a signature")), "{ran:?}"));
         Ran::of(gapferry().arg("verify").args(written(&out)).arg("--key").arg(&key.public)).ended(0);
     }
-    // The same where it is written.
+    // The same in the output directory.
     let out = directory.path().join("to/directory");
     std::fs::write(out.join(malformed[0]), "not a signature").unwrap();
     malformed.iter().for_each(|name| std::fs::remove_file(source.join(name)).unwrap());
@@ -68,10 +68,10 @@ fn what_is_no_signature_is_left_out_with_a_notice_and_the_copy_is_whole() {
     Ran::of(gapferry().arg("verify").arg(&out)).ended(0);
 }
 
-/// An operator signs a bundle where the keys are and carries it in whatever form the way demands: it has to be the same bundle, with
-/// every signature, when it comes out of the last form.
+/// An operator signs a bundle where the keys are and carries it in whatever form the route demands. The last form must
+/// still be the same bundle with every signature.
 #[test]
-fn every_form_turns_into_every_other_and_keeps_identity_and_signatures() {
+fn every_form_converts_into_every_other_and_keeps_identity_and_signatures() {
     let directory = tempdir();
     let (ours, theirs) =
         (Key::new(directory.path(), "ours", Kind::Ed25519), Key::new(directory.path(), "theirs", Kind::P256));
@@ -95,7 +95,7 @@ fn every_form_turns_into_every_other_and_keeps_identity_and_signatures() {
                 let ran = Ran::of(gapferry().arg("verify").args(&paths).args(["--full", "--key"]).arg(&key.public));
                 assert_eq!(ran.code, Some(0), "{from} to {to}: {ran:?}");
             }
-            // Whatever it went through, the tar is the one that was signed, byte for byte.
+            // After any chain of conversions, the tar equals the signed one byte for byte.
             let back = place.join("back.tar");
             convert(&paths, &back, &[]).ended(0);
             assert_eq!(sha256_file(&back), sum, "{from} to {to} and back");
@@ -106,7 +106,7 @@ fn every_form_turns_into_every_other_and_keeps_identity_and_signatures() {
 }
 
 #[test]
-fn a_stream_is_the_tar_byte_for_byte() {
+fn convert_to_stdout_gives_the_tar_byte_for_byte() {
     let directory = tempdir();
     let (tar, folder) = (directory.path().join("b.tar"), directory.path().join("b"));
     builder().write(&tar).unwrap();
@@ -119,7 +119,7 @@ fn a_stream_is_the_tar_byte_for_byte() {
     convert(&[folder], Path::new("-"), &["--json"]).ended(2).reported(&["--json cannot"]);
 }
 
-/// Between directories of one file system, a bundle uses its space once, and later writes change neither.
+/// On one file system, two directories share the space of their blobs, and later writes to one do not change the other.
 #[test]
 fn directories_share_their_blobs_where_they_can() {
     let directory = tempdir();
@@ -134,7 +134,7 @@ fn directories_share_their_blobs_where_they_can() {
 }
 
 #[test]
-fn a_damaged_bundle_gets_no_other_form_and_what_was_there_stays() {
+fn a_damaged_bundle_is_not_converted_and_the_existing_output_is_kept() {
     let directory = tempdir();
     let tar = directory.path().join("damaged.tar");
     let builder = builder();
@@ -156,7 +156,7 @@ fn a_damaged_bundle_gets_no_other_form_and_what_was_there_stays() {
 }
 
 #[test]
-fn what_is_incomplete_or_no_bundle_is_refused_before_anything_is_written() {
+fn an_incomplete_or_foreign_input_is_refused_before_anything_is_written() {
     let directory = tempdir();
     let tar = directory.path().join("b.tar");
     builder().write(&tar).unwrap();
@@ -174,9 +174,9 @@ fn what_is_incomplete_or_no_bundle_is_refused_before_anything_is_written() {
     assert!(!out.exists());
 }
 
-/// An interrupted conversion of 60 GB continues where it stopped: what was copied is checked and not copied again.
+/// A stopped conversion of 60 GB must resume: copied blobs are verified, not copied again.
 #[test]
-fn a_conversion_that_was_stopped_continues() {
+fn an_interrupted_conversion_resumes() {
     let directory = tempdir();
     let (tar, damaged) = (directory.path().join("b.tar"), directory.path().join("damaged.tar"));
     let builder = builder();
@@ -188,26 +188,26 @@ fn a_conversion_that_was_stopped_continues() {
     std::fs::write(&damaged, &bytes).unwrap();
     for (to, arguments) in [FORMS[0], FORMS[1], FORMS[3]] {
         let out = directory.path().join("out").join(to);
-        // It stops at the damaged blob; all others have been copied.
+        // The conversion stops at the damaged blob after copying all others.
         convert(std::slice::from_ref(&damaged), &out, arguments).ended(3);
         let begun: u64 = files_below(out.parent().unwrap()).iter().map(|(_, bytes)| bytes.len() as u64).sum();
-        assert!(begun > 2_000_000, "{to}: what was copied is kept");
+        assert!(begun > 2_000_000, "{to}: copied blobs are kept");
         convert(std::slice::from_ref(&tar), &out, arguments).ended(0);
         Ran::of(gapferry().arg("verify").args(written(&out))).ended(0);
         let names: Vec<String> = files_below(out.parent().unwrap()).into_iter().map(|(name, _)| name).collect();
         assert!(!names.iter().any(|name| name.contains(".partial")), "{to}: {names:?}");
-        // Killed after it got its name, before it had tidied up.
+        // Killed after the output got its name and before the cleanup.
         let journal = if to == "v.tar" { "v.volumes.partial.journal" } else { "b.tar.partial.journal" };
         std::fs::write(out.parent().unwrap().join(journal), "gapferry-journal 1 of this tar\nbegun\n").unwrap();
         convert(std::slice::from_ref(&tar), &out, arguments).ended(0).reported(&["unchanged"]);
         let left = out.parent().unwrap().join(journal).exists();
-        assert_eq!(left, to == "directory", "{to}: a run that finds the bundle finished removes what is left of it");
+        assert_eq!(left, to == "directory", "{to}: a run that finds the bundle finished removes the leftovers");
     }
 }
 
-/// Unfinished files are not trusted: a blob that is too long is not that blob.
+/// A leftover may be longer than its blob; such bytes are not a prefix of the blob.
 #[test]
-fn what_an_unfinished_run_has_left_too_long_does_not_stay_in_the_bundle() {
+fn an_overlong_leftover_of_an_unfinished_run_does_not_stay_in_the_bundle() {
     let directory = tempdir();
     let (tar, out) = (directory.path().join("b.tar"), directory.path().join("b"));
     builder().write(&tar).unwrap();
@@ -219,9 +219,9 @@ fn what_an_unfinished_run_has_left_too_long_does_not_stay_in_the_bundle() {
     Ran::of(gapferry().arg("verify").arg(&out).arg("--full")).ended(0);
 }
 
-/// An export is killed within a blob, and the next run can link the blob: the partial copy must not remain.
+/// An export was killed in the middle of a blob, and the next run can link the whole blob: the partial file must go.
 #[test]
-fn half_of_a_blob_does_not_stay_beside_its_link() {
+fn a_partial_blob_is_removed_when_the_whole_blob_is_linked() {
     let directory = tempdir();
     let (tar, from, out) = (directory.path().join("b.tar"), directory.path().join("a"), directory.path().join("b"));
     builder().write(&tar).unwrap();
@@ -235,9 +235,9 @@ fn half_of_a_blob_does_not_stay_beside_its_link() {
     Ran::of(gapferry().arg("verify").arg(&out).arg("--full")).ended(0);
 }
 
-/// The isolated side may demand this signature, so a copy without it must not remove it.
+/// The isolated side may trust only the signature: a copy without it must not remove it.
 #[test]
-fn a_conversion_onto_the_same_bundle_keeps_the_signatures_that_are_there() {
+fn a_conversion_onto_the_same_bundle_keeps_its_signatures() {
     let directory = tempdir();
     let (ours, theirs) =
         (Key::new(directory.path(), "ours", Kind::P256), Key::new(directory.path(), "theirs", Kind::Ed25519));
@@ -259,7 +259,7 @@ fn a_conversion_onto_the_same_bundle_keeps_the_signatures_that_are_there() {
 }
 
 #[test]
-fn nothing_is_written_into_a_bundle_nor_over_what_no_export_has_made() {
+fn convert_never_writes_into_a_bundle_or_over_foreign_files() {
     let directory = tempdir();
     let (tar, bundle) = (directory.path().join("b.tar"), directory.path().join("b"));
     builder().write(&tar).unwrap();
@@ -274,9 +274,9 @@ fn nothing_is_written_into_a_bundle_nor_over_what_no_export_has_made() {
     assert_eq!(std::fs::read(&precious).unwrap(), b"years of work");
 }
 
-/// A mistyped output must not pass in silence: the bundle that had the name is gone.
+/// A mistyped output must not pass silently: the bundle of that name is gone.
 #[test]
-fn another_bundle_that_is_replaced_is_named_and_an_archive_that_is_not_written_is_refused() {
+fn replacing_another_bundle_is_reported_and_an_unsupported_archive_is_refused() {
     let directory = tempdir();
     let (tar, other) = (directory.path().join("b.tar"), directory.path().join("other.tar"));
     builder().write(&tar).unwrap();
@@ -294,9 +294,9 @@ fn another_bundle_that_is_replaced_is_named_and_an_archive_that_is_not_written_i
     }
 }
 
-/// The record that volumes were written proves nothing about a tar with the set's name.
+/// Written volumes say nothing about a tar that has the set's name.
 #[test]
-fn volumes_do_not_make_a_damaged_tar_of_their_name_count_as_proven() {
+fn writing_volumes_does_not_mark_a_damaged_tar_of_the_same_name_as_proven() {
     let directory = tempdir();
     let (good, tar) = (directory.path().join("good.tar"), directory.path().join("images.tar"));
     builder().write(&good).unwrap();
@@ -310,9 +310,9 @@ fn volumes_do_not_make_a_damaged_tar_of_their_name_count_as_proven() {
     Ran::of(gapferry().arg("verify").arg(&tar).arg("--full")).ended(0);
 }
 
-/// A bundle of thousands of blobs is more files than a process may have open.
+/// A bundle of thousands of blobs has more files than a process may have open.
 #[test]
-fn a_directory_of_more_blobs_than_a_process_may_open_files_is_converted_and_resumed() {
+fn a_directory_with_more_blobs_than_the_open_file_limit_converts_and_resumes() {
     let directory = tempdir();
     let (from, tar, again) = (directory.path().join("b"), directory.path().join("b.tar"), directory.path().join("c"));
     let layers: Vec<Vec<u8>> = (0..120).map(|seed| noise(seed + 1, 3_000)).collect();
@@ -327,7 +327,7 @@ fn a_directory_of_more_blobs_than_a_process_may_open_files_is_converted_and_resu
     let other = directory.path().join("other.tar");
     limited(&from, &other);
     assert_eq!(sha256_file(&other), sha256_file(&tar));
-    // The rest of an unfinished run.
+    // Leftovers of an unfinished run.
     std::fs::create_dir(&again).unwrap();
     for (path, bytes) in files_below(&from).into_iter().filter(|(path, _)| path.starts_with("blobs")) {
         let to = directory.path().join("c.partial").join(path);
@@ -339,5 +339,5 @@ fn a_directory_of_more_blobs_than_a_process_may_open_files_is_converted_and_resu
     let kept = inode(&directory.path().join("c.partial").join(&blob));
     limited(&tar, &again);
     assert_eq!(files_below(&again), files_below(&from));
-    assert_eq!(inode(&again.join(blob)), kept, "what was there was proven, not copied again");
+    assert_eq!(inode(&again.join(blob)), kept, "existing blobs were verified, not copied again");
 }

@@ -1,4 +1,5 @@
-//! The demo runs, and its output is true. Its script generates `fixtures/`, so nobody has to trust their bytes.
+//! The demo runs and its claims are true. The files in `fixtures/` match what their script generates, so nobody has to
+//! trust binary files of unknown origin.
 
 use std::path::Path;
 use std::process::Command;
@@ -6,7 +7,7 @@ use std::process::Command;
 use crate::support::{files_below, tempdir};
 
 #[test]
-fn the_fixtures_are_what_their_script_makes_on_any_machine() {
+fn the_fixtures_match_what_their_script_generates() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let work = tempdir();
     let made = work.path().join("connected");

@@ -1,5 +1,5 @@
-//! Problems with the output: a full disk, a read-only medium, existing files, another run on the same output. Nothing
-//! is lost, and the message says what to do.
+//! The output of an export: a disk that is full or fills up, a read-only medium, existing files, another run on the
+//! same output. Nothing is lost, and the message says what to do.
 
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
@@ -23,7 +23,7 @@ fn large() -> (Registry, Image) {
     (registry, image)
 }
 
-/// Holds the export where it fetches the second layer.
+/// Holds the export at the request for the second layer.
 fn barrier_before_a_layer(registry: &Registry, image: &Image) -> Barrier {
     let layer = support::sha256(&image.blobs[2]);
     Barrier::before(registry.host(), &format!("GET /v2/team/app/blobs/{layer}"))
@@ -34,14 +34,15 @@ fn export(host: &str, out: &Path) -> Output {
     gapferry().args(["export", &reference, "-j", "1", "-o"]).arg(out).output().unwrap()
 }
 
-/// The number of requests for a layer. Configs are read earlier, to learn the platform.
+/// How often a layer was requested. Configs do not count: they are read for the platform before the download is
+/// planned.
 fn layer_requests(registry: &Registry, image: &Image) -> usize {
     let layers: Vec<String> = image.blobs[1..].iter().map(|blob| support::sha256(blob)).collect();
     registry.requests().iter().filter(|request| layers.iter().any(|layer| request.path.ends_with(layer))).count()
 }
 
 #[test]
-fn a_disk_without_room_is_detected_before_anything_is_fetched_and_the_bytes_are_named() {
+fn a_full_disk_is_reported_with_the_bytes_needed_before_anything_is_fetched() {
     let Some(disk) = Disk::of(2048) else { return };
     let (registry, image) = large();
     let before = layer_requests(&registry, &image);
@@ -58,7 +59,7 @@ fn a_disk_without_room_is_detected_before_anything_is_fetched_and_the_bytes_are_
 }
 
 #[test]
-fn once_there_is_room_no_manifest_is_pulled_again() {
+fn after_making_room_no_manifest_is_pulled_again() {
     let Some(disk) = Disk::of(2048) else { return };
     let (registry, _) = large();
     let pulls = || registry.requests().iter().filter(|r| r.method == "GET" && r.path.contains("/manifests/")).count();
@@ -78,7 +79,7 @@ fn once_there_is_room_no_manifest_is_pulled_again() {
     }
 }
 
-/// The messages of an export that meets a full disk: `filler` uses `bytes` while a layer waits at the barrier.
+/// The messages of an export on a disk that fills up: `filler` takes `bytes` while a layer waits at the barrier.
 fn export_while_the_disk_fills_up(barrier: &Barrier, out: &Path, filler: &Path, bytes: usize) -> String {
     let reference = format!("{}/team/app:1", barrier.host());
     let mut command = gapferry_process();
@@ -94,7 +95,7 @@ fn export_while_the_disk_fills_up(barrier: &Barrier, out: &Path, filler: &Path, 
 }
 
 #[test]
-fn a_disk_that_fills_up_in_the_middle_loses_nothing() {
+fn a_disk_that_fills_up_during_an_export_loses_nothing() {
     let Some(disk) = Disk::of(9 * 1024) else { return };
     let (registry, image) = large();
     let barrier = barrier_before_a_layer(&registry, &image);
@@ -110,7 +111,7 @@ fn a_disk_that_fills_up_in_the_middle_loses_nothing() {
 }
 
 #[test]
-fn once_a_disk_is_full_nothing_more_is_fetched_for_it() {
+fn once_the_disk_is_full_nothing_more_is_fetched() {
     let Some(disk) = Disk::of(9 * 1024) else { return };
     let registry = Registry::start();
     // The largest layer is fetched first, and the disk fills up in the middle of it.
@@ -130,9 +131,9 @@ fn once_a_disk_is_full_nothing_more_is_fetched_for_it() {
     gapferry().arg("verify").arg(&out).assert().success();
 }
 
-/// Exit code 1 means that images failed. Here this machine has no space.
+/// Exit code 1 means that images failed; here this machine has no space.
 #[test]
-fn a_pipe_for_which_there_is_no_room_ends_as_every_full_disk() {
+fn an_import_from_a_pipe_reports_a_full_disk_like_any_other() {
     let Some(disk) = Disk::of(1024) else { return };
     let ((registry, _), target, out) = (large(), Registry::start(), tempdir());
     let bundle = out.path().join("b.tar");
@@ -142,7 +143,7 @@ fn a_pipe_for_which_there_is_no_room_ends_as_every_full_disk() {
     command.args(["import", "-", "--to", &to]).env("TMPDIR", disk.path()).stdin(Stdio::piped()).stderr(Stdio::piped());
     let mut process = command.spawn().unwrap();
     let mut pipe = process.stdin.take().unwrap();
-    // The pipe is closed when there is no more space.
+    // The pipe closes when the space runs out.
     let _ = std::io::copy(&mut std::fs::File::open(&bundle).unwrap(), &mut pipe);
     drop(pipe);
     let output = process.wait_with_output().unwrap();
@@ -151,9 +152,9 @@ fn a_pipe_for_which_there_is_no_room_ends_as_every_full_disk() {
     assert!(message.contains("storing a blob in TMPDIR") && message.contains("hint: free some space"), "{message}");
 }
 
-/// Without a word it was killed.
+/// Without handling, the signal killed the program silently.
 #[test]
-fn a_limit_on_the_size_of_files_is_an_error_with_a_hint() {
+fn a_file_size_limit_is_an_error_with_a_hint() {
     let ((registry, _), out) = (large(), tempdir());
     let reference = format!("{}/team/app:1", registry.host());
     let mut command = std::process::Command::new("sh");
@@ -172,7 +173,7 @@ fn a_limit_on_the_size_of_files_is_an_error_with_a_hint() {
 }
 
 #[test]
-fn a_read_only_medium_cannot_be_written_but_verified_and_imported_from() {
+fn a_read_only_medium_refuses_exports_but_can_be_verified_and_imported() {
     let Some(disk) = Disk::of(32 * 1024) else { return };
     let (registry, _) = large();
     let bundles = ["b.tar", "b"].map(|name| disk.path().join(name));
@@ -195,7 +196,7 @@ fn a_read_only_medium_cannot_be_written_but_verified_and_imported_from() {
 }
 
 #[test]
-fn a_receipt_or_lock_that_could_not_be_written_is_reported_before_the_work_not_after_it() {
+fn an_unwritable_receipt_or_lock_is_reported_before_the_work_starts() {
     let (registry, image) = large();
     let directory = tempdir();
     let (bundle, nowhere) = (directory.path().join("b.tar"), directory.path().join("no/such/directory/file"));
@@ -221,7 +222,7 @@ fn a_receipt_or_lock_that_could_not_be_written_is_reported_before_the_work_not_a
 }
 
 #[test]
-fn another_run_on_the_same_output_is_found_before_anything_is_asked() {
+fn another_run_on_the_same_output_is_detected_before_any_request() {
     let (registry, _) = large();
     let directory = tempdir();
     let lock = std::fs::File::create(directory.path().join("b.partial.lock")).unwrap();
@@ -237,7 +238,7 @@ fn another_run_on_the_same_output_is_found_before_anything_is_asked() {
 }
 
 #[test]
-fn what_is_there_and_no_bundle_is_not_overwritten() {
+fn an_existing_file_that_is_not_a_bundle_is_not_overwritten() {
     let (registry, _) = large();
     let directory = tempdir();
     let root = directory.path();
@@ -262,15 +263,15 @@ fn what_is_there_and_no_bundle_is_not_overwritten() {
         );
     }
     assert_eq!(files_below(root), before);
-    assert_eq!(registry.requests().len(), asked, "what can be known at once does not cost hours of reading first");
+    assert_eq!(registry.requests().len(), asked, "the problem is reported before hours of reading");
     assert_eq!(std::fs::read_link(root.join("dangling")).unwrap(), PathBuf::from("nowhere"));
-    // An empty directory, made in advance for the bundle.
+    // An empty directory made for the bundle counts as free.
     std::fs::create_dir(root.join("empty")).unwrap();
     assert!(export(registry.host(), &root.join("empty")).status.success());
 }
 
 #[test]
-fn what_no_export_has_made_in_the_place_of_an_unfinished_bundle_is_refused_before_anything_is_asked() {
+fn foreign_files_in_place_of_an_unfinished_bundle_are_refused_before_any_request() {
     let (registry, _) = large();
     let directory = tempdir();
     let root = directory.path();
@@ -297,7 +298,7 @@ fn what_no_export_has_made_in_the_place_of_an_unfinished_bundle_is_refused_befor
 }
 
 #[test]
-fn a_second_run_on_the_same_output_is_reported_so_and_disturbs_nothing() {
+fn a_second_run_on_the_same_output_is_reported_and_disturbs_nothing() {
     let (registry, image) = large();
     let directory = tempdir();
     for name in ["b.tar", "b"] {

@@ -1,4 +1,4 @@
-//! Every exit code of `gapferry --help`, for every command where it can occur; and that no command tells a secret.
+//! Every exit code of `gapferry --help`, for every command where it can occur. No command prints a secret.
 
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
@@ -19,7 +19,7 @@ fn both(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
-/// Every row ends with `code` and prints each of `says`.
+/// Every command line exits with `code` and prints each of `says`.
 #[track_caller]
 fn all_end_with(code: i32, rows: &[&[&str]], says: &[&str]) {
     for arguments in rows {
@@ -28,7 +28,7 @@ fn all_end_with(code: i32, rows: &[&[&str]], says: &[&str]) {
         assert_eq!(output.status.code(), Some(code), "{arguments:?}: {text}");
         assert!(!text.contains("panicked"), "{arguments:?}: {text}");
         for words in says {
-            assert!(text.contains(words), "{arguments:?} does not say {words:?}: {text}");
+            assert!(text.contains(words), "{arguments:?} does not print {words:?}: {text}");
         }
     }
 }
@@ -55,13 +55,13 @@ fn path(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
-/// `host:port` without a listener: the port was free a moment ago.
+/// `host:port` where nothing listens: the port was free a moment ago.
 fn nobody() -> String {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
 }
 
 #[test]
-fn success_is_0_for_every_command() {
+fn success_exits_0_for_every_command() {
     let site = site();
     let (bundle, directory) = (path(&site.bundle), site.directory.path());
     let (tar, man) = (directory.join("b.tar"), directory.join("man"));
@@ -90,7 +90,7 @@ fn success_is_0_for_every_command() {
 }
 
 #[test]
-fn a_missing_bundle_or_file_is_2_and_named() {
+fn a_missing_bundle_or_file_exits_2_and_is_named() {
     let gone = "/nowhere/at/all.tar";
     let host = nobody();
     let rows: &[&[&str]] = &[
@@ -107,7 +107,7 @@ fn a_missing_bundle_or_file_is_2_and_named() {
 }
 
 #[test]
-fn a_malformed_allowlist_is_2_with_every_error_and_its_line_at_once() {
+fn a_malformed_allowlist_exits_2_and_lists_every_error_with_its_line() {
     let directory = tempdir();
     let text = directory.path().join("list.txt");
     std::fs::write(&text, "a:1\nUPPER:1\nb:1 nonsense=1\nc:1 platform=linux\nd@sha256:12\n").unwrap();
@@ -126,7 +126,7 @@ fn a_malformed_allowlist_is_2_with_every_error_and_its_line_at_once() {
 }
 
 #[test]
-fn a_bundle_whose_digest_manifest_is_broken_is_3_wherever_it_is_opened() {
+fn a_bundle_with_broken_sums_exits_3_from_every_command_that_opens_it() {
     let site = site();
     let bundle = path(&site.bundle);
     std::fs::write(site.bundle.join("bundle.json"), "{\"gapferryBundle\": 1, ").unwrap();
@@ -142,7 +142,7 @@ fn a_bundle_whose_digest_manifest_is_broken_is_3_wherever_it_is_opened() {
 }
 
 #[test]
-fn an_image_the_registry_does_not_have_is_4_and_named() {
+fn an_image_missing_at_the_registry_exits_4_and_is_named() {
     let site = site();
     let gone = format!("{}/team/gone:1", site.registry.host());
     let out = site.directory.path().join("never.tar");
@@ -153,7 +153,7 @@ fn an_image_the_registry_does_not_have_is_4_and_named() {
 }
 
 #[test]
-fn a_wrong_password_is_4_and_the_hint_says_where_to_put_the_right_one() {
+fn a_wrong_password_exits_4_with_a_hint_where_to_put_the_right_one() {
     let closed = Registry::with(Options { credentials: Some(("user".into(), "right".into())), ..Options::default() });
     let site = site();
     let reference = format!("{}/team/app:1", closed.host());
@@ -173,7 +173,7 @@ fn a_wrong_password_is_4_and_the_hint_says_where_to_put_the_right_one() {
 }
 
 #[test]
-fn nobody_listening_is_5_and_the_address_is_named() {
+fn a_refused_connection_exits_5_and_names_the_address() {
     let site = site();
     let host = nobody();
     let reference = format!("{host}/team/app:1");
@@ -190,7 +190,7 @@ fn nobody_listening_is_5_and_the_address_is_named() {
     assert!(!out.exists() && !auth.exists());
 }
 
-/// Exports two images, one of which cannot be pushed.
+/// Exports two images, of which one cannot be pushed.
 fn export_of_a_whole_and_a_sparse_image(registry: &Registry, bundle: &Path) -> assert_cmd::Command {
     images::oci("good", "1", &["x"]).push(registry);
     images::oci_index("sparse", "1", "multi").push(registry);
@@ -201,7 +201,7 @@ fn export_of_a_whole_and_a_sparse_image(registry: &Registry, bundle: &Path) -> a
 }
 
 #[test]
-fn some_images_of_several_is_1_and_the_summary_counts_them() {
+fn a_partial_failure_exits_1_and_the_summary_counts_the_images() {
     let (registry, directory) = (Registry::start(), tempdir());
     let bundle = directory.path().join("b.tar");
     let mut export = export_of_a_whole_and_a_sparse_image(&registry, &bundle);
@@ -209,13 +209,13 @@ fn some_images_of_several_is_1_and_the_summary_counts_them() {
     let target = Registry::start();
     let rows: &[&[&str]] = &[&["import", path(&bundle), "--to", target.host()]];
     all_end_with(1, rows, &["failed:", "1 image pushed, 1 failed", "--index trim"]);
-    // Again: the existing image is not pushed again, and the other still fails.
+    // On a second run, the present image is not pushed again, and the other still fails.
     all_end_with(1, rows, &["failed:", "1 present, 1 failed"]);
     assert_eq!(target.tags("good"), ["1"]);
 }
 
 #[test]
-fn a_receipt_or_lock_that_could_not_be_written_is_2_and_reported_after_the_results_of_the_images() {
+fn an_unwritable_receipt_or_lock_exits_2_after_the_images_outcomes() {
     let (registry, directory) = (Registry::start(), tempdir());
     let bundle = directory.path().join("b.tar");
     let mut export = export_of_a_whole_and_a_sparse_image(&registry, &bundle);
@@ -232,11 +232,14 @@ fn a_receipt_or_lock_that_could_not_be_written_is_2_and_reported_after_the_resul
         assert_eq!(output.status.code(), Some(2), "{text}");
         let message = ["failed:", "1 image pushed, 1 failed", "error: writing /dev/full"].map(|words| text.find(words));
         assert!(message.iter().all(Option::is_some) && message.is_sorted(), "{text}");
-        assert!(std::fs::read_to_string(file).unwrap().contains("/good:1"), "one file does not cost the other");
+        assert!(
+            std::fs::read_to_string(file).unwrap().contains("/good:1"),
+            "one unwritable file does not prevent the other"
+        );
     }
 }
 
-/// Runs gapferry until a request waits at `barrier`, sends it `signal`, and returns how it ended.
+/// Runs gapferry until a request waits at `barrier`, sends `signal`, and returns the output.
 fn stop_at(barrier: &Barrier, arguments: &[&str], signal: Signal) -> Output {
     let mut command = gapferry_process();
     let process = command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
@@ -246,7 +249,7 @@ fn stop_at(barrier: &Barrier, arguments: &[&str], signal: Signal) -> Output {
 }
 
 #[test]
-fn an_export_stopped_in_the_middle_of_a_blob_is_130_or_143_and_continues() {
+fn an_export_stopped_in_a_blob_exits_130_or_143_and_resumes() {
     let registry = Registry::start();
     let image = images::oci("team/app", "1", &[&noise(1, 1 << 20), &noise(2, 1 << 20)]);
     image.push(&registry);
@@ -261,7 +264,7 @@ fn an_export_stopped_in_the_middle_of_a_blob_is_130_or_143_and_continues() {
             let output = stop_at(&barrier, &arguments, signal);
             assert_eq!(output.status.code(), Some(code), "{}", both(&output));
             assert!(both(&output).contains("run the same command again"), "{}", both(&output));
-            assert!(!out.exists(), "a stopped export has published something");
+            assert!(!out.exists(), "a stopped export published a bundle");
             barrier.open();
             all_end_with(0, &[&arguments], &[]);
             all_end_with(0, &[&["verify", path(&out)]], &["OK"]);
@@ -270,7 +273,7 @@ fn an_export_stopped_in_the_middle_of_a_blob_is_130_or_143_and_continues() {
 }
 
 #[test]
-fn an_import_stopped_in_the_middle_of_an_upload_is_130_or_143_leaves_no_tag_and_continues() {
+fn an_import_stopped_in_an_upload_exits_130_or_143_leaves_no_tag_and_resumes() {
     let source = Registry::start();
     images::oci("team/app", "1", &[&noise(1, 1 << 20), &noise(2, 1 << 20)]).push(&source);
     let directory = tempdir();
@@ -290,19 +293,19 @@ fn an_import_stopped_in_the_middle_of_an_upload_is_130_or_143_leaves_no_tag_and_
     }
 }
 
-/// The secret itself, and as Basic authentication sends it.
+/// The secret itself, and its Basic authentication form.
 const PASSWORD: &str = "hunter2secret";
 const ENCODED: &str = "dXNlcjpodW50ZXIyc2VjcmV0";
 
 #[track_caller]
 fn assert_no_secret(text: &str) {
     for secret in [PASSWORD, ENCODED] {
-        assert!(!text.contains(secret), "the secret is told: {text}");
+        assert!(!text.contains(secret), "the secret is printed: {text}");
     }
 }
 
 #[test]
-fn no_command_tells_a_secret_whatever_it_is_asked_to_say() {
+fn no_command_ever_prints_a_secret() {
     let secret = Options { credentials: Some(("user".into(), PASSWORD.into())), ..Options::default() };
     let (closed, other) = (Registry::with(secret), Registry::start());
     images::oci("team/app", "1", &["x"]).push(&closed);
@@ -339,7 +342,7 @@ fn no_command_tells_a_secret_whatever_it_is_asked_to_say() {
         (&["login", closed.host(), "--creds", &creds], 2),
         (&["auth", "check", closed.host(), "--authfile", &log, "--push", "new/app"], 0),
         (&["auth", "check", closed.host(), "--json", "--creds", &creds], 0),
-        // Mistakes that people make: the secret where it does not belong.
+        // Typical mistakes: the secret in the wrong place.
         (&["lock", &format!("{creds}@{reference}")], 2),
         (&["import", &out, "--to", &format!("http://{creds}@{}", closed.host())], 2),
         (&["lock", &reference, "--creds", &creds, "--no-such-option"], 2),

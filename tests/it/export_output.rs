@@ -1,4 +1,5 @@
-//! The output of an export and what was there before: an unfinished bundle must never be reported as done.
+//! The output of an export and what was there before: the export never reports success for a bundle that is not
+//! finished.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -25,7 +26,7 @@ fn one_image() -> Registry {
 }
 
 #[test]
-fn the_lock_of_an_unchanged_bundle_is_its_own() {
+fn an_unchanged_export_writes_the_lock_of_the_existing_bundle() {
     let registry = one_image();
     let directory = tempdir();
     let export = |epoch: Option<&str>| {
@@ -42,10 +43,9 @@ fn the_lock_of_an_unchanged_bundle_is_its_own() {
     assert_eq!(std::fs::read(directory.path().join("b.lock")).unwrap(), first);
 }
 
-/// People put notes and scripts next to the images that they carry. An export that replaces the bundle must not remove
-/// them.
+/// People keep notes and scripts beside the images they carry. An export that replaces the bundle must not remove them.
 #[test]
-fn an_export_over_a_bundle_removes_no_file_that_does_not_belong_to_it() {
+fn an_export_over_a_bundle_removes_no_foreign_file() {
     let registry = one_image();
     let directory = tempdir();
     let path = |name: &str| directory.path().join(name);
@@ -62,11 +62,11 @@ fn an_export_over_a_bundle_removes_no_file_that_does_not_belong_to_it() {
         assert_eq!(std::fs::read(path("b/bundle.json")).unwrap(), before);
     }
     std::fs::rename(path("b/notes"), path("notes")).unwrap();
-    // The rest of a killed repair belongs to the program.
+    // Leftovers of a killed repair belong to the program.
     std::fs::write(path("b/index.json.partial"), "half").unwrap();
     export(&registry, &["team/app:1", "team/other:1"], directory.path(), "b").success();
     assert!(!path("b/index.json.partial").exists());
-    // The same in a tar, which anyone can append to.
+    // The same in a tar, where anyone can append files.
     export(&registry, &["team/app:1"], directory.path(), "b.tar").success();
     let add = ["-rf", "b.tar", "notes/who.txt"];
     assert!(std::process::Command::new("tar").current_dir(directory.path()).args(add).status().unwrap().success());
@@ -74,7 +74,7 @@ fn an_export_over_a_bundle_removes_no_file_that_does_not_belong_to_it() {
 }
 
 #[test]
-fn an_unchanged_bundle_is_as_large_as_it_was_when_it_was_written() {
+fn an_unchanged_export_reports_the_same_size_as_the_original() {
     let registry = one_image();
     let directory = tempdir();
     for out in ["b", "b.tar"] {
@@ -91,9 +91,9 @@ fn an_unchanged_bundle_is_as_large_as_it_was_when_it_was_written() {
     }
 }
 
-/// Killed between the name and the end, a run leaves its lock; a directory of bundles is not to collect them.
+/// A run killed after the final rename leaves its lock file; these must not pile up in a directory of bundles.
 #[test]
-fn what_a_killed_run_has_left_beside_a_complete_bundle_is_removed() {
+fn leftovers_of_a_killed_run_beside_a_complete_bundle_are_removed() {
     let registry = one_image();
     let directory = tempdir();
     for (out, more) in [("b", &[][..]), ("b.tar", &[]), ("v.tar", &["--volume-size", "1MB"])] {
@@ -111,8 +111,8 @@ fn what_a_killed_run_has_left_beside_a_complete_bundle_is_removed() {
     }
 }
 
-/// Pushes a copy of `image` under another tag in which the size of its last layer is a lie. docker-registry does not
-/// check sizes.
+/// Pushes a copy of `image` under another tag with a wrong size for its last layer. docker-registry does not check
+/// sizes.
 fn push_with_wrong_size(image: &images::Image, registry: &Registry) {
     let mut forged = image.named("team/liar", "1");
     let mut manifest: Value = serde_json::from_slice(&forged.manifest).unwrap();
@@ -123,7 +123,7 @@ fn push_with_wrong_size(image: &images::Image, registry: &Registry) {
 }
 
 #[test]
-fn a_digest_with_two_sizes_fails_the_export_not_the_verification_far_away() {
+fn a_digest_with_two_sizes_fails_at_export_and_not_only_at_verify() {
     let registry = Registry::start();
     let image = images::oci("team/app", "1", &["content"]);
     image.push(&registry);
@@ -135,7 +135,7 @@ fn a_digest_with_two_sizes_fails_the_export_not_the_verification_far_away() {
 }
 
 #[test]
-fn a_name_that_means_unfinished_is_refused_because_the_bundle_could_not_be_opened() {
+fn an_output_name_reserved_for_unfinished_bundles_is_refused() {
     let registry = one_image();
     let directory = tempdir();
     let refused = export(&registry, &["team/app:1"], directory.path(), "b.partial").code(2);
@@ -143,9 +143,9 @@ fn a_name_that_means_unfinished_is_refused_because_the_bundle_could_not_be_opene
     assert!(stderr.contains("use another name"), "{stderr}");
 }
 
-/// The content of a bundle follows from its identity, not from what the medium returns.
+/// The expected bytes follow from the bundle's identity, not from what the medium returns.
 #[test]
-fn a_bundle_that_was_written_badly_loses_its_name_when_it_is_read_back() {
+fn a_bundle_that_reads_back_wrong_loses_its_name() {
     let directory = tempdir();
     let events: Events = Arc::new(Silent);
     let at = |name: &str| directory.path().join(name);
@@ -178,7 +178,7 @@ fn a_bundle_that_was_written_badly_loses_its_name_when_it_is_read_back() {
 }
 
 #[test]
-fn read_back_says_of_every_form_that_the_medium_has_it_and_of_a_pipe_that_it_cannot() {
+fn read_back_confirms_every_form_and_refuses_a_pipe() {
     let registry = one_image();
     let directory = tempdir();
     let run = |args: &[&str]| {
@@ -189,7 +189,7 @@ fn read_back_says_of_every_form_that_the_medium_has_it_and_of_a_pipe_that_it_can
     let reference = format!("{}/team/app:1", registry.host());
     for out in ["b", "b.tar", "b.tar.zst"] {
         for _ in 0..2 {
-            // Unchanged is not proven either, until it was read.
+            // An unchanged bundle is not verified either until it is read.
             let text = message(run(&["export", &reference, "-o", out]));
             assert!(text.contains(&format!("{out}: read back")), "{text}");
         }

@@ -1,5 +1,5 @@
-//! A bundle can be read without gapferry: a reader that was written from `docs/format.md` alone reads every form of real
-//! bundles, agrees about the identity, and refuses damaged ones. If this fails, the document and the program differ.
+//! A bundle can be read without gapferry: a reader written from `docs/format.md` alone reads every form of real
+//! bundles, agrees on the identity, and refuses damaged ones. If this fails, the document and the program differ.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -59,7 +59,7 @@ impl TestSite {
         self.run(&[&args[..], more].concat()).ended(0)
     }
 
-    /// Runs the reader; the bundle `-` is the content of the file `piped`.
+    /// Runs the reader; the bundle `-` is the file `piped` on standard input.
     fn read(&self, args: &[&str], piped: Option<&Path>) -> Ran {
         let reader = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reader/bundle.py");
         let stdin = piped.map_or_else(Stdio::null, |path| File::open(path).unwrap().into());
@@ -86,7 +86,7 @@ fn identity(ran: Ran) -> String {
 }
 
 #[test]
-fn every_form_of_a_bundle_is_read_by_a_program_that_only_the_document_describes() {
+fn a_reader_written_from_the_format_document_reads_every_form() {
     let site = TestSite::new();
     site.export("bundle", &[]);
     site.export("bundle.tar", &[]);
@@ -123,7 +123,7 @@ fn every_form_of_a_bundle_is_read_by_a_program_that_only_the_document_describes(
 }
 
 #[test]
-fn a_stream_is_read_from_a_pipe_and_one_that_breaks_off_is_refused() {
+fn the_reader_reads_a_stream_and_refuses_a_truncated_one() {
     let site = TestSite::new();
     let mut command = crate::support::gapferry_process();
     let args = ["export", "--locked", "images.lock", "-o", "-"];
@@ -139,7 +139,7 @@ fn a_stream_is_read_from_a_pipe_and_one_that_breaks_off_is_refused() {
 }
 
 #[test]
-fn one_changed_byte_anywhere_in_a_file_of_a_bundle_is_found() {
+fn the_reader_finds_one_changed_byte_in_any_file() {
     let site = TestSite::new();
     site.export("bundle", &[]);
     for (name, bytes) in files_below(&site.path("bundle")) {

@@ -1,4 +1,4 @@
-//! Imports that are run again, or end early: what is missing is found and reported.
+//! Imports that run again or end early: missing content is found and reported.
 
 use std::path::{Path, PathBuf};
 
@@ -16,7 +16,7 @@ fn export(source: &Registry, names: &[&str], directory: &Path) -> PathBuf {
 }
 
 #[test]
-fn a_referrer_that_was_stored_but_not_entered_is_entered_by_the_next_run() {
+fn a_stored_but_unlisted_referrer_is_listed_by_the_next_run() {
     let source = Registry::start();
     let image = images::oci("team/app", "1", &["content"]);
     let sbom = images::referrer(&image, "application/spdx+json", b"an SBOM");
@@ -26,7 +26,7 @@ fn a_referrer_that_was_stored_but_not_entered_is_entered_by_the_next_run() {
     }
     let directory = tempdir();
     let bundle = export(&source, &["team/app:1"], directory.path());
-    // As a run leaves it that was killed after the SBOM was stored, before the list of referrers was.
+    // The state after a run was killed between storing the SBOM and the list of referrers.
     let target = Registry::start();
     image.push(&target);
     sbom.push(&target);
@@ -37,11 +37,11 @@ fn a_referrer_that_was_stored_but_not_entered_is_entered_by_the_next_run() {
     let before = target.requests().len();
     again();
     let pushes = target.requests().split_off(before).into_iter().filter(|r| !matches!(&*r.method, "GET" | "HEAD"));
-    assert_eq!(pushes.count(), 0, "a third run finds everything");
+    assert_eq!(pushes.count(), 0, "a third run finds everything present");
 }
 
 #[test]
-fn an_import_that_stops_at_the_first_failure_still_says_the_result_of_every_image() {
+fn a_fail_fast_import_still_reports_every_images_outcome() {
     let source = Registry::start();
     let names = ["team/one", "team/two", "team/three"];
     let images = names.map(|name| images::oci(name, "1", &["shared", name]));
@@ -73,7 +73,7 @@ fn an_import_that_stops_at_the_first_failure_still_says_the_result_of_every_imag
 }
 
 #[test]
-fn a_plan_does_not_count_what_skipped_images_need_as_being_there() {
+fn a_plan_does_not_count_blobs_of_skipped_images_as_present() {
     let source = Registry::start();
     images::oci("team/app", "1", &["content"]).push(&source);
     let directory = tempdir();
@@ -91,7 +91,7 @@ fn a_plan_does_not_count_what_skipped_images_need_as_being_there() {
 }
 
 #[test]
-fn blobs_of_an_import_that_never_got_to_a_tag_are_not_sent_again() {
+fn blobs_of_an_import_that_never_set_a_tag_are_not_sent_again() {
     let source = Registry::start();
     let image = images::oci("team/app", "1", &["not even the largest is worth a question", "a small layer"]);
     image.push(&source);
@@ -102,12 +102,12 @@ fn blobs_of_an_import_that_never_got_to_a_tag_are_not_sent_again() {
     let before = target.requests().len();
     gapferry().arg("import").arg(&bundle).args(["--to", target.host()]).assert().success();
     let uploads = target.requests().split_off(before).into_iter().filter(|r| r.path.contains("/blobs/uploads/"));
-    assert_eq!(uploads.count(), 0, "they were there");
+    assert_eq!(uploads.count(), 0, "the blobs were present");
     assert_eq!(target.digest("team/app", "1").as_deref(), Some(image.digest().as_str()));
 }
 
 #[test]
-fn nothing_is_asked_of_a_new_registry_but_what_could_save_an_upload() {
+fn a_new_registry_gets_only_requests_that_could_save_an_upload() {
     let source = Registry::start();
     let images = ["team/one:1", "team/one:2", "team/two:1"].map(|name| {
         let (repository, tag) = name.split_once(':').unwrap();
@@ -122,7 +122,7 @@ fn nothing_is_asked_of_a_new_registry_but_what_could_save_an_upload() {
     let requests = target.requests();
     let first = requests.iter().position(|r| r.method == "POST").unwrap();
     let about = |part: &str| requests[..first].iter().filter(|r| r.path.contains(part)).count();
-    // GET confirms that HEAD says “not there” of what is not there: of one blob for the whole registry, and of each manifest as long
-    // as HEAD has found none.
+    // GET confirms a HEAD answer of “not there”: once per registry for blobs, and for each manifest until HEAD has
+    // found one.
     assert_eq!((about("/blobs/"), about("/manifests/"), about("/tags/list")), (3, 4, 2), "{requests:?}");
 }

@@ -1,4 +1,4 @@
-//! `kill -9` in the middle of export and of import: run again, and nothing is lost or wrong.
+//! `kill -9` in the middle of an export or import: a rerun finishes, and nothing is lost or wrong.
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -15,7 +15,7 @@ use crate::support::images::{self, Image};
 use crate::support::registry::Registry;
 use crate::support::{gapferry, gapferry_process, gapferry_process_of, tempdir};
 
-/// Images large enough to be caught in the middle, content that does not compress.
+/// Images large enough to be interrupted, with content that does not compress.
 fn large_images(source: &Registry) -> Vec<Image> {
     (0..6)
         .map(|n| {
@@ -28,7 +28,7 @@ fn large_images(source: &Registry) -> Vec<Image> {
         .collect()
 }
 
-/// Runs gapferry and kills it as soon as `reached` is true; `true` if it was killed before it ended by itself.
+/// Runs gapferry and kills it as soon as `reached` is true; `true` if it was still running.
 fn kill_when(arguments: &[&str], reached: impl Fn() -> bool) -> bool {
     let mut process = gapferry_process().args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     let deadline = Instant::now() + Duration::from_secs(60);
@@ -36,7 +36,7 @@ fn kill_when(arguments: &[&str], reached: impl Fn() -> bool) -> bool {
         if process.try_wait().unwrap().is_some() {
             return false;
         }
-        assert!(Instant::now() < deadline, "neither ended nor reached its middle");
+        assert!(Instant::now() < deadline, "the run neither ended nor reached the moment to kill it");
         if reached() {
             process.kill().unwrap();
             process.wait().unwrap();
@@ -51,7 +51,7 @@ fn blob_gets(registry: &Registry) -> usize {
 }
 
 #[test]
-fn export_killed_at_any_point_continues_and_gives_the_same_bundle() {
+fn an_export_killed_at_any_point_resumes_and_gives_the_same_bundle() {
     let source = Registry::start();
     let images = large_images(&source);
     let references: Vec<String> = images.iter().map(|i| format!("{}/{}", source.host(), i.name())).collect();
@@ -86,7 +86,7 @@ fn export_killed_at_any_point_continues_and_gives_the_same_bundle() {
 }
 
 #[test]
-fn a_blob_whose_cable_was_pulled_continues_by_range() {
+fn a_blob_cut_off_by_a_pulled_cable_resumes_with_range() {
     let source = Registry::start();
     let image = images::oci("team/app", "1", &[&images::noise(1, 12 << 20)]);
     image.push(&source);
@@ -112,9 +112,9 @@ fn a_blob_whose_cable_was_pulled_continues_by_range() {
 }
 
 #[test]
-fn an_import_whose_connection_breaks_inside_a_large_blob_succeeds() {
+fn an_import_survives_a_connection_break_in_a_large_blob() {
     let (source, target) = (Registry::start(), Registry::start());
-    // Compressed, it is a little more than what counts as large.
+    // Compressed, the layer is slightly above the limit for large blobs.
     let image = images::oci("team/app", "1", &[&images::noise(1, 42 << 20)]);
     image.push(&source);
     let directory = tempdir();
@@ -127,9 +127,9 @@ fn an_import_whose_connection_breaks_inside_a_large_blob_succeeds() {
     assert_eq!(proxy.count("PATCH", "/"), 3);
 }
 
-/// What a registry may answer when a new run wants to continue where an earlier one was cut.
+/// Possible answers of a registry when a new run tries to resume an earlier upload.
 #[test]
-fn a_registry_that_does_not_continue_where_the_last_run_stopped_starts_that_blob_again() {
+fn a_blob_is_uploaded_anew_if_the_registry_lost_the_earlier_session() {
     let source = Registry::start();
     let image = images::oci("team/app", "1", &[&images::noise(1, 12 << 20)]);
     image.push(&source);
@@ -149,7 +149,7 @@ fn a_registry_that_does_not_continue_where_the_last_run_stopped_starts_that_blob
             proxy.when("GET", layer).fault(fault.clone());
             let result: serde_json::Value = serde_json::from_slice(&export().output().unwrap().stdout).unwrap();
             assert!(proxy.seen().iter().any(|request| request.range().is_some_and(|from| from >= 4 << 20)), "{name}");
-            // All of the layer, which compresses a little.
+            // The whole layer, which compresses a little.
             assert!(result["bytesMoved"].as_u64().unwrap() >= 10_000_000, "{fault:?}, {name}: {result}");
             gapferry().arg("verify").arg(&out).assert().success();
         }
@@ -157,7 +157,7 @@ fn a_registry_that_does_not_continue_where_the_last_run_stopped_starts_that_blob
 }
 
 #[test]
-fn what_an_interrupted_run_left_is_proven_before_it_counts() {
+fn leftovers_of_an_interrupted_run_are_verified_before_use() {
     let source = Registry::start();
     let image = images::oci("team/app", "1", &[&images::noise(1, 3 << 20)]);
     image.push(&source);
@@ -165,7 +165,7 @@ fn what_an_interrupted_run_left_is_proven_before_it_counts() {
     let (out, partial) = (directory.path().join("b"), directory.path().join("b.partial"));
     let reference = format!("{}/team/app:1", source.host());
     gapferry().args(["export", &reference, "-o"]).arg(&out).assert().success();
-    // As a power failure may leave it: of the right length, with wrong bytes; and half a blob with a wrong byte in it.
+    // A power failure may leave a blob of the right length with wrong bytes, and half a blob with a wrong byte.
     std::fs::rename(&out, &partial).unwrap();
     let blobs = partial.join("blobs/sha256");
     for blob in image.blob_digests() {
@@ -189,12 +189,12 @@ fn what_an_interrupted_run_left_is_proven_before_it_counts() {
 fn assert_only(directory: &Path, allowed: &[&str]) {
     for entry in std::fs::read_dir(directory).unwrap() {
         let name = entry.unwrap().file_name().to_string_lossy().into_owned();
-        assert!(allowed.contains(&name.as_str()), "left behind: {name}");
+        assert!(allowed.contains(&name.as_str()), "leftover: {name}");
     }
 }
 
 #[test]
-fn import_killed_at_any_point_never_leaves_a_tag_that_cannot_be_pulled() {
+fn an_import_killed_at_any_point_leaves_no_unpullable_tag() {
     let source = Registry::start();
     let images = large_images(&source);
     let references: Vec<String> = images.iter().map(|i| format!("{}/{}", source.host(), i.name())).collect();
@@ -226,7 +226,7 @@ fn import_killed_at_any_point_never_leaves_a_tag_that_cannot_be_pulled() {
 }
 
 #[test]
-fn what_was_complete_when_an_import_was_killed_can_be_pulled_already() {
+fn images_complete_when_an_import_was_killed_can_be_pulled() {
     let (source, target) = (Registry::start(), Registry::start());
     let images = [("team/one", "the larger of the two"), ("team/two", "the smaller")].map(|(name, content)| {
         let image = images::oci(name, "1", &[content]);
@@ -237,17 +237,17 @@ fn what_was_complete_when_an_import_was_killed_can_be_pulled_already() {
     let bundle = directory.path().join("bundle");
     let references = images.each_ref().map(|image| format!("{}/{}", source.host(), image.name()));
     gapferry().arg("export").args(references).arg("-o").arg(&bundle).assert().success();
-    // The upload of the second image never gets through.
+    // The upload of the second image is held forever.
     let barrier = Barrier::before(target.host(), "POST /v2/team/two/blobs/uploads/");
     let arguments = ["import", bundle.to_str().unwrap(), "--to", barrier.host(), "--tls-verify=false", "-j", "2"];
     let whole = || target.digest("team/one", "1").as_deref() == Some(images[0].digest().as_str());
-    assert!(kill_when(&arguments, whole), "it ended without its second image");
+    assert!(kill_when(&arguments, whole), "the import ended without its second image");
     assert_eq!(target.digest("team/two", "1"), None);
 }
 
-/// What has arrived until then is known afterwards, to the next run as well: only what gapferry brought may be pruned one day.
+/// The receipt must record what arrived, for the next run too: only content that gapferry pushed may be pruned later.
 #[test]
-fn an_import_that_is_stopped_leaves_a_receipt_and_the_next_one_knows_what_it_brought() {
+fn a_stopped_import_leaves_a_receipt_that_the_next_run_builds_on() {
     let (source, target, directory) = (Registry::start(), Registry::start(), tempdir());
     let images =
         [images::oci("team/large", "1", &[&images::noise(1, 100_000)]), images::oci("team/small", "1", &["x"])];
@@ -257,7 +257,7 @@ fn an_import_that_is_stopped_leaves_a_receipt_and_the_next_one_knows_what_it_bro
     let path = |name: &str| directory.path().join(name).display().to_string();
     let (bundle, receipt) = (path("b"), path("receipt"));
     gapferry().args(["export", "-o", &bundle]).args(references).assert().success();
-    // Its signatures have their tag by then.
+    // Its signatures have their tags by then.
     let barrier = Barrier::before(target.host(), "PUT /v2/team/small/manifests/1 ");
     let import = ["import", &bundle, "--to", barrier.host(), "--receipt", &receipt, "-j", "1"];
     let mut process = gapferry_process().args(import).stderr(Stdio::null()).spawn().unwrap();
@@ -279,16 +279,16 @@ fn an_import_that_is_stopped_leaves_a_receipt_and_the_next_one_knows_what_it_bro
     assert_eq!(outcomes(), vec![text("present", true); 3]);
 }
 
-/// A tag that no receipt mentions can never be pruned.
+/// A tag that no receipt claims can never be pruned.
 #[test]
-fn a_tag_that_is_set_while_an_import_is_stopped_counts_as_brought() {
+fn a_tag_set_while_an_import_is_stopping_counts_as_pushed() {
     let (source, directory) = (Registry::start(), tempdir());
     let image = images::oci("team/app", "1", &["x"]);
     image.push(&source);
     let path = |name: &str| directory.path().join(name).display().to_string();
     let (bundle, receipt) = (path("b"), path("receipt"));
     gapferry().args(["export", "-o", &bundle, &format!("{}/{}", source.host(), image.name())]).assert().success();
-    // Somebody may run these tests under nohup.
+    // The tests may run under nohup.
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap().trim();
     let is_ignored = u64::from_str_radix(ignored, 16).unwrap() & 1 == 1;
@@ -309,9 +309,9 @@ fn a_tag_that_is_set_while_an_import_is_stopped_counts_as_brought() {
     }
 }
 
-/// A command that was started by nohup continues when its terminal goes away.
+/// Under nohup, a command continues after its terminal closes.
 #[test]
-fn a_hangup_that_was_ignored_stays_ignored() {
+fn an_ignored_hangup_signal_stays_ignored() {
     let (registry, directory) = (Registry::start(), tempdir());
     let image = images::oci("team/app", "1", &["x"]);
     image.push(&registry);

@@ -1,5 +1,5 @@
-//! `--json`: whatever happens, standard output is one JSON object that says whether all is well, and errors have a
-//! code. Each test says what a script would lose otherwise.
+//! `--json`: standard output is always one JSON object that says whether all is well, and errors have a code. Each test
+//! says what a script would lose otherwise.
 
 use serde_json::{Value, json};
 
@@ -13,9 +13,9 @@ fn run(arguments: &[&str], code: i32) -> Value {
     serde_json::from_str(&ran.stdout).unwrap_or_else(|error| panic!("{arguments:?}: {error}: {ran:#?}"))
 }
 
-/// It would have to read text to know why there is no result, or would take an empty output for one.
+/// A script would have to parse text to learn why there is no result, or take empty output for one.
 #[test]
-fn a_command_that_fails_says_so_in_one_object_with_a_code() {
+fn a_failing_command_prints_one_json_object_with_a_code() {
     let registry = Registry::start();
     images::oci("team/app", "1", &["content"]).push(&registry);
     let directory = tempdir();
@@ -52,9 +52,9 @@ fn a_command_that_fails_says_so_in_one_object_with_a_code() {
     }
 }
 
-/// It could not tell which file of the bundle is wrong, though it was found out.
+/// A script could not tell which file of the bundle is wrong, although gapferry knows.
 #[test]
-fn an_import_that_refuses_a_bundle_gives_its_problems_with_their_codes() {
+fn an_import_that_refuses_a_bundle_lists_its_problems_with_codes() {
     let registry = Registry::start();
     images::oci("team/app", "1", &["content"]).push(&registry);
     let directory = tempdir();
@@ -67,32 +67,36 @@ fn an_import_that_refuses_a_bundle_gives_its_problems_with_their_codes() {
     let codes: Vec<&Value> = report["error"]["problems"].as_array().unwrap().iter().map(|one| &one["code"]).collect();
     assert!(codes.contains(&&json!("wrong-size")), "{report}");
     assert_eq!((&report["ok"], &report["error"]["code"]), (&json!(false), &json!("damaged")));
-    assert!(report["error"]["hint"].is_string(), "what a person may do: {report}");
+    assert!(report["error"]["hint"].is_string(), "the hint for a person: {report}");
     assert_eq!(report["error"]["hintCode"], "damaged-file", "{report}");
     let verified = run(&["verify", bundle, "--json"], 3);
-    assert_eq!((&verified["ok"], &verified["error"]), (&json!(false), &Value::Null), "it came to its result");
+    assert_eq!(
+        (&verified["ok"], &verified["error"]),
+        (&json!(false), &Value::Null),
+        "verify has a result, so there is no error"
+    );
     let found: Vec<&Value> = verified["problems"].as_array().unwrap().iter().map(|one| &one["code"]).collect();
     assert!(found.contains(&&json!("wrong-size")), "{verified}");
 }
 
-/// A second object behind the report would keep any parser from reading the first.
+/// A second object after the report would keep a parser from reading the first.
 #[test]
-fn what_fails_when_the_result_is_there_is_in_the_report() {
+fn a_failure_after_the_result_is_part_of_the_report() {
     let registry = Registry::start();
     images::oci("team/app", "1", &["content"]).push(&registry);
     let directory = tempdir();
     let out = directory.path().join("out.tar");
     let reference = format!("{}/team/app:1", registry.host());
     gapferry().arg("export").arg(&reference).arg("-o").arg(&out).assert().success();
-    // A device that can be opened, and takes nothing.
+    // A device that opens but accepts no data.
     let report = run(&["export", &reference, "-o", out.to_str().unwrap(), "--lock", "/dev/full", "--json"], 2);
     assert_eq!((&report["ok"], &report["unchanged"]), (&json!(false), &json!(true)));
     assert_eq!(report["error"]["code"], "disk-full", "{report}");
 }
 
-/// It would have to match the text of an error to know why one image of many failed.
+/// A script would have to match error texts to learn why one image of many failed.
 #[test]
-fn each_image_that_fails_has_a_code_of_its_own() {
+fn each_failed_image_has_its_own_code() {
     let (source, target) = (Registry::start(), Registry::start());
     ["a", "b"].iter().for_each(|name| images::oci(&format!("mirror/{name}"), "1", &[name]).push(&source));
     images::oci("mirror/a", "1", &["another"]).push(&target);

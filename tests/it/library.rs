@@ -67,14 +67,14 @@ fn a_blob_of(bundle: &Path) -> PathBuf {
     blobs.remove(0)
 }
 
-/// It would have to run the program, and read text, to know what arrived.
+/// A caller would have to run the program and parse text to learn what arrived.
 #[test]
-fn an_import_gives_what_arrived_as_a_value_and_a_proof_of_it_too() {
+fn an_import_returns_its_receipt_and_proof_as_values() {
     let fixture = Fixture::new();
     let events = Arc::new(Recorder::default());
     let environment = Environment::new(events.clone());
     let report = fixture.import(fixture.push(), &environment).unwrap();
-    let PushReport::Pushed(pushed) = &report.push else { panic!("it was no dry run") };
+    let PushReport::Pushed(pushed) = &report.push else { panic!("this was not a dry run") };
     assert_eq!(pushed.outcome, Outcome::Done);
     let image = &pushed.receipt.images[0];
     assert_eq!(image.outcome, ImageOutcome::Pushed);
@@ -90,9 +90,10 @@ fn an_import_gives_what_arrived_as_a_value_and_a_proof_of_it_too() {
     assert_eq!(proof.read, proof.bytes);
 }
 
-/// It could not make a bundle without the program; or it would have to read text to know what is in it, or what is missing.
+/// A caller could not make a bundle without the program, or would have to parse text to learn what it contains or
+/// lacks.
 #[test]
-fn an_export_gives_its_plan_and_what_it_wrote_as_values() {
+fn an_export_returns_its_plan_and_result_as_values() {
     let fixture = Fixture::new();
     let output = fixture.directory.path().join("again.tar");
     let source = Embedded::writable(&fixture.directory.path().join("source2"));
@@ -104,14 +105,14 @@ fn an_export_gives_its_plan_and_what_it_wrote_as_values() {
         request.resolve.keep_going = true;
         request
     };
-    // The time of a lock is in the identity.
+    // The lock's time is part of the identity.
     let environment = Environment { clock: || jiff::Timestamp::UNIX_EPOCH, ..Environment::default() };
     let planned = wait(app::export(ExportRequest { dry_run: true, ..request() }, &environment)).unwrap();
-    let ExportReport::Planned(plan) = planned else { panic!("it was a dry run") };
+    let ExportReport::Planned(plan) = planned else { panic!("this was a dry run") };
     assert!(!output.exists() && plan.bytes_to_fetch > 0 && !plan.up_to_date);
     let report = wait(app::export(request(), &environment)).unwrap();
     assert_eq!(report.outcome(), Outcome::SomeImagesFailed);
-    let ExportReport::Written(written) = report else { panic!("it was no dry run") };
+    let ExportReport::Written(written) = report else { panic!("this was not a dry run") };
     assert_eq!((written.image_count, written.missing.len(), written.unchanged), (1, 1, false));
     assert_eq!((written.identity, written.bytes), (plan.identity, output.metadata().unwrap().len()));
 
@@ -119,12 +120,12 @@ fn an_export_gives_its_plan_and_what_it_wrote_as_values() {
     let request = VerifyRequest { bundle, trust: Trust::default(), missing: None };
     let verified = app::verify(request, &environment).unwrap();
     assert_eq!((verified.outcome, verified.found.identity), (Outcome::Done, Some(written.identity)));
-    assert_eq!(verified.found.missing, written.missing, "what it lacks is said wherever it is read");
+    assert_eq!(verified.found.missing, written.missing, "every reader reports what the bundle lacks");
 }
 
-/// It could not tell its user which file of the bundle is wrong; or something of a damaged bundle could arrive.
+/// A caller could not tell its user which file of the bundle is wrong, or part of a damaged bundle could arrive.
 #[test]
-fn a_bundle_that_is_refused_gives_its_problems_and_nothing_is_pushed() {
+fn a_refused_bundle_returns_its_problems_and_nothing_is_pushed() {
     let fixture = Fixture::new();
     let blob = a_blob_of(&fixture.bundle);
     std::fs::remove_file(&blob).unwrap();
@@ -135,9 +136,9 @@ fn a_bundle_that_is_refused_gives_its_problems_and_nothing_is_pushed() {
     assert_eq!(fixture.target.get("/v2/mirror/team/app/tags/list").status, 404);
 }
 
-/// A script that reads JSON could not tell whether all went well by the same fields everywhere.
+/// A script could not tell success by the same fields in every report.
 #[test]
-fn every_report_says_its_version_and_whether_all_is_well() {
+fn every_report_has_its_version_and_an_ok_field() {
     let fixture = Fixture::new();
     let target = format!("{}/mirror", fixture.target.host());
     let receipt = fixture.directory.path().join("receipt.json");
@@ -161,7 +162,7 @@ fn every_report_says_its_version_and_whether_all_is_well() {
     assert_eq!(serde_json::to_value(&listed).unwrap(), run(&["list", bundle, "--json"]), "one struct, one JSON");
 }
 
-/// Notes whether a bundle is signed when it has been read back.
+/// Records whether the bundle is signed when it is read back.
 struct ReadBack {
     bundle: PathBuf,
     was_signed: Mutex<Option<bool>>,
@@ -177,9 +178,9 @@ impl Reporter for ReadBack {
     }
 }
 
-/// If a signature has no room in the tar, the tar is written again: that copy would otherwise reach the medium unread.
+/// A signature without space in the tar forces a rewrite: an unverified tar would go onto the medium.
 #[test]
-fn an_unchanged_bundle_is_read_back_as_it_is_when_it_is_signed() {
+fn an_unchanged_bundle_is_read_back_after_it_is_signed() {
     let directory = tempdir();
     let source = Embedded::writable(&directory.path().join("source"));
     images::oci("team/app", "1", &["content"]).push(&source);
@@ -189,21 +190,21 @@ fn an_unchanged_bundle_is_read_back_as_it_is_when_it_is_signed() {
         let list = Allowlist::parse_sources(&[], &[("list".to_owned(), list)]).unwrap();
         let request = ExportRequest { sign_key, read_back: true, ..ExportRequest::new(list, bundle.clone()) };
         let report = wait(app::export(request, &Environment::new(events))).unwrap();
-        let ExportReport::Written(written) = report else { panic!("it was no dry run") };
+        let ExportReport::Written(written) = report else { panic!("this was not a dry run") };
         assert!(written.failure.is_none());
         written
     };
     assert!(export(Arc::new(Recorder::default()), None).signed_by.is_none());
     let key = Key::new(directory.path(), "key", Kind::Ed25519);
     let key = std::fs::read(&key.private).unwrap();
-    let key = PrivateKey::parse(&key, "key", &|| panic!("it has no passphrase")).unwrap();
+    let key = PrivateKey::parse(&key, "key", &|| panic!("the key has no passphrase")).unwrap();
     let events = Arc::new(ReadBack { bundle: bundle.clone(), was_signed: Mutex::default() });
     let written = export(events.clone(), Some(Arc::new(key)));
     assert!(written.unchanged && written.signed_by.is_some());
     assert_eq!(*events.was_signed.lock().unwrap(), Some(true));
 }
 
-/// Damages a blob of a bundle as soon as this has its name.
+/// Damages a blob of a bundle as soon as the bundle has its name.
 struct BadMedium {
     bundle: PathBuf,
     is_done: AtomicBool,
@@ -218,9 +219,9 @@ impl Reporter for BadMedium {
     }
 }
 
-/// A stick that keeps other bytes would be carried away with a bundle of a good name on it.
+/// A faulty medium would be carried away with a bundle under a valid name.
 #[test]
-fn an_export_that_reads_back_wrong_does_not_get_the_name_of_a_bundle() {
+fn an_export_that_reads_back_wrong_does_not_keep_the_bundles_name() {
     let directory = tempdir();
     let source = Embedded::writable(&directory.path().join("source"));
     images::oci("team/app", "1", &["content"]).push(&source);
@@ -233,13 +234,13 @@ fn an_export_that_reads_back_wrong_does_not_get_the_name_of_a_bundle() {
     let error = wait(app::export(request, &Environment::new(events))).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Damaged);
     assert!(!bundle.exists() && directory.path().join("b.partial").exists(), "{}", error.chain());
-    assert!(directory.path().join("lock").exists(), "what was resolved is not lost with it");
+    assert!(directory.path().join("lock").exists(), "the lock is not lost with the bundle");
 }
 
-/// It would have to run the program to log its user in, or the login would go to the files of another: those that the process
-/// names and not the environment.
+/// A caller would have to run the program to log its user in, or the login would go to the wrong user's files: those of
+/// the process instead of the given environment.
 #[test]
-fn a_login_is_kept_where_the_environment_says_and_states_its_rights_until_the_logout() {
+fn a_login_is_stored_where_the_environment_says_until_the_logout() {
     let credentials = Credentials::basic("me", "q7-Zk-right");
     let only_me = Options { credentials: Some(("me".into(), "q7-Zk-right".into())), ..Options::default() };
     let registry = Registry::with(only_me);
@@ -256,7 +257,7 @@ fn a_login_is_kept_where_the_environment_says_and_states_its_rights_until_the_lo
     };
     let refused = log_in(Credentials::basic("me", "q7-Zk-other")).expect_err("a refusal");
     assert!(refused.kind() == ErrorKind::Unauthorized && refused.find::<LoggingIn>().is_some(), "{refused:?}");
-    assert!(!file.exists(), "what is refused is not kept");
+    assert!(!file.exists(), "a refused login is not stored");
     let report = log_in(credentials).unwrap();
     let expected = CredentialOrigin::File { path: file.clone(), key: registry.host().to_owned() };
     assert_eq!((report.user.as_str(), &report.kept), ("me", &expected));
@@ -277,18 +278,18 @@ fn a_login_is_kept_where_the_environment_says_and_states_its_rights_until_the_lo
     assert_eq!(report.failure.expect("why").kind(), ErrorKind::Unauthorized);
 }
 
-/// It could not ask about a right without saying of what, and would take the answer for the one it wanted.
+/// A caller could ask about a right without naming a repository, and misread the answer.
 #[test]
-fn a_question_whether_a_push_is_allowed_names_a_repository() {
+fn a_push_check_must_name_a_repository() {
     let target = LoginTarget::parse("registry.invalid").unwrap();
     let request = AuthRequest { target, push: true, registry: RegistryOptions::default() };
     let error = wait(app::auth_check(&request, &Environment::default())).expect_err("an error");
     assert_eq!(error.kind(), ErrorKind::Input);
 }
 
-/// It could not show its user what the program says over the phone.
+/// A caller could not show its user the fingerprint that the program prints and people compare by phone.
 #[test]
-fn a_bundle_has_the_same_fingerprint_in_the_library_and_on_the_command_line() {
+fn library_and_command_line_give_the_same_fingerprint() {
     let fixture = Fixture::new();
     let report = app::fingerprint(FingerprintRequest { bundle: fixture.bundle.clone() }).unwrap();
     let printed = gapferry().arg("fingerprint").arg(&fixture.bundle).output().unwrap();

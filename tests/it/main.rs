@@ -1,10 +1,10 @@
 //! All integration tests in one program, so that shared code is compiled and linked once.
 //!
-//! They run as threads of one process. A test must not change the process's environment, working directory or limits. A
-//! test that needs to runs a program of its own, as `registry::tls` does.
+//! The tests are threads of one process. A test must not change process-wide state: environment, working directory,
+//! limits. A test that needs that runs its own program, as `registry::tls` does.
 //!
-//! Messages of the process mask every password and token that any test has given to the library. None of them may be a
-//! word of a message.
+//! The process masks every password and token that any test gave to the library in all messages, so none of them may be
+//! an ordinary word.
 
 mod allowlist_properties;
 mod bundle;

@@ -7,7 +7,7 @@ use crate::support::images::{self, Corpus, Pushed};
 use crate::support::registry::Registry;
 use crate::support::{gapferry, skopeo, tempdir};
 
-/// Exports `references` to `out`; fails the test if that fails. Gives stderr.
+/// Exports `references` to `out`; fails the test if that fails. Returns stderr.
 fn export(references: &[&str], out: &Path, options: &[&str]) -> String {
     let output = gapferry().arg("export").args(references).arg("-o").arg(out).args(options).output().unwrap();
     let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -19,7 +19,7 @@ fn verify(bundle: &Path) {
     gapferry().arg("verify").arg(bundle).assert().success();
 }
 
-/// Imports `bundle` below `project` of `target`; fails the test if that fails. Gives stderr.
+/// Imports `bundle` below `project` of `target`; fails the test if that fails. Returns stderr.
 fn import(bundle: &Path, target: &Registry, options: &[&str]) -> String {
     let to = format!("{}/project", target.host());
     let output = gapferry().arg("import").arg(bundle).arg("--to").arg(to).args(options).output().unwrap();
@@ -28,7 +28,7 @@ fn import(bundle: &Path, target: &Registry, options: &[&str]) -> String {
     stderr
 }
 
-/// `127.0.0.1:PORT/a/b:tag` of the source is `project/a/b` and `tag` at the target.
+/// Maps `127.0.0.1:PORT/a/b:tag` of the source to `project/a/b` and `tag` at the target.
 fn at_target(pushed: &Pushed) -> (String, String) {
     let path = pushed.reference.split_once('/').unwrap().1;
     let (repository, tag) = path.rsplit_once(':').unwrap();
@@ -60,7 +60,7 @@ fn every_kind_of_image_arrives_with_its_digest_in_both_forms_of_the_bundle() {
 }
 
 #[test]
-fn signatures_and_referrers_arrive_with_what_they_refer_to() {
+fn signatures_and_referrers_arrive_with_their_subjects() {
     let source = Registry::start();
     let image = images::oci_index("team/app", "1.0", "signed content");
     image.push(&source);
@@ -85,7 +85,7 @@ fn signatures_and_referrers_arrive_with_what_they_refer_to() {
     for artifact in [&sbom, &child_sbom, &of_sbom] {
         assert_eq!(target.digest("project/team/app", &artifact.digest()), Some(artifact.digest()));
     }
-    // distribution 2.8 has no referrers API: they must be findable by the fallback tag.
+    // distribution 2.8 has no referrers API, so the fallback tag must list them.
     for (subject, referrer) in [(&image, &sbom), (&image.children[0], &child_sbom), (&sbom, &of_sbom)] {
         let tag = subject.digest().replace(':', "-");
         let index = target.manifest("project/team/app", &tag).expect(200).json();
@@ -115,7 +115,7 @@ fn a_blob_that_images_share_crosses_each_network_once() {
     let before = source.requests().len();
     export(&references, &out, &[]);
     let gets = source.requests()[before..].iter().filter(|r| r.method == "GET" && r.path.contains("/blobs/")).count();
-    // The shared base once, three layers of their own, three configs.
+    // The shared base once, three layers of single images, three configs.
     assert_eq!(gets, 7);
     let target = Registry::start();
     import(&out, &target, &[]);
@@ -136,7 +136,7 @@ fn a_config_that_many_tags_share_is_read_once() {
 }
 
 #[test]
-fn running_again_moves_nothing() {
+fn a_second_run_transfers_nothing() {
     let source = Registry::start();
     let pushed = Corpus::everything().push(&source);
     let references: Vec<&str> = pushed.iter().map(|image| image.reference.as_str()).collect();
@@ -199,7 +199,7 @@ fn source_date_epoch_makes_independent_exports_equal() {
 }
 
 #[test]
-fn a_lock_whose_content_is_gone_names_what_moved() {
+fn a_lock_whose_content_is_gone_names_the_moved_tags() {
     let source = Registry::start();
     let old = images::oci("a", "1", &["old"]);
     old.push(&source);
@@ -237,7 +237,7 @@ fn a_moved_tag_whose_old_content_is_still_there_is_exported_as_locked() {
 }
 
 #[test]
-fn platforms_are_trimmed_kept_sparse_or_taken_single() {
+fn an_index_can_be_trimmed_kept_sparse_or_reduced_to_one_platform() {
     let source = Registry::start();
     let index = images::oci_index("a", "1", "multi");
     index.push(&source);
@@ -257,7 +257,7 @@ fn platforms_are_trimmed_kept_sparse_or_taken_single() {
     assert!(bundle.contains(&index.digest()), "the old digest is recorded");
 
     let single = directory.path().join("single");
-    // The default for one platform: a digest that exists upstream.
+    // The default for one platform: the digest it has upstream.
     export(&[&reference], &single, &["--platform", "linux/amd64"]);
     verify(&single);
     import(&single, &target, &[]);
@@ -266,7 +266,7 @@ fn platforms_are_trimmed_kept_sparse_or_taken_single() {
     let sparse = directory.path().join("sparse.tar");
     export(&[&reference], &sparse, &["--platform", "linux/amd64", "--index", "sparse"]);
     verify(&sparse);
-    // distribution refuses an index without all its children: the error must say what helps.
+    // distribution refuses an index with missing children: the error must suggest a remedy.
     let empty = Registry::start();
     let run = gapferry().arg("import").arg(&sparse).args(["--to", empty.host()]).output().unwrap();
     let stderr = String::from_utf8_lossy(&run.stderr);
@@ -275,7 +275,7 @@ fn platforms_are_trimmed_kept_sparse_or_taken_single() {
 }
 
 #[test]
-fn a_platform_it_lacks_or_a_pin_it_would_break_is_refused() {
+fn a_missing_platform_or_a_broken_digest_pin_is_refused() {
     let source = Registry::start();
     let index = images::oci_index("a", "1", "multi");
     index.push(&source);
@@ -296,7 +296,7 @@ fn a_platform_it_lacks_or_a_pin_it_would_break_is_refused() {
 }
 
 #[test]
-fn dry_runs_write_nothing_anywhere() {
+fn dry_runs_write_nothing() {
     let source = Registry::start();
     images::oci("a", "1", &["x"]).push(&source);
     let reference = format!("{}/a:1", source.host());
@@ -316,7 +316,7 @@ fn dry_runs_write_nothing_anywhere() {
 }
 
 #[test]
-fn what_cannot_be_found_is_named_all_at_once_and_nothing_is_published() {
+fn all_missing_images_are_named_at_once_and_nothing_is_published() {
     let source = Registry::start();
     images::oci("a", "1", &["x"]).push(&source);
     let host = source.host();
@@ -331,7 +331,7 @@ fn what_cannot_be_found_is_named_all_at_once_and_nothing_is_published() {
 }
 
 #[test]
-fn skopeo_reads_the_bundle_as_oci_layout_and_as_archive() {
+fn skopeo_reads_the_bundle_as_an_oci_layout_and_as_an_archive() {
     let source = Registry::start();
     let image = images::oci("team/app", "1.0", &["one"]);
     image.push(&source);
@@ -349,7 +349,7 @@ fn skopeo_reads_the_bundle_as_oci_layout_and_as_archive() {
 }
 
 #[test]
-fn foreign_layers_are_left_out_and_said_so() {
+fn omitted_foreign_layers_are_reported() {
     let source = Registry::start();
     let image = images::with_foreign_layer("win", "1");
     image.push(&source);
@@ -361,7 +361,7 @@ fn foreign_layers_are_left_out_and_said_so() {
 }
 
 #[test]
-fn foreign_layers_are_fetched_from_where_they_are_when_asked_for() {
+fn foreign_layers_are_fetched_from_their_urls_on_request() {
     let (source, elsewhere) = (Registry::start(), Registry::start());
     let layer = images::layer_tar("windows", b"a base layer that registries do not hold");
     images::push_blob(&elsewhere, "base", &layer);
@@ -384,7 +384,7 @@ fn foreign_layers_are_fetched_from_where_they_are_when_asked_for() {
 }
 
 #[test]
-fn a_foreign_layer_that_is_gone_is_named_with_its_address_and_how_to_do_without() {
+fn a_missing_foreign_layer_is_named_with_its_url_and_a_remedy() {
     let (source, elsewhere) = (Registry::start(), Registry::start());
     let mut image = images::with_foreign_layer("win", "1");
     let (gone, away) = (format!("{}/v2/gone", elsewhere.url()), "http://127.0.0.1:9/away".to_owned());
@@ -445,9 +445,9 @@ fn bundles_of_every_format_version_stay_readable() {
     }
 }
 
-/// It may be the only copy of what it holds.
+/// The bundle may be the only copy of its content.
 #[test]
-fn a_bundle_of_before_0_2_is_refused_with_what_to_do_and_is_not_overwritten() {
+fn a_bundle_from_before_0_2_is_refused_with_a_remedy_and_not_overwritten() {
     let kept = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/bundle-draft.tar");
     let directory = tempdir();
     let old = directory.path().join("old.tar");

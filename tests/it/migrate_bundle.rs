@@ -27,7 +27,7 @@ fn migrated(storage: &Path, out: &Path, more: &[&str]) -> String {
     message
 }
 
-/// Every file of a storage: its bytes, mode, owner and time of change. Not ctime: a link changes that.
+/// Every file of a storage: bytes, mode, owner and mtime. Not ctime, which a link changes.
 fn state(storage: &Path) -> Vec<(PathBuf, Vec<u8>, u32, u32, i64)> {
     let of = |(name, bytes): (String, Vec<u8>)| {
         let file = fs::metadata(storage.join(&name)).unwrap();
@@ -62,7 +62,7 @@ fn names(images: &[&Image]) -> Vec<String> {
 }
 
 #[test]
-fn every_image_travels_in_a_linked_bundle_and_arrives_under_its_path_with_its_digest() {
+fn every_image_of_a_linked_bundle_arrives_under_its_path_with_its_digest() {
     let registry = Registry::start();
     let corpus = Corpus::everything();
     corpus.push(&registry);
@@ -77,7 +77,7 @@ fn every_image_travels_in_a_linked_bundle_and_arrives_under_its_path_with_its_di
     let target = Registry::start();
     gapferry().arg("import").arg(&out).args(["--to", target.host()]).assert().success();
     for image in companions {
-        // A list of referrers is rewritten; its entries stay the same.
+        // Lists of referrers are rewritten; their entries are the same.
         let all = if image.is_referrers_list() { &image.children[..] } else { std::slice::from_ref(image) };
         for companion in all {
             assert_eq!(
@@ -92,7 +92,7 @@ fn every_image_travels_in_a_linked_bundle_and_arrives_under_its_path_with_its_di
     for image in &images {
         let tag = image.tag.as_deref().unwrap();
         assert_eq!(target.digest(&image.repository, tag), Some(image.digest()), "{}", image.name());
-        // skopeo 1.9 finds nothing else in a layout.
+        // skopeo 1.9 finds only OCI types in a layout.
         if image.media_type.starts_with("application/vnd.oci.") {
             let place = format!("oci:{}:localhost/{}", out.display(), image.name());
             assert_eq!(skopeo::digest(&place), image.digest(), "{}", image.name());
@@ -101,7 +101,7 @@ fn every_image_travels_in_a_linked_bundle_and_arrives_under_its_path_with_its_di
     for image in tagged.into_iter().filter(|image| !image.is_referrers_list()) {
         for digest in image.blob_digests().iter().filter(|digest| blob(&out, digest).exists()) {
             let (there, here) = (fs::metadata(data(&registry, digest)).unwrap(), blob(&out, digest));
-            assert_eq!(there.ino(), fs::metadata(here).unwrap().ino(), "{digest} takes room of its own");
+            assert_eq!(there.ino(), fs::metadata(here).unwrap().ino(), "{digest} takes additional space");
         }
         assert_eq!(fs::metadata(blob(&out, &image.digest())).unwrap().nlink(), 1, "other programs rewrite manifests");
     }
@@ -109,7 +109,7 @@ fn every_image_travels_in_a_linked_bundle_and_arrives_under_its_path_with_its_di
 }
 
 #[test]
-fn linked_or_copied_from_a_directory_or_a_tar_into_a_directory_or_a_tar_it_is_the_same_bundle() {
+fn linking_or_copying_between_directories_and_tars_gives_the_same_bundle() {
     let registry = Registry::start();
     let corpus = Corpus::everything();
     corpus.push(&registry);
@@ -149,7 +149,7 @@ fn linked_or_copied_from_a_directory_or_a_tar_into_a_directory_or_a_tar_it_is_th
 }
 
 #[test]
-fn whatever_is_done_to_the_bundle_later_the_storage_keeps_its_bytes() {
+fn later_changes_to_a_linked_bundle_never_change_the_storage() {
     let registry = Registry::start();
     let images: Vec<Image> = ["a", "b"].map(|name| images::oci(name, "1", &["base", name])).to_vec();
     images.iter().for_each(|image| image.push(&registry));
@@ -159,14 +159,14 @@ fn whatever_is_done_to_the_bundle_later_the_storage_keeps_its_bytes() {
     migrated(&registry.storage(), &out, &[]);
     let message = migrated(&registry.storage(), &out, &[]);
     assert!(message.contains("unchanged, 2 images"), "{message}");
-    // Another choice, and then an export of something else, over the linked bundle.
+    // Another selection, and then an export of something else, over the linked bundle.
     migrated(&registry.storage(), &out, &["--include", "^a:"]);
     assert_eq!(listed(&out), ["a:1"]);
     let reference = format!("{}/b:1", registry.host());
     gapferry().args(["export", &reference, "-o"]).arg(&out).assert().success();
     gapferry().arg("verify").arg(&out).assert().success();
     assert!(state(&registry.storage()) == before);
-    // An unfinished bundle with a linked blob that is wrong, and one whose blob is a manifest next time.
+    // An unfinished bundle with a wrong linked blob, and one whose blob is a manifest in the next run.
     let partial = directory.path().join("again.partial/blobs/sha256");
     fs::create_dir_all(&partial).unwrap();
     let hex = |digest: String| digest.replace("sha256:", "");
@@ -177,7 +177,7 @@ fn whatever_is_done_to_the_bundle_later_the_storage_keeps_its_bytes() {
 }
 
 #[test]
-fn a_rotten_blob_fails_only_its_own_images_and_is_reported_as_everywhere() {
+fn a_damaged_blob_fails_only_its_images_and_is_reported_with_its_path() {
     let registry = Registry::start();
     let images =
         [images::oci("well", "1", &["well"]), images::oci("ill", "1", &["ill"]), images::oci("ill", "2", &["ill"])];
@@ -206,8 +206,8 @@ fn a_rotten_blob_fails_only_its_own_images_and_is_reported_as_everywhere() {
     assert!(state(&registry.storage()) == before);
     let mut left: Vec<_> = fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     left.sort();
-    assert_eq!(left, ["bundle", "bundle.tar"], "nothing unfinished is left");
-    // When nothing is whole there is no bundle.
+    assert_eq!(left, ["bundle", "bundle.tar"], "no unfinished bundle is left");
+    // Without any intact image, no bundle is written.
     let output = migrate(&registry.storage(), &directory.path().join("none"), &["--include", "^ill"]);
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&output.stderr).contains("no image is whole"));
@@ -215,7 +215,7 @@ fn a_rotten_blob_fails_only_its_own_images_and_is_reported_as_everywhere() {
 }
 
 #[test]
-fn where_links_cannot_lead_blobs_are_copied_and_that_is_reported_once() {
+fn where_links_are_impossible_blobs_are_copied_with_one_notice() {
     let registry = Registry::start();
     for tag in ["1", "2", "3"] {
         images::oci("a", tag, &["base", tag]).push(&registry);
@@ -229,7 +229,7 @@ fn where_links_cannot_lead_blobs_are_copied_and_that_is_reported_once() {
 }
 
 #[test]
-fn a_link_needs_no_room_where_a_copy_would_not_fit() {
+fn linking_needs_no_space_where_a_copy_would_not_fit() {
     let Some(disk) = support::disk::Disk::of(9 * 1024) else { return };
     let storage = disk.path().join("storage");
     let registry = Registry::with(support::registry::Options { storage: Some(storage.clone()), ..Default::default() });
@@ -242,7 +242,7 @@ fn a_link_needs_no_room_where_a_copy_would_not_fit() {
 
 /// Harbor 2.15 and later.
 #[test]
-fn manifests_without_tags_travel_by_their_digests() {
+fn untagged_manifests_travel_by_digest() {
     let registry = Registry::start();
     let image = images::oci_index("a/b", "1", "index");
     image.push(&registry);
@@ -258,7 +258,7 @@ fn manifests_without_tags_travel_by_their_digests() {
 }
 
 #[test]
-fn nothing_foreign_and_no_storage_is_overwritten() {
+fn neither_foreign_files_nor_the_storage_are_overwritten() {
     let registry = Registry::start();
     images::oci("a", "1", &["a"]).push(&registry);
     let directory = tempdir();
@@ -272,7 +272,7 @@ fn nothing_foreign_and_no_storage_is_overwritten() {
     assert_eq!(files_below(directory.path()).len(), 1);
 }
 
-/// The medium would be carried over, and refused there.
+/// The medium would cross the gap and be refused there.
 #[test]
 fn a_bundle_is_reported_as_signed_only_if_it_is() {
     let (registry, directory) = (Registry::start(), tempdir());

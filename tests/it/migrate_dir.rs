@@ -1,4 +1,4 @@
-//! `migrate --to-dir`: images as skopeo reads them, linked to a real registry's storage.
+//! `migrate --to-dir`: images in skopeo's directory form, linked to a real registry's storage.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -20,7 +20,7 @@ fn migrated(storage: &Path, to: &Path, more: &[&str]) -> String {
     storage::migrated(storage, "--to-dir", to, more)
 }
 
-/// The directories that hold an image, by their paths below `to`.
+/// The image directories, by their paths below `to`.
 fn found(to: &Path) -> Vec<String> {
     let files = files_below(to).into_iter();
     let mut names: Vec<String> =
@@ -39,7 +39,7 @@ fn tagged(corpus: &Corpus) -> Vec<&Image> {
 }
 
 #[test]
-fn skopeo_reads_every_image_back_with_the_digest_the_registry_had_for_it() {
+fn skopeo_reads_every_image_with_the_digest_the_registry_had() {
     let registry = Registry::start();
     let corpus = Corpus::everything();
     corpus.push(&registry);
@@ -54,7 +54,7 @@ fn skopeo_reads_every_image_back_with_the_digest_the_registry_had_for_it() {
     for image in tagged(&corpus) {
         let place = format!("dir:{}", to.join(image.name()).display());
         assert_eq!(skopeo::digest(&place), image.digest(), "{}", image.name());
-        // skopeo 1.9 wants to convert an index of referrers, wherever it is.
+        // skopeo 1.9 tries to convert an index of referrers, whatever the destination.
         if image.tag.as_deref().is_some_and(|tag| tag.starts_with("sha256-")) {
             continue;
         }
@@ -65,7 +65,7 @@ fn skopeo_reads_every_image_back_with_the_digest_the_registry_had_for_it() {
 }
 
 #[test]
-fn blobs_are_the_storage_s_own_and_manifests_are_not() {
+fn blobs_are_linked_to_the_storage_and_manifests_are_copied() {
     let registry = Registry::start();
     let image = images::oci_index("a/b/c", "1.0", "index");
     image.push(&registry);
@@ -84,7 +84,7 @@ fn blobs_are_the_storage_s_own_and_manifests_are_not() {
 }
 
 #[test]
-fn a_second_run_keeps_what_is_finished_and_redoes_what_is_not_without_writing_into_a_link() {
+fn a_second_run_redoes_unfinished_images_without_writing_into_links() {
     let registry = Registry::start();
     let images = ["kept", "no-version", "no-blob", "short-blob", "no-manifest", "empty-version"];
     let images: Vec<Image> = images.iter().map(|name| images::oci(name, "1", &[name])).collect();
@@ -106,7 +106,7 @@ fn a_second_run_keeps_what_is_finished_and_redoes_what_is_not_without_writing_in
 }
 
 #[test]
-fn nothing_foreign_is_overwritten_and_only_its_own_image_fails() {
+fn a_foreign_file_is_not_overwritten_and_fails_only_its_image() {
     let registry = Registry::start();
     for name in ["well", "another", "files", "link", "inner/deep", "other-version"] {
         images::oci(name, "1", &[name]).push(&registry);
@@ -145,7 +145,7 @@ fn nothing_foreign_is_overwritten_and_only_its_own_image_fails() {
 }
 
 #[test]
-fn a_damaged_image_is_reported_and_not_written_and_with_strict_nothing_is() {
+fn a_damaged_image_is_reported_and_not_written_and_strict_writes_nothing() {
     let registry = Registry::start();
     let faulty = images::oci("damaged", "1", &["damaged"]);
     faulty.push(&registry);
@@ -168,7 +168,7 @@ fn a_damaged_image_is_reported_and_not_written_and_with_strict_nothing_is() {
 }
 
 #[test]
-fn where_links_cannot_lead_each_blob_is_copied_once_and_that_is_reported_once() {
+fn where_links_are_impossible_each_blob_is_copied_once_with_one_notice() {
     let registry = Registry::start();
     for tag in ["1", "2", "3"] {
         images::oci("a", tag, &["base", tag]).push(&registry);
@@ -182,9 +182,9 @@ fn where_links_cannot_lead_each_blob_is_copied_once_and_that_is_reported_once() 
     assert_eq!(output.status.code(), Some(1));
 }
 
-/// ext4 gives a file 65,000 names; a base layer of a large registry needs more.
+/// ext4 allows 65,000 hard links per file; a base layer of a large registry needs more.
 #[test]
-fn a_blob_that_has_as_many_names_as_it_can_is_copied_once_and_that_is_reported_once() {
+fn a_blob_at_the_hard_link_limit_is_copied_once_with_one_notice() {
     let registry = Registry::start();
     let images = ["a", "b", "c"].map(|name| images::oci(name, "1", &[name, "shared"]));
     images.iter().for_each(|image| image.push(&registry));
@@ -192,7 +192,7 @@ fn a_blob_that_has_as_many_names_as_it_can_is_copied_once_and_that_is_reported_o
     let shared = data(&registry.storage(), &layer(&images[0]));
     let full = (0..65_000).find_map(|name| fs::hard_link(&shared, names.path().join(name.to_string())).err());
     let Some(error) = full else {
-        eprintln!("skipped: this file system gives a file more names than a test should make");
+        eprintln!("skipped: this file system allows more hard links than a test should make");
         return;
     };
     assert_eq!(error.kind(), std::io::ErrorKind::TooManyLinks);
@@ -203,7 +203,10 @@ fn a_blob_that_has_as_many_names_as_it_can_is_copied_once_and_that_is_reported_o
     for image in &images {
         assert_eq!(skopeo::digest(&format!("dir:{}", directory.path().join(image.name()).display())), image.digest());
         let own = support::sha256(&image.blobs[1]).replace("sha256:", "");
-        assert!(fs::metadata(directory.path().join(image.name()).join(own)).unwrap().nlink() > 1, "others are links");
+        assert!(
+            fs::metadata(directory.path().join(image.name()).join(own)).unwrap().nlink() > 1,
+            "the other blobs are links"
+        );
     }
 }
 
@@ -221,7 +224,7 @@ fn a_tar_of_the_storage_gives_the_same_directories() {
 }
 
 #[test]
-fn the_storage_itself_is_no_place_for_images() {
+fn images_are_never_written_into_the_storage_itself() {
     let registry = Registry::start();
     let (inside, outside) = (images::oci("docker/registry/v2/blobs/a", "1", &["a"]), images::oci("a", "1", &["a"]));
     [&inside, &outside].into_iter().for_each(|image| image.push(&registry));
@@ -233,16 +236,16 @@ fn the_storage_itself_is_no_place_for_images() {
         let output = migrate(&root, &root.join(place), &[]);
         assert_eq!(output.status.code(), Some(2), "{place}");
     }
-    // Beside it there is room, but not for what is called like a place in it.
+    // Paths beside the storage are allowed, but not names that look like a path in it.
     let output = migrate(&root, &root, &[]);
     assert_eq!(output.status.code(), Some(1), "{}", String::from_utf8_lossy(&output.stderr));
     assert!(root.join("a:1/version").exists());
     assert!(files_below(&root.join("docker")) == before && !root.join("docker/registry/v2/x").exists());
 }
 
-/// One would take for left-overs what the other is just making.
+/// Each run would take the other's unfinished files for leftovers.
 #[test]
-fn a_directory_that_another_run_writes_is_left_to_it() {
+fn a_directory_another_run_is_writing_is_left_alone() {
     let registry = Registry::start();
     images::oci("a", "1", &["a"]).push(&registry);
     for option in ["--to-dir", "--to-storage"] {
@@ -260,7 +263,7 @@ fn a_directory_that_another_run_writes_is_left_to_it() {
 }
 
 #[test]
-fn images_that_cannot_even_be_named_keep_the_run_from_looking_like_success() {
+fn unnamable_images_make_the_run_fail() {
     let registry = Registry::start();
     [images::oci("a", "1", &["a"]), images::oci("b", "1", &["b"])].iter().for_each(|image| image.push(&registry));
     let directory = tempdir();
@@ -288,7 +291,7 @@ fn images_that_cannot_even_be_named_keep_the_run_from_looking_like_success() {
 }
 
 #[test]
-fn only_what_the_patterns_let_through_is_written() {
+fn only_images_matching_the_patterns_are_written() {
     let registry = Registry::start();
     for (name, tag) in [("team/a", "v1"), ("team/a", "v2-rc"), ("other/a", "v1")] {
         images::oci(name, tag, &[name, tag]).push(&registry);
@@ -297,12 +300,12 @@ fn only_what_the_patterns_let_through_is_written() {
     migrated(&registry.storage(), directory.path(), &["--include", "^team/", "--exclude", "-rc$"]);
     assert_eq!(found(directory.path()), ["team/a:v1"]);
     let output = migrate(&registry.storage(), directory.path(), &["--include", "^nobody/"]);
-    assert_eq!(output.status.code(), Some(2), "nothing done must not look like success");
+    assert_eq!(output.status.code(), Some(2), "a run without results must not look like success");
 }
 
 /// Harbor 2.15 and later.
 #[test]
-fn a_storage_without_tags_says_so_and_gives_its_manifests_by_digest_when_asked_to() {
+fn a_storage_without_tags_is_reported_and_gives_manifests_by_digest_on_request() {
     let registry = Registry::start();
     let images = [images::oci("a", "1", &["a"]), images::oci_index("a/b", "1", "index")];
     images.iter().for_each(|image| image.push(&registry));
@@ -318,7 +321,7 @@ fn a_storage_without_tags_says_so_and_gives_its_manifests_by_digest_when_asked_t
     let name = |image: &Image| format!("{}@{}", image.repository, image.digest());
     let mut names: Vec<String> = images.iter().map(name).collect();
     names.sort();
-    assert_eq!(found(directory.path()), names, "what an index points to is no image of its own");
+    assert_eq!(found(directory.path()), names, "a child of an index is not a separate image");
     for image in &images {
         let place = format!("dir:{}", directory.path().join(name(image)).display());
         assert_eq!(skopeo::digest(&place), image.digest());

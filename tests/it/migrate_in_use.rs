@@ -1,4 +1,5 @@
-//! `migrate` from a storage in use: its registry accepts pushes, deletes, collects garbage, or is of another version.
+//! `migrate` from a storage in use: the registry takes pushes meanwhile, deletes, collects garbage, or has another
+//! version.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -37,7 +38,7 @@ fn delete(registry: &Registry, image: &Image) {
     registry.request("DELETE", &format!("/v2/{}/manifests/{}", image.repository, image.digest())).send().expect(202);
 }
 
-/// Removes unneeded blobs, with the registry stopped; returns what is left.
+/// Collects garbage with the registry stopped; returns what is left.
 fn collect_garbage(registry: Registry, storage: &Path, more: &[&str]) {
     drop(registry);
     let directory = tempdir();
@@ -60,7 +61,7 @@ impl Drop for Over<'_> {
 }
 
 #[test]
-fn what_was_there_before_is_written_whole_while_the_registry_takes_pushes_and_moves_tags() {
+fn existing_images_are_written_complete_while_the_registry_takes_pushes() {
     let registry = Registry::start();
     let old: Vec<Image> = (0..10).map(|n| images::oci("old/a", &n.to_string(), &["base", &n.to_string()])).collect();
     old.iter().for_each(|image| image.push(&registry));
@@ -69,11 +70,11 @@ fn what_was_there_before_is_written_whole_while_the_registry_takes_pushes_and_mo
     let (first, pushed) = std::sync::mpsc::channel();
     let (is_over, registry, old) = (&is_over, &registry, &old);
     std::thread::scope(|scope| {
-        // The sender is dropped with the thread.
+        // The sender ends with the thread, so nothing waits for it afterwards.
         scope.spawn(move || {
             for round in 0.. {
                 images::oci("new/a", "moving", &["base", &round.to_string()]).push(registry);
-                // The link of this tag is rewritten with what it held.
+                // Rewrites the tag's link with its old content.
                 old[0].push(registry);
                 let _ = first.send(());
                 if is_over.load(Ordering::Relaxed) {
@@ -91,13 +92,13 @@ fn what_was_there_before_is_written_whole_while_the_registry_takes_pushes_and_mo
             assert_eq!(found, of(old));
         }
     });
-    // The registry has not noticed.
+    // The registry did not notice the migration.
     let checked = gapferry().arg("check").arg(registry.storage()).output().unwrap();
     assert_eq!(checked.status.code(), Some(0), "{}", String::from_utf8_lossy(&checked.stderr));
 }
 
 #[test]
-fn after_deletions_and_garbage_collection_all_that_is_left_is_written_and_nothing_else() {
+fn after_deletion_and_garbage_collection_exactly_the_rest_is_written() {
     let kept = tempdir();
     let registry = Registry::with(Options { storage: Some(kept.path().to_owned()), ..Options::default() });
     let corpus = [
@@ -120,9 +121,9 @@ fn after_deletions_and_garbage_collection_all_that_is_left_is_written_and_nothin
     assert!(files_below(&before) == files_below(&after));
 }
 
-/// Distribution 2.8 takes the children of tagged indexes for untagged manifests.
+/// distribution 2.8 treats the children of tagged indexes as untagged manifests.
 #[test]
-fn an_index_whose_children_were_collected_as_untagged_is_reported_and_fails_alone() {
+fn an_index_with_garbage_collected_children_is_reported_and_fails_alone() {
     let kept = tempdir();
     let registry = Registry::with(Options { storage: Some(kept.path().to_owned()), ..Options::default() });
     let (single, index) = (images::oci("single", "1", &["single"]), images::oci_index("multi", "1", "index"));
@@ -134,9 +135,9 @@ fn an_index_whose_children_were_collected_as_untagged_is_reported_and_fails_alon
     assert_eq!(digests(directory.path()), of([&single]));
 }
 
-/// A manifest is read once, but each repository has its own children.
+/// A manifest is read once, but its children must be in each repository.
 #[test]
-fn an_index_that_lost_a_child_in_one_repository_is_looked_at_to_its_end_in_the_other() {
+fn an_index_missing_a_child_in_one_repository_is_still_read_in_the_other() {
     let registry = Registry::start();
     let [lost, kept] = ["a", "b"].map(|name| images::oci_index(name, "1", "index"));
     [&lost, &kept].into_iter().for_each(|image| image.push(&registry));
@@ -149,11 +150,11 @@ fn an_index_that_lost_a_child_in_one_repository_is_looked_at_to_its_end_in_the_o
         message.contains("affects a:1") && message.contains("wrong size") && message.contains("affects b:1"),
         "{message}"
     );
-    assert_eq!(digests(directory.path()), of([]), "an image with a layer cut short is no image");
+    assert_eq!(digests(directory.path()), of([]), "an image with a truncated layer is not written");
 }
 
 #[test]
-fn a_storage_of_version_3_is_read_though_no_layers_lie_beside_its_manifests() {
+fn a_distribution_3_storage_is_read_without_manifest_layer_links() {
     let registry = Registry::start();
     let corpus = Corpus::everything();
     corpus.push(&registry);
@@ -162,7 +163,7 @@ fn a_storage_of_version_3_is_read_though_no_layers_lie_beside_its_manifests() {
     migrated(&registry.storage(), &two, 0);
     for image in &corpus.images {
         let repository = registry.storage().join("docker/registry/v2/repositories").join(&image.repository);
-        // Layers by another algorithm are only known by their links.
+        // Layers of another algorithm are known only by their links.
         let _ = fs::remove_dir_all(repository.join("_layers/sha256"));
         let _ = fs::remove_dir(repository.join("_layers"));
     }
@@ -171,9 +172,9 @@ fn a_storage_of_version_3_is_read_though_no_layers_lie_beside_its_manifests() {
 }
 
 #[test]
-fn what_a_user_may_not_read_is_reported_with_its_path_and_fails_only_its_own_image() {
+fn an_unreadable_file_is_reported_with_its_path_and_fails_only_its_image() {
     if !rustix::process::geteuid().is_root() {
-        eprintln!("skipped: only root can leave a file to another user");
+        eprintln!("skipped: only root can give a file to another user");
         return;
     }
     let registry = Registry::start();
@@ -192,7 +193,7 @@ fn what_a_user_may_not_read_is_reported_with_its_path_and_fails_only_its_own_ima
             fs::set_permissions(above, fs::Permissions::from_mode(mode | 0o055)).unwrap();
         }
     }
-    // The program itself may be where only root can look.
+    // The program itself may be in a directory only root can read.
     let directory = tempdir();
     let program = directory.path().join("gapferry");
     fs::copy(gapferry_process().get_program(), &program).unwrap();
@@ -212,7 +213,7 @@ fn what_a_user_may_not_read_is_reported_with_its_path_and_fails_only_its_own_ima
 }
 
 #[test]
-fn skopeo_sync_pushes_all_of_it_with_the_digests_it_had() {
+fn skopeo_sync_pushes_every_image_with_its_digest() {
     let registry = Registry::start();
     let corpus = [
         images::oci("a", "1", &["base", "1"]),

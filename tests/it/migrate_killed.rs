@@ -1,4 +1,4 @@
-//! `migrate` is killed (kill -9) at several moments and run again: the result is that of an undisturbed run.
+//! `migrate` killed (kill -9) at several points and run again: the result equals that of an undisturbed run.
 
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
@@ -12,19 +12,19 @@ use crate::support::ran::Ran;
 use crate::support::registry::Registry;
 use crate::support::{files_below, gapferry, gapferry_process, tempdir};
 
-/// How often a run may be faster than the test that wants to kill it.
+/// How often a run may finish before the test kills it.
 const TRIES: usize = 200;
 
-/// In the directory where the run works.
+/// A name, and whether the moment has come, judged by the run's directory.
 type Moment = (&'static str, fn(&Path) -> bool);
 
-/// How many files there are whose path ends like this.
+/// The number of files whose path ends like this.
 fn files(directory: &Path, end: &str) -> usize {
     let all = walkdir::WalkDir::new(directory).into_iter().filter_map(Result::ok);
     all.filter(|entry| entry.file_type().is_file() && entry.path().ends_with(end)).count()
 }
 
-/// Kills a run at its moment; whether it was still at work.
+/// Kills a run at its moment; returns whether it was still running.
 fn killed(command: &mut Command, is_time: impl Fn() -> bool) -> bool {
     let mut process = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     while process.try_wait().unwrap().is_none() && !is_time() {
@@ -55,7 +55,8 @@ fn storage() -> Registry {
     registry
 }
 
-/// Kills runs that write `name`, each at one of `moments`, with `look` at what each left; then runs again to the end.
+/// Kills runs that write `name`, each at one of `moments`, checks the leftovers of each with `look`, and runs once more
+/// to the end.
 #[track_caller]
 fn disturb(registry: &Registry, options: &[&str], name: &str, moments: &[Moment], look: impl Fn(&Path, &Path)) {
     let before = files_below(&registry.storage());
@@ -78,7 +79,7 @@ fn disturb(registry: &Registry, options: &[&str], name: &str, moments: &[Moment]
 }
 
 #[test]
-fn of_to_dir_what_looks_finished_is_and_the_rest_follows() {
+fn a_killed_to_dir_run_leaves_only_complete_images_and_a_rerun_adds_the_rest() {
     let moments: [Moment; 3] = [
         ("the first manifest", |at| files(at, "manifest.json") > 0),
         ("the first image", |at| files(at, "version") > 0),
@@ -96,7 +97,7 @@ fn of_to_dir_what_looks_finished_is_and_the_rest_follows() {
     });
 }
 
-/// What a registry would serve from what an interrupted run left: every tag in it, each whole.
+/// Checks what a registry would serve from an interrupted run's output: every tag in it must be complete.
 fn check_served(storage: &Path) {
     if files(storage, "current/link") == 0 {
         return;
@@ -105,13 +106,13 @@ fn check_served(storage: &Path) {
     let listed = Ran::of(list.arg("migrate").arg(storage).args(["--list", "--json", "--check", "digest"])).ended(0);
     let listed: Value = serde_json::from_str(&listed.stdout).unwrap();
     for image in listed["images"].as_array().unwrap() {
-        // A tag whose link is not written yet means nothing, to a registry too.
+        // A tag without its link means nothing to a registry either.
         assert!(image["state"] == "ok" || image["digest"].is_null(), "{image} has its tag too early");
     }
 }
 
 #[test]
-fn of_to_storage_no_tag_comes_before_its_image_and_the_rest_follows() {
+fn a_killed_to_storage_run_leaves_no_tag_before_its_image_and_a_rerun_finishes() {
     let moments: [Moment; 4] = [
         ("the first blob", |at| files(at, "data") > 0),
         ("half of the blobs", |at| files(at, "data") > 40),
@@ -126,7 +127,7 @@ fn of_to_storage_no_tag_comes_before_its_image_and_the_rest_follows() {
 }
 
 #[test]
-fn of_to_bundle_nothing_has_the_name_of_the_bundle_and_the_rest_follows() {
+fn a_killed_to_bundle_run_leaves_no_named_bundle_and_a_rerun_finishes() {
     let moments: [Moment; 3] = [
         ("the first blob", |at| blobs(at) > 0),
         ("half of the blobs", |at| blobs(at) > 25),
@@ -144,7 +145,7 @@ fn of_to_bundle_nothing_has_the_name_of_the_bundle_and_the_rest_follows() {
     }
 }
 
-/// How many blobs an unfinished bundle in this directory has, by its files or by its journal.
+/// The number of blobs in an unfinished bundle in this directory, by its files or its journal.
 fn blobs(directory: &Path) -> usize {
     let journal = fs::read_to_string(directory.join("bundle.tar.partial.journal")).unwrap_or_default();
     let files = fs::read_dir(directory.join("bundle.partial/blobs/sha256")).map_or(0, Iterator::count);

@@ -1,4 +1,4 @@
-//! Which images `migrate` takes and what they are called: allowlists, and tags from elsewhere.
+//! The selection and naming of images in `migrate`: allowlists, and tags from elsewhere.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,13 +11,13 @@ use crate::support::registry::{Options, Registry};
 use crate::support::storage::data;
 use crate::support::{cosign, files_below, gapferry, sha256, tempdir};
 
-/// Exit code, and what was said to people.
+/// The exit code and the messages.
 fn run(storage: &Path, options: &[&str]) -> (Option<i32>, String) {
     let output = gapferry().arg("migrate").arg(storage).args(options).output().unwrap();
     (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
 }
 
-/// Names and states, as `--list` has them.
+/// Names and states from `--list`.
 fn listed(storage: &Path, options: &[&str]) -> Vec<(String, String)> {
     let output = gapferry().arg("migrate").arg(storage).args(["--list", "--json"]).args(options).output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
@@ -38,7 +38,7 @@ fn push(registry: &Registry, names: &[(&str, &str)]) -> Vec<Image> {
     images
 }
 
-/// As Harbor 2.15 and later leave it.
+/// Removes the tags, as Harbor 2.15 and later leave the storage.
 fn remove_tags(registry: &Registry, images: &[Image]) {
     for image in images {
         let repository = registry.storage().join("docker/registry/v2/repositories").join(&image.repository);
@@ -47,7 +47,7 @@ fn remove_tags(registry: &Registry, images: &[Image]) {
 }
 
 #[test]
-fn an_allowlist_chooses_whatever_registry_stands_before_its_names() {
+fn an_allowlist_selects_images_whatever_registry_it_names() {
     let registry = Registry::start();
     let all = [
         ("nginx", "1"),
@@ -69,7 +69,7 @@ fn an_allowlist_chooses_whatever_registry_stands_before_its_names() {
     assert_eq!(wanted("nginx:1\nredis\n"), ["library/redis:1", "nginx:1"]);
     assert_eq!(wanted("team/app:1\n"), ["team/app:1"]);
     assert_eq!(wanted("registry.old:5000/team/app\n"), ["team/app:1", "team/app:2"]);
-    assert_eq!(wanted("quay.io/org/tool:1\n"), ["quay.io/org/tool:1"], "the name as it is written comes first");
+    assert_eq!(wanted("quay.io/org/tool:1\n"), ["quay.io/org/tool:1"], "the literal name takes precedence");
     assert_eq!(wanted(&format!("team/other@{}\n", images[4].digest())), ["team/other:v1.0"]);
     assert_eq!(wanted("images: [{ref: 'org/tool:1'}]\n"), ["org/tool:1"]);
     let skopeo = "registry.old:\n  images: {team/app: ['2']}\n  images-by-tag-regex: {team/other: '^v'}\n";
@@ -79,9 +79,9 @@ fn an_allowlist_chooses_whatever_registry_stands_before_its_names() {
     assert_eq!(names(&registry.storage(), &both), ["team/app:1", "team/other:v1.0"]);
 }
 
-/// An excluded image must not arrive under another name, and an image that was not requested must not fail the run.
+/// An excluded image must not enter under another name, and an unrequested one must not fail the run.
 #[test]
-fn without_tags_too_only_what_was_asked_for_is_taken_and_only_that_can_fail() {
+fn without_tags_only_requested_images_are_taken_and_can_fail() {
     let registry = Registry::start();
     let all = [("team/app", "1"), ("team/app", "old"), ("team/app", "none"), ("other/x", "none")];
     let images = push(&registry, &all);
@@ -112,7 +112,7 @@ fn without_tags_too_only_what_was_asked_for_is_taken_and_only_that_can_fail() {
 }
 
 #[test]
-fn an_entry_that_is_not_in_the_storage_is_reported_by_its_line_and_the_others_continue() {
+fn an_entry_missing_from_the_storage_is_reported_with_its_line() {
     let (registry, target) = (Registry::start(), Registry::start());
     push(&registry, &[("team/app", "1"), ("team/left", "1")]);
     let directory = tempdir();
@@ -124,7 +124,7 @@ fn an_entry_that_is_not_in_the_storage_is_reported_by_its_line_and_the_others_co
     for says in ["images.txt:2: missing: team/app:9", "images.txt:3: missing: nobody/has", "1 image pushed, 2 failed"] {
         assert!(message.contains(says), "{says}\n{message}");
     }
-    assert!(target.digest("new/app", "7").is_some(), "as= is its name there");
+    assert!(target.digest("new/app", "7").is_some(), "as= sets the name at the target");
     assert!(target.digest("team/left", "1").is_none());
     let to = directory.path().join("dir");
     let (code, message) = run(&registry.storage(), &["-f", list, "--to-dir", to.to_str().unwrap()]);
@@ -140,7 +140,7 @@ fn an_entry_that_is_not_in_the_storage_is_reported_by_its_line_and_the_others_co
 }
 
 #[test]
-fn a_storage_without_tags_gets_them_from_lines_or_from_harbor_s_answer() {
+fn a_storage_without_tags_gets_them_from_a_file_or_harbors_answer() {
     let registry = Registry::start();
     let images = push(&registry, &[("team/app", "1"), ("team/b/c", "x"), ("team/unnamed", "1")]);
     let index = images::oci_index("team/index", "1.0", "index");
@@ -156,7 +156,7 @@ fn a_storage_without_tags_gets_them_from_lines_or_from_harbor_s_answer() {
     let named: Vec<&Image> = [&images[0], &images[1], &index].to_vec();
     let line = |image: &&Image| format!("{} {}\n", image.name(), image.digest());
     fs::write(&lines, named.iter().map(line).collect::<String>()).unwrap();
-    // The first page as Harbor 2.13 gives it, the second without the repository's name, as 2.0 to 2.11 do.
+    // The first page as Harbor 2.13 sends it, the second without the repository's name, as 2.0 to 2.11 do.
     let artifact = |image: &Image| {
         json!({"id": 7, "type": "IMAGE", "digest": image.digest(), "repository_name": image.repository,
                "size": 1, "tags": [{"id": 1, "name": image.tag, "immutable": false}], "references": null})
@@ -182,12 +182,16 @@ fn a_storage_without_tags_gets_them_from_lines_or_from_harbor_s_answer() {
         assert_eq!(target.tags("team/unnamed"), Vec::<String>::new());
         assert!(message.contains("left behind: 1 manifest that no tag"), "{message}");
         let untagged = names(&registry.storage(), &["--tags-from", file, "--untagged"]);
-        assert_eq!(untagged.len(), expected.len() + 1, "what got a name has it, the rest has its digest: {untagged:?}");
+        assert_eq!(
+            untagged.len(),
+            expected.len() + 1,
+            "images with a given name have it, the others their digest: {untagged:?}"
+        );
     }
 }
 
 #[test]
-fn older_images_of_a_repository_that_is_taken_as_a_whole_are_said_to_stay_behind() {
+fn untagged_older_images_of_a_whole_repository_are_reported_as_left_behind() {
     let registry = Registry::start();
     push(&registry, &[("team/app", "1"), ("team/app", "2"), ("team/other", "1")]);
     ["team/app", "team/other"].iter().for_each(|name| images::oci(name, "1", &["newer"]).push(&registry));
@@ -198,12 +202,12 @@ fn older_images_of_a_repository_that_is_taken_as_a_whole_are_said_to_stay_behind
     let left = "left behind: 1 manifest that no tag leads to";
     assert!(message(&[]).contains("left behind: 2 manifests"));
     assert!(message(&["--include", "^team/app:"]).contains(left));
-    // With one tag of several requested, images without a tag are not.
+    // Selecting one tag among several does not ask for untagged images.
     assert!(!message(&["--include", "^team/app:1$"]).contains("left behind"));
     assert!(!message(&["--include", "^team/app:", "--untagged"]).contains("left behind"));
 }
 
-/// Writes what `options` choose as a bundle and as a storage; a registry with each of them.
+/// Writes the images selected by `options` as a bundle and as a storage; returns a registry for each.
 fn carried(storage: &Path, options: &[&str], directory: &Path) -> [(&'static str, PathBuf, Registry); 2] {
     ["--to-bundle", "--to-storage"].map(|way| {
         let to = directory.join(way);
@@ -228,7 +232,7 @@ fn content(image: &Image) -> Vec<String> {
 }
 
 #[test]
-fn a_bundle_and_a_storage_have_the_chosen_images_and_no_blob_of_another() {
+fn bundle_and_storage_contain_the_selected_images_and_no_other_blob() {
     let registry = Registry::start();
     let all = [("team/app", "1"), ("team/app", "2"), ("team/other", "1"), ("new", "1")];
     let images = push(&registry, &all);
@@ -261,7 +265,7 @@ fn a_bundle_and_a_storage_have_the_chosen_images_and_no_blob_of_another() {
 }
 
 #[test]
-fn tags_from_a_file_are_the_names_in_a_bundle_and_in_a_storage() {
+fn tags_from_a_file_become_the_names_in_a_bundle_and_a_storage() {
     let registry = Registry::start();
     let images = push(&registry, &[("team/app", "1"), ("team/b/c", "x"), ("team/unnamed", "1")]);
     remove_tags(&registry, &images);
@@ -284,7 +288,7 @@ fn tags_from_a_file_are_the_names_in_a_bundle_and_in_a_storage() {
 }
 
 #[test]
-fn a_given_tag_counts_more_than_the_storage_s_and_one_that_leads_nowhere_fails_alone() {
+fn a_given_tag_overrides_the_storages_and_a_dangling_one_fails_alone() {
     let (registry, target) = (Registry::start(), Registry::start());
     let images = push(&registry, &[("team/app", "1"), ("team/app", "2")]);
     let directory = tempdir();
@@ -305,7 +309,7 @@ fn a_given_tag_counts_more_than_the_storage_s_and_one_that_leads_nowhere_fails_a
 }
 
 #[test]
-fn everything_wrong_in_a_file_of_tags_is_reported_with_its_line() {
+fn every_error_in_a_tags_file_is_reported_with_its_line() {
     let registry = Registry::start();
     let images = push(&registry, &[("team/app", "1")]);
     images[0].named("team/copy", "1").push(&registry);
@@ -322,9 +326,9 @@ fn everything_wrong_in_a_file_of_tags_is_reported_with_its_line() {
     assert!(message.contains("team/app") && message.contains("team/copy"), "{message}");
 }
 
-/// The tag would mean whichever of the two came last.
+/// Otherwise the later of the two digests would get the tag.
 #[test]
-fn a_tag_with_two_meanings_is_refused_where_the_file_names_no_repository() {
+fn a_tag_with_two_digests_is_refused_in_a_file_without_repositories() {
     let registry = Registry::start();
     let images = push(&registry, &[("team/app", "1"), ("team/app", "2")]);
     let directory = tempdir();
@@ -336,15 +340,15 @@ fn a_tag_with_two_meanings_is_refused_where_the_file_names_no_repository() {
     assert!(message.contains("team/app:stable is already given at "), "{message}");
 }
 
-/// Harbor's API names the signatures of an index, and not those of its children.
+/// Harbor's API lists the signatures of an index, but not those of its children.
 #[test]
-fn signatures_of_an_indexs_children_are_found_by_what_they_sign() {
+fn signatures_of_an_indexs_children_are_found_by_their_subjects() {
     let registry = Registry::start();
     let index = images::oci_index("team/index", "1", "index");
     let child = &index.children[0];
     let first = cosign::signature(child, "vendor");
     let both = cosign::list(child, "sig", &[first.clone(), cosign::signature(child, "second key")]);
-    // What the tag meant before, and a signature of what is not there.
+    // The tag's earlier list, and a signature of a missing subject.
     let former = cosign::list(child, "sig", &[first]);
     let elsewhere = images::oci("team/index", "x", &["elsewhere"]);
     let orphan = cosign::list(&elsewhere, "sig", &[cosign::signature(&elsewhere, "vendor")]);

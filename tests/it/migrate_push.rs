@@ -1,4 +1,4 @@
-//! `migrate --to`: a registry's storage pushed straight into another registry, as import would push a bundle of it.
+//! `migrate --to`: pushes a registry's storage directly into another registry, as an import of its bundle would.
 
 use std::collections::HashSet;
 use std::fs;
@@ -28,7 +28,7 @@ fn distinct_blobs(images: &[&Image]) -> HashSet<String> {
     images.iter().flat_map(|image| image.blob_digests()).collect()
 }
 
-/// The file of an image's last blob.
+/// The storage file of an image's last blob.
 fn last_blob(registry: &Registry, image: &Image) -> PathBuf {
     data(&registry.storage(), &layer(image))
 }
@@ -48,13 +48,13 @@ fn remove_tags(registry: &Registry, images: &[Image]) {
 }
 
 #[test]
-fn every_image_arrives_with_its_digest_each_blob_once_and_a_second_run_moves_nothing() {
+fn every_image_arrives_with_its_digest_and_a_second_run_transfers_nothing() {
     let (source, target) = (Registry::start(), Registry::start());
     let corpus = Corpus::everything();
     corpus.push(&source);
     let (images, before) = (tagged(&corpus), files_below(&source.storage()));
     migrate(&source.storage(), &format!("{}/old", target.host()), &[]).ended(0);
-    // A list of referrers is rewritten; its entries stay the same.
+    // Lists of referrers are rewritten; their entries are the same.
     for image in images.iter().flat_map(|image| image.children.iter().filter(|_| image.is_referrers_list())) {
         let there = target.digest(&format!("old/{}", image.repository), &image.digest());
         assert_eq!(there, Some(image.digest()), "{}", image.name());
@@ -69,11 +69,11 @@ fn every_image_arrives_with_its_digest_each_blob_once_and_a_second_run_moves_not
     let pushes = || target.requests().iter().filter(|request| !["GET", "HEAD"].contains(&&*request.method)).count();
     let pushed = pushes();
     migrate(&source.storage(), &format!("{}/old", target.host()), &[]).ended(0).reported(&["0 images pushed"]);
-    assert_eq!(pushes(), pushed, "what is there is not pushed again");
+    assert_eq!(pushes(), pushed, "present content is not pushed again");
 }
 
 #[test]
-fn a_damaged_blob_fails_only_its_own_images_and_is_named_by_its_path() {
+fn a_damaged_blob_fails_only_its_images_and_is_named_by_its_path() {
     for check in ["size", "digest"] {
         let (source, target) = (Registry::start(), Registry::start());
         let damaged = images::oci("team/damaged", "1", &["base", "damaged"]);
@@ -101,7 +101,7 @@ fn a_damaged_blob_fails_only_its_own_images_and_is_named_by_its_path() {
 }
 
 #[test]
-fn with_strict_a_fault_keeps_everything_from_being_pushed() {
+fn strict_pushes_nothing_if_anything_is_damaged() {
     let (source, target) = (Registry::start(), Registry::start());
     let images = ["damaged", "well"].map(|name| images::oci(name, "1", &[name]));
     images.iter().for_each(|image| image.push(&source));
@@ -112,14 +112,14 @@ fn with_strict_a_fault_keeps_everything_from_being_pushed() {
 }
 
 #[test]
-fn harbor_gets_the_projects_it_lacks_and_is_not_pushed_to_without_them() {
+fn missing_harbor_projects_are_created_on_request_or_stop_the_push() {
     let source = Registry::start();
     let corpus = [images::oci("team/a", "1", &["base", "a"]), images::oci_index("other/b/c", "2", "b")];
     corpus.iter().for_each(|image| image.push(&source));
     let server = Harbor::start(Setup::default());
     let creds = ["--creds", "admin:Harbor12345"];
     migrate(&source.storage(), &server.registry(), &creds).ended(4).reported(&["team", "other"]);
-    assert_eq!(server.pushes().len(), 0, "it is known before the first push");
+    assert_eq!(server.pushes().len(), 0, "the problem is reported before the first push");
     migrate(&source.storage(), &server.registry(), &[&creds[..], &["--create-projects"]].concat()).ended(0);
     for image in &corpus {
         let there = server.tag(&image.repository, image.tag.as_deref().unwrap());
@@ -129,7 +129,7 @@ fn harbor_gets_the_projects_it_lacks_and_is_not_pushed_to_without_them() {
 }
 
 #[test]
-fn killed_in_the_middle_and_run_again_nothing_is_missing_and_no_tag_was_too_early() {
+fn a_killed_push_sets_no_tag_too_early_and_a_rerun_finishes() {
     let (source, target) = (Registry::start(), Registry::start());
     let images: Vec<Image> =
         (0..6).map(|n| images::oci(&format!("team/app{n}"), "1", &[&images::noise(n, 1 << 20)])).collect();
@@ -155,11 +155,11 @@ fn killed_in_the_middle_and_run_again_nothing_is_missing_and_no_tag_was_too_earl
         assert_eq!(target.digest(&image.repository, "1"), Some(image.digest()), "{}", image.name());
     }
     let all: Vec<&Image> = images.iter().collect();
-    assert_eq!(target.uploads(), distinct_blobs(&all).len(), "{uploads} were there and are not pushed again");
+    assert_eq!(target.uploads(), distinct_blobs(&all).len(), "{uploads} blobs were present and are not pushed again");
 }
 
 #[test]
-fn a_tar_of_the_storage_gives_the_same_registry() {
+fn a_tar_of_the_storage_pushes_the_same_images() {
     let (source, one, two) = (Registry::start(), Registry::start(), Registry::start());
     Corpus::everything().push(&source);
     let directory = tempdir();
@@ -175,7 +175,7 @@ fn a_tar_of_the_storage_gives_the_same_registry() {
 }
 
 #[test]
-fn what_has_no_tag_is_pushed_by_its_digest_when_asked_for() {
+fn untagged_manifests_are_pushed_by_digest_on_request() {
     let (source, target) = (Registry::start(), Registry::start());
     let images = [images::oci("a", "1", &["a"]), images::oci_index("a/b", "1", "index")];
     images.iter().for_each(|image| image.push(&source));
@@ -190,7 +190,7 @@ fn what_has_no_tag_is_pushed_by_its_digest_when_asked_for() {
 }
 
 #[test]
-fn naming_rules_see_the_path_alone_and_two_images_never_get_one_name() {
+fn naming_rules_see_only_the_path_and_name_collisions_are_refused() {
     let (source, target) = (Registry::start(), Registry::start());
     let images = [images::oci("team/app", "1", &["a"]), images::oci("other/app", "1", &["b"])];
     images.iter().for_each(|image| image.push(&source));
@@ -210,7 +210,7 @@ fn naming_rules_see_the_path_alone_and_two_images_never_get_one_name() {
 }
 
 #[test]
-fn a_dry_run_pushes_nothing_and_receipt_and_digest_file_say_what_arrived() {
+fn a_dry_run_pushes_nothing_and_receipt_and_digest_file_list_what_arrived() {
     let (source, target) = (Registry::start(), Registry::start());
     let image = images::oci("team/app", "1", &["a"]);
     image.push(&source);
@@ -232,7 +232,7 @@ fn a_dry_run_pushes_nothing_and_receipt_and_digest_file_say_what_arrived() {
 }
 
 #[test]
-fn receipt_plan_and_json_name_the_images_that_faults_of_the_storage_cost_as_failed_with_the_reasons() {
+fn receipt_plan_and_json_list_damaged_images_as_failed_with_reasons() {
     let (source, target) = (Registry::start(), Registry::start());
     let images = ["cut", "nowhere", "well"].map(|name| images::oci(name, "1", &[name]));
     images.iter().for_each(|image| image.push(&source));
@@ -267,11 +267,11 @@ fn receipt_plan_and_json_name_the_images_that_faults_of_the_storage_cost_as_fail
     {
         assert!(says.iter().all(|says| reason.contains(says)), "{says:?} {reason}");
     }
-    assert_eq!(failed, *plan["failed"].as_array().unwrap(), "the plan knows it before");
+    assert_eq!(failed, *plan["failed"].as_array().unwrap(), "the plan shows it in advance");
 }
 
 #[test]
-fn options_that_mean_nothing_together_are_refused_before_anything_is_read() {
+fn conflicting_options_are_refused_before_anything_is_read() {
     let directory = tempdir();
     let nowhere = directory.path().join("nowhere");
     for options in [

@@ -1,5 +1,5 @@
-//! Referrers go with their image: signatures and SBOMs without a tag, which a registry or Harbor with a referrers API
-//! stores only as revisions.
+//! Referrers travel with their image: signatures and SBOMs without a tag, which a registry or Harbor with a referrers
+//! API stores only as revisions.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -16,10 +16,10 @@ use crate::support::{files_below, gapferry, tempdir};
 
 const SBOM: &str = "application/spdx+json";
 
-/// An image of two platforms, all its referrers, and what existed before.
+/// An image of two platforms with all its referrers, and an older image.
 struct Signed {
     app: Image,
-    /// Those of the index, of one of its children, and of the first of these.
+    /// Referrers of the index, of one of its children, and of the first referrer.
     referrers: Vec<Image>,
     older: Image,
 }
@@ -49,13 +49,13 @@ fn has(registry: &Registry, image: &Image) -> bool {
     registry.digest(&image.repository, &image.digest()) == Some(image.digest())
 }
 
-/// How often a manifest was put, by its digest or a tag.
+/// The number of PUTs of a manifest, by digest or tag.
 fn puts(registry: &Registry, image: &Image) -> usize {
     let names = [Some(image.digest()), image.tag.clone()];
     names.iter().flatten().map(|name| registry.count("PUT", &format!("/manifests/{name}"), 201)).sum()
 }
 
-/// The images of a bundle, and the digests of what each has attached.
+/// The images of a bundle, each with the digests of its companions.
 fn listed(bundle: &Path) -> Vec<(String, Vec<String>)> {
     let output = gapferry().arg("list").arg(bundle).arg("--json").output().unwrap();
     let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
@@ -69,7 +69,7 @@ fn listed(bundle: &Path) -> Vec<(String, Vec<String>)> {
 }
 
 #[test]
-fn what_refers_to_an_image_goes_with_it_once_and_a_second_run_pushes_nothing() {
+fn referrers_travel_with_their_image_and_a_second_run_pushes_nothing() {
     let (source, target) = (Registry::start(), Registry::start());
     let signed = Signed::push(&source);
     let before = files_below(&source.storage());
@@ -78,8 +78,8 @@ fn what_refers_to_an_image_goes_with_it_once_and_a_second_run_pushes_nothing() {
         assert!(has(&target, image), "{}", image.name());
         assert_eq!(puts(&target, image), if image.tag.is_some() { 2 } else { 1 }, "{}", image.name());
     }
-    assert!(!has(&target, &signed.older), "nobody asked for what no tag leads to");
-    // The target has no referrers API: there they are found by this tag.
+    assert!(!has(&target, &signed.older), "untagged images were not requested");
+    // The target has no referrers API, so this tag lists them.
     let list = target.manifest("team/app", &signed.app.digest().replace(':', "-")).json();
     assert_eq!(list["manifests"][0]["digest"], signed.referrers[0].digest());
     let uploads = target.uploads();
@@ -89,7 +89,7 @@ fn what_refers_to_an_image_goes_with_it_once_and_a_second_run_pushes_nothing() {
 }
 
 #[test]
-fn harbor_gets_the_tags_of_the_storage_and_no_other() {
+fn harbor_gets_only_the_tags_of_the_storage() {
     let source = Registry::start();
     let signed = Signed::push(&source);
     let server = Harbor::start(Setup::default().with(Project::new("team")));
@@ -106,7 +106,7 @@ fn harbor_gets_the_tags_of_the_storage_and_no_other() {
 }
 
 #[test]
-fn a_bundle_has_it_too_and_brings_it_to_the_registry() {
+fn a_migrated_bundle_contains_referrers_and_imports_them() {
     let (source, target) = (Registry::start(), Registry::start());
     let signed = Signed::push(&source);
     let directory = tempdir();
@@ -126,7 +126,7 @@ fn a_bundle_has_it_too_and_brings_it_to_the_registry() {
 }
 
 #[test]
-fn a_registry_finds_it_in_the_second_storage() {
+fn a_registry_finds_referrers_in_the_second_storage() {
     let source = Registry::start();
     let signed = Signed::push(&source);
     let directory = tempdir();
@@ -139,7 +139,7 @@ fn a_registry_finds_it_in_the_second_storage() {
 }
 
 #[test]
-fn without_referrers_it_stays_and_is_counted() {
+fn no_referrers_leaves_them_behind_and_counts_them() {
     let (source, target) = (Registry::start(), Registry::start());
     let signed = Signed::push(&source);
     push(&source, &target, &["--no-referrers"])
@@ -158,7 +158,7 @@ fn without_referrers_it_stays_and_is_counted() {
 }
 
 #[test]
-fn an_image_whose_signature_is_damaged_fails_alone_and_is_exported_without_it_on_request() {
+fn an_image_with_a_damaged_signature_fails_alone_or_travels_without_it() {
     let (source, target) = (Registry::start(), Registry::start());
     let signed = Signed::push(&source);
     let well = images::oci("team/well", "v1", &["well"]);
@@ -168,10 +168,7 @@ fn an_image_whose_signature_is_damaged_fails_alone_and_is_exported_without_it_on
     let hex = lost.replace("sha256:", "");
     let says = [&*format!("/{hex}/data: missing"), "affects team/app:v1", "--no-referrers", "1 image pushed, 1 failed"];
     push(&source, &target, &[]).ended(1).reported(&says);
-    assert!(
-        has(&target, &well) && !has(&target, &signed.app),
-        "an image does not arrive without its signature, unsaid"
-    );
+    assert!(has(&target, &well) && !has(&target, &signed.app), "an image never arrives silently without its signature");
     push(&source, &target, &["--strict"]).ended(3);
     let directory = tempdir();
     for (option, name) in [("--to-bundle", "bundle"), ("--to-storage", "storage")] {
@@ -186,7 +183,7 @@ fn an_image_whose_signature_is_damaged_fails_alone_and_is_exported_without_it_on
 }
 
 #[test]
-fn a_revision_that_cannot_be_read_is_reported_since_it_may_be_a_signature() {
+fn an_unreadable_revision_is_reported_because_it_may_be_a_signature() {
     let (source, target) = (Registry::start(), Registry::start());
     let signed = Signed::push(&source);
     fs::write(data(&source.storage(), &signed.referrers[1].digest()), "{}").unwrap();
@@ -196,7 +193,7 @@ fn a_revision_that_cannot_be_read_is_reported_since_it_may_be_a_signature() {
 }
 
 #[test]
-fn a_signature_with_a_tag_of_its_own_is_an_image_of_its_own_and_put_once() {
+fn a_tagged_signature_is_an_image_and_pushed_once() {
     let (source, target) = (Registry::start(), Registry::start());
     let corpus = Corpus::everything();
     corpus.push(&source);
@@ -207,7 +204,7 @@ fn a_signature_with_a_tag_of_its_own_is_an_image_of_its_own_and_put_once() {
     let repositories: BTreeSet<&str> = corpus.images.iter().map(|image| image.repository.as_str()).collect();
     for repository in repositories {
         assert_eq!(target.tags(repository), source.tags(repository));
-        // A list of referrers is rewritten.
+        // Lists of referrers are rewritten.
         let lists = corpus.images.iter().filter(|image| image.is_referrers_list());
         let lists: BTreeSet<String> = lists.filter_map(|image| image.tag.clone()).collect();
         for tag in source.tags(repository).into_iter().filter(|tag| !lists.contains(tag)) {
@@ -216,7 +213,7 @@ fn a_signature_with_a_tag_of_its_own_is_an_image_of_its_own_and_put_once() {
     }
     assert_eq!(target.digest("team/app", "sbom-1"), Some(tagged.digest()));
     assert_eq!(puts(&target, &tagged), 1);
-    assert!(signed.referrers.iter().all(|referrer| has(&target, referrer)), "what speaks of an SBOM goes with that");
+    assert!(signed.referrers.iter().all(|referrer| has(&target, referrer)), "a referrer of an SBOM travels with it");
     let directory = tempdir();
     let out = directory.path().join("bundle");
     storage::migrated(&source.storage(), "--to-bundle", &out, &[]);
@@ -226,7 +223,7 @@ fn a_signature_with_a_tag_of_its_own_is_an_image_of_its_own_and_put_once() {
 }
 
 #[test]
-fn an_image_that_is_chosen_brings_the_tag_of_its_signature_unless_that_is_excluded() {
+fn a_selected_image_brings_its_signature_tag_unless_excluded() {
     let source = Registry::start();
     let app = images::oci("team/app", "v1", &["app"]);
     let (signature, sbom) = (images::cosign_signature(&app), images::referrer(&app, SBOM, b"sbom"));
@@ -250,7 +247,7 @@ fn an_image_that_is_chosen_brings_the_tag_of_its_signature_unless_that_is_exclud
 }
 
 #[test]
-fn with_untagged_and_with_names_from_a_list_it_is_no_image_beside_its_own() {
+fn a_referrer_is_never_listed_as_an_image_beside_its_subject() {
     let source = Registry::start();
     let signed = Signed::push(&source);
     let directory = tempdir();
@@ -281,7 +278,7 @@ fn with_untagged_and_with_names_from_a_list_it_is_no_image_beside_its_own() {
 }
 
 #[test]
-fn an_image_with_a_new_name_takes_it_along_there() {
+fn referrers_follow_an_image_to_its_new_name() {
     let (source, target) = (Registry::start(), Registry::start());
     let signed = Signed::push(&source);
     let signature = images::cosign_signature(&signed.app);
@@ -298,7 +295,7 @@ fn an_image_with_a_new_name_takes_it_along_there() {
 }
 
 #[test]
-fn the_tags_of_companions_are_no_images_of_a_migration_unless_their_subject_is_elsewhere_or_they_are_named() {
+fn companion_tags_are_images_only_if_named_or_their_subject_is_elsewhere() {
     let source = Registry::start();
     let app = images::oci("team/app", "v1", &["app"]);
     let (signature, sbom) = (images::cosign_signature(&app), images::referrer(&app, SBOM, b"sbom"));
@@ -317,7 +314,7 @@ fn the_tags_of_companions_are_no_images_of_a_migration_unless_their_subject_is_e
     let target = Registry::start();
     push(&source, &target, &["--no-referrers"]).ended(0).reported(&["they are left behind (--no-referrers)"]);
     assert_eq!(target.tags("team/app"), ["v1"]);
-    // A registry over the new storage has no other way to find referrers than their list.
+    // A registry on the new storage can find referrers only through their list.
     let second = directory.path().join("storage");
     storage::migrated(&source.storage(), "--to-storage", &second, &[]);
     let second = Registry::with(Options { storage: Some(second), ..Options::default() });
@@ -330,14 +327,14 @@ fn the_tags_of_companions_are_no_images_of_a_migration_unless_their_subject_is_e
 }
 
 #[test]
-fn tags_of_signatures_are_not_counted_as_images() {
+fn signature_tags_are_not_counted_as_images() {
     let source = Registry::start();
     let app = images::oci("team/app", "v1", &["app"]);
     let signature = images::oci("team/app", "", &["signature"]);
     let tag = app.digest().replace(':', "-");
     app.push(&source);
     signature.named("team/app", &format!("{tag}.sig")).push(&source);
-    // Its subject is elsewhere: it travels as an image.
+    // Its subject is elsewhere, so it travels as an image.
     signature.named("team/signatures", &format!("{tag}.sig")).push(&source);
     let printed = |arguments: &[&str]| {
         let output = gapferry().args(arguments).arg(source.storage()).output().unwrap();

@@ -1,4 +1,4 @@
-//! `migrate --json`: the document by which a script knows what became of each image, wherever they were written.
+//! `migrate --json`: the outcome of each image, wherever it was written.
 
 use std::fs;
 use std::path::Path;
@@ -14,7 +14,7 @@ use crate::support::{gapferry, tempdir};
 
 const WAYS: [&str; 3] = ["--to-dir", "--to-bundle", "--to-storage"];
 
-/// The document, and what was said to people.
+/// The JSON report and the messages.
 #[track_caller]
 fn report(storage: &Path, way: &str, to: &Path, code: i32) -> (Value, String) {
     let mut command = gapferry();
@@ -40,7 +40,7 @@ fn sums(report: &Value) -> [u64; 3] {
 }
 
 #[test]
-fn each_image_is_written_present_or_failed_with_every_reason_wherever_they_go() {
+fn every_destination_reports_each_image_as_written_present_or_failed_with_reasons() {
     let registry = Registry::start();
     let names = ["cut", "lost", "well", "whole"];
     let corpus: Vec<Image> = names.iter().map(|name| images::oci(name, "1", &["base", name])).collect();
@@ -60,7 +60,7 @@ fn each_image_is_written_present_or_failed_with_every_reason_wherever_they_go() 
         assert_eq!(sums(&first), [2, 0, 2], "{way}");
         assert!(
             message.contains("failed: ") && message.contains("2 failed"),
-            "people are told as without it: {message}"
+            "the messages are the same as without --json: {message}"
         );
         let well = image(&first, "well:1");
         assert_eq!((&well["digest"], &well["tag"]), (&json!(corpus[2].digest()), &json!("1")));
@@ -82,13 +82,13 @@ fn each_image_is_written_present_or_failed_with_every_reason_wherever_they_go() 
         assert_eq!((&first["storage"], &first["output"]), (&json!(root), &json!(to)));
         assert!(first["seconds"].as_f64().unwrap() > 0.0);
         let (again, _) = report(&root, way, &to, 1);
-        assert_eq!(sums(&again), [0, 2, 2], "{way}: what is there is not written again");
+        assert_eq!(sums(&again), [0, 2, 2], "{way}: present images are not written again");
         assert_eq!(image(&again, "well:1")["state"], "present");
     }
 }
 
 #[test]
-fn how_much_was_linked_or_copied_and_what_the_bundle_is_stand_in_it() {
+fn the_report_gives_linked_and_copied_bytes_and_the_bundles_identity() {
     let registry = Registry::start();
     let image = images::oci_index("a/b", "1", "index");
     image.push(&registry);
@@ -99,7 +99,7 @@ fn how_much_was_linked_or_copied_and_what_the_bundle_is_stand_in_it() {
         let (linked, _) = report(&registry.storage(), way, &to, 0);
         assert_eq!((&linked["blobsLinked"], &linked["bytesCopied"]), (&json!(blobs), &json!(0)), "{way}");
         assert_eq!((&linked["problems"], &linked["counts"]), (&json!([]), &json!({})));
-        assert_eq!(linked["identity"].is_string(), way == "--to-bundle", "a key of bundles");
+        assert_eq!(linked["identity"].is_string(), way == "--to-bundle", "only bundles have an identity");
     }
     let to = directory.path().join("images.tar");
     let (written, _) = report(&registry.storage(), "--to-bundle", &to, 0);
@@ -112,7 +112,7 @@ fn how_much_was_linked_or_copied_and_what_the_bundle_is_stand_in_it() {
 }
 
 #[test]
-fn what_stands_in_the_way_of_a_whole_image_is_its_reason() {
+fn an_obstacle_to_writing_an_image_is_its_reason() {
     let registry = Registry::start();
     let corpus = ["a", "b"].map(|name| images::oci(name, "1", &[name]));
     corpus.iter().for_each(|image| image.push(&registry));
@@ -132,7 +132,7 @@ fn what_stands_in_the_way_of_a_whole_image_is_its_reason() {
 }
 
 #[test]
-fn where_nothing_is_whole_it_says_so_of_each_and_what_did_not_take_place_says_why() {
+fn without_any_intact_image_each_is_reported_failed_and_strict_says_why() {
     let registry = Registry::start();
     let image = images::oci("a", "1", &["a"]);
     image.push(&registry);

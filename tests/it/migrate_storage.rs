@@ -49,7 +49,7 @@ fn a_registry_serves_every_image_from_the_second_storage() {
         let place = format!("docker://{}/{name}", second.host());
         assert_eq!(skopeo::digest(&place), image.digest(), "{name}");
         assert!(second.tags(&image.repository).iter().any(|there| there == tag), "{name}");
-        // skopeo 1.9 wants to convert an index of referrers, wherever it is; foreign layers are in no registry.
+        // skopeo 1.9 tries to convert an index of referrers; foreign layers are in no registry.
         if !tag.starts_with("sha256-") && image.repository != "team/windows" {
             let copy = directory.path().join("copies").join(name.replace(['/', ':'], "_"));
             fs::create_dir_all(copy.parent().unwrap()).unwrap();
@@ -58,13 +58,13 @@ fn a_registry_serves_every_image_from_the_second_storage() {
     }
     let catalog = |registry: &Registry| registry.request("GET", "/v2/_catalog").send().json()["repositories"].clone();
     assert_eq!(catalog(&second), catalog(&registry));
-    // What is done to the second storage does not reach the first.
+    // Changes to the second storage do not reach the first.
     images::oci("later", "1", &["later"]).push(&second);
     assert!(files_below(&registry.storage()) == before);
 }
 
 #[test]
-fn run_again_it_continues_and_rewrites_nothing_that_is_there() {
+fn a_rerun_resumes_and_rewrites_nothing() {
     let registry = Registry::start();
     let images: Vec<Image> = ["a", "a/b"].map(|name| images::oci(name, "1", &["base", name])).to_vec();
     images.iter().for_each(|image| image.push(&registry));
@@ -72,10 +72,10 @@ fn run_again_it_continues_and_rewrites_nothing_that_is_there() {
     let directory = tempdir();
     let to = directory.path().join("storage");
     migrated(&registry.storage(), &to, &["--include", "^a:1$"]);
-    assert!(!to.join("docker/registry/v2/repositories/a/b").exists(), "only what was chosen");
+    assert!(!to.join("docker/registry/v2/repositories/a/b").exists(), "only the selected images");
     migrated(&registry.storage(), &to, &[]);
     let whole = files_below(&to);
-    // As an interruption may leave it.
+    // Leftovers of an interruption.
     let repository = to.join("docker/registry/v2/repositories/a");
     fs::remove_file(repository.join("_manifests/tags/1/current/link")).unwrap();
     let layers = repository.join("_layers/sha256");
@@ -90,7 +90,7 @@ fn run_again_it_continues_and_rewrites_nothing_that_is_there() {
 }
 
 #[test]
-fn nothing_foreign_is_written_to_and_a_tag_that_means_something_else_stays() {
+fn foreign_directories_and_other_tags_are_left_alone() {
     let registry = Registry::start();
     images::oci("a", "1", &["a"]).push(&registry);
     let directory = tempdir();
@@ -115,7 +115,7 @@ fn nothing_foreign_is_written_to_and_a_tag_that_means_something_else_stays() {
 }
 
 #[test]
-fn only_whole_images_are_in_it_and_with_strict_nothing_is() {
+fn only_intact_images_are_written_and_strict_writes_nothing() {
     let registry = Registry::start();
     let images = [images::oci("well", "1", &["well"]), images::oci("ill", "1", &["ill"])];
     images.iter().for_each(|image| image.push(&registry));
@@ -128,7 +128,7 @@ fn only_whole_images_are_in_it_and_with_strict_nothing_is() {
     let output = migrate(&registry.storage(), &to, &["--strict", "--check", "digest"]);
     assert_eq!(output.status.code(), Some(3));
     assert!(!to.exists());
-    // If it is linked by size, it is reported when every byte is read; a copy is proven in any case.
+    // A link is checked only by size, so the damage shows when every byte is read; a copy is always verified.
     for (to, more) in [("checked", &["--check", "digest"][..]), ("copied", &["--link", "copy"])] {
         let to = directory.path().join(to);
         let output = migrate(&registry.storage(), &to, more);
@@ -144,7 +144,7 @@ fn only_whole_images_are_in_it_and_with_strict_nothing_is() {
 }
 
 #[test]
-fn a_new_owner_never_reaches_the_first_storage() {
+fn changing_the_owner_never_affects_the_first_storage() {
     let registry = Registry::start();
     let image = images::oci("a", "1", &["a"]);
     image.push(&registry);
@@ -155,7 +155,7 @@ fn a_new_owner_never_reaches_the_first_storage() {
     let to = directory.path().join("storage");
     let output = migrate(&registry.storage(), &to, &["--link", "hard", "--chown", "10000:10000"]);
     assert_eq!(output.status.code(), Some(2));
-    // Even where an earlier run has linked.
+    // Even if an earlier run linked the files.
     migrated(&registry.storage(), &to, &[]);
     let (there, here) = (data(&registry.storage(), &layer(&image)), data(&to, &layer(&image)));
     assert_eq!(inode(&there), inode(&here));
@@ -190,9 +190,9 @@ fn a_storage_on_another_file_system_or_in_a_tar_is_copied() {
     assert_eq!(message.matches("EXDEV").count(), 1, "{message}");
 }
 
-/// Otherwise thousands of images would say the same, each on its own line.
+/// Otherwise thousands of images would each report the same.
 #[test]
-fn a_full_or_read_only_disk_ends_the_run_once_with_what_to_do_and_a_run_again_continues() {
+fn a_full_or_read_only_disk_is_reported_once_with_a_remedy_and_a_rerun_resumes() {
     let registry = Registry::start();
     let noises: Vec<String> = (0..8).map(|n| noise(n, 64 << 10)).collect();
     let corpus: Vec<Image> =
@@ -223,12 +223,12 @@ fn a_full_or_read_only_disk_ends_the_run_once_with_what_to_do_and_a_run_again_co
 }
 
 #[test]
-fn where_no_image_is_whole_nothing_is_left_to_do_with_it() {
+fn without_any_intact_image_no_next_step_is_suggested() {
     let registry = Registry::start();
     let image = images::oci("a", "1", &["a"]);
     image.push(&registry);
     fs::remove_file(data(&registry.storage(), &layer(&image))).unwrap();
-    // Some whose number is unknown.
+    // Adds tags whose number cannot be known.
     let hidden = registry.storage().join("docker/registry/v2/repositories/hidden/_manifests");
     fs::create_dir_all(&hidden).unwrap();
     fs::write(hidden.join("tags"), "").unwrap();

@@ -1,4 +1,4 @@
-//! Whatever images a bundle holds and whatever a map says, a name at the target is legal or an error.
+//! For any images of a bundle and any map, a target name is legal or an error.
 
 use gapferry::oci::{Digest, Reference};
 use gapferry::pipeline::lock::{LockedImage, Rename};
@@ -106,14 +106,14 @@ proptest! {
     fn scoped_names_keep_images_of_different_hosts_apart(a in host(), b in host(), path in path()) {
         let naming = Naming { style: Style::Scoped, ..Naming::default() };
         let name = |host: &str| naming.target("h", &image(&format!("{host}/{path}:x"), None, b"x")).unwrap();
-        // Registry names are the same in either case; an address has many spellings. Otherwise one name, one host.
+        // Registry names are case-insensitive, and an address has many spellings. Otherwise one name means one host.
         if !a.eq_ignore_ascii_case(&b) {
             prop_assert_ne!(name(&a), name(&b));
         }
     }
 
     #[test]
-    fn a_map_is_read_or_refused_and_never_makes_an_illegal_name(map in map_text(), any in any::<String>(), text in reference()) {
+    fn a_map_is_parsed_or_refused_and_never_makes_an_illegal_name(map in map_text(), any in any::<String>(), text in reference()) {
         for text_of_map in [map, any] {
             let Ok(map) = Map::parse(text_of_map.as_bytes(), "map") else { continue };
             for source in [text.as_str(), "nginx:1", "quay.io/a/b:1"] {
@@ -126,7 +126,7 @@ proptest! {
     }
 
     #[test]
-    fn a_new_name_is_taken_whatever_else_is_said(text in reference(), rename in path(), style in style()) {
+    fn an_explicit_new_name_overrides_map_and_style(text in reference(), rename in path(), style in style()) {
         let map = Map::parse(b"~ .* -> elsewhere", "map").unwrap();
         let naming = Naming { prefix: Some("p".into()), style, map };
         let target = naming.target("h", &image(&text, Some(&rename), b"x")).unwrap();
@@ -154,7 +154,7 @@ proptest! {
     }
 
     #[test]
-    fn a_target_is_read_or_refused(any in any::<String>(), near in "[a-z:/.\\[\\]0-9A@-]{0,20}", host in host(), prefix in path()) {
+    fn a_target_is_parsed_or_refused(any in any::<String>(), near in "[a-z:/.\\[\\]0-9A@-]{0,20}", host in host(), prefix in path()) {
         for text in [any, near] {
             if let Ok(target) = parse_target(&text) {
                 let naming = Naming { prefix: target.prefix, ..Naming::default() };

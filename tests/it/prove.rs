@@ -1,5 +1,5 @@
-//! `gapferry prove` and `import --prove`: someone who cannot reach a registry's storage learns whether what a receipt
-//! confirms can be pulled.
+//! `gapferry prove` and `import --prove`: a user without access to a registry's storage learns whether the images of a
+//! receipt can be pulled.
 
 use std::path::{Path, PathBuf};
 
@@ -12,7 +12,7 @@ use crate::support::images::{self, Image};
 use crate::support::registry::{Options, Registry};
 use crate::support::{cosign, gapferry, sha256, tempdir};
 
-/// Images that were imported, and the receipt of that.
+/// Imported images and their receipt.
 struct Imported {
     target: Registry,
     bundle: PathBuf,
@@ -49,14 +49,14 @@ impl Imported {
         self.target.storage().join(format!("docker/registry/v2/blobs/sha256/{}/{hex}/data", &hex[..2]))
     }
 
-    /// One byte of a blob in the registry's storage is another, as after years on a disk.
+    /// Changes one byte of a blob in the registry's storage, as years on a disk may.
     fn rot(&self, blob: &[u8]) {
         let mut rotten = blob.to_vec();
         rotten[0] ^= 1;
         std::fs::write(self.data(blob), rotten).unwrap();
     }
 
-    /// Answers to reads of a blob, whole or in part.
+    /// The number of reads of a blob, whole or partial, with this status.
     fn reads(&self, blob: &[u8], status: u16) -> usize {
         self.target.count("GET", &format!("/blobs/{}", sha256(blob)), status)
     }
@@ -91,7 +91,7 @@ fn two_apps() -> (Image, Image) {
 }
 
 #[test]
-fn what_is_right_is_proven_and_shared_content_is_read_once() {
+fn intact_images_are_proven_and_shared_content_is_read_once() {
     let (one, two) = two_apps();
     let it = Imported::new(&[
         &one,
@@ -106,7 +106,7 @@ fn what_is_right_is_proven_and_shared_content_is_read_once() {
     assert_eq!(
         (it.reads(shared, 200), it.reads(shared, 206)),
         (1, 3),
-        "once, and its last byte after its upload, after its mount, and in the other repository"
+        "once in full, and its last byte after the upload, after the mount, and in the other repository"
     );
     assert!(!it.receipt.with_file_name("receipt.json.proving").exists());
     assert_eq!(it.prove(&["--every-repository"]).code, Some(0));
@@ -114,7 +114,7 @@ fn what_is_right_is_proven_and_shared_content_is_read_once() {
 }
 
 #[test]
-fn a_rotten_byte_is_found_and_fails_the_images_that_need_it() {
+fn a_corrupted_byte_is_found_and_blamed_on_the_images_that_need_it() {
     let (one, two) = two_apps();
     let it = Imported::new(&[&one, &two]);
     it.rot(one.blobs.last().unwrap());
@@ -125,7 +125,7 @@ fn a_rotten_byte_is_found_and_fails_the_images_that_need_it() {
     };
     assert_eq!(proof.verdicts(), expect("damaged", "proven"));
     assert!(proof.stdout.contains("wrong digest") && proof.stdout.contains(&sha256(one.blobs.last().unwrap())));
-    // A file that both need, and that is not there at all.
+    // Removes a file that both images need.
     std::fs::remove_file(it.data(&one.blobs[1])).unwrap();
     let proof = it.prove(&["--json"]);
     assert_eq!((proof.code, proof.verdicts()), (Some(3), expect("damaged", "damaged")));
@@ -134,7 +134,7 @@ fn a_rotten_byte_is_found_and_fails_the_images_that_need_it() {
 }
 
 #[test]
-fn a_manifest_that_is_gone_below_a_tag_is_damage() {
+fn a_missing_manifest_below_a_tag_is_damage() {
     let index = images::oci_index("team/app", "1", "index");
     let it = Imported::new(&[&index]);
     let child = index.children[0].digest();
@@ -145,7 +145,7 @@ fn a_manifest_that_is_gone_below_a_tag_is_damage() {
 }
 
 #[test]
-fn a_tag_that_was_moved_or_deleted_is_one_result_and_no_damage() {
+fn a_moved_or_deleted_tag_is_reported_and_not_as_damage() {
     let (one, two) = two_apps();
     let three = images::oci("team/three", "1", &["three"]);
     let it = Imported::new(&[&one, &two, &three]);
@@ -155,7 +155,7 @@ fn a_tag_that_was_moved_or_deleted_is_one_result_and_no_damage() {
     let proof = it.prove(&["--json"]);
     let verdicts: Vec<String> = proof.verdicts().into_iter().map(|(_, verdict)| verdict).collect();
     assert_eq!((proof.code, &*verdicts.join(" ")), (Some(1), "moved missing proven"), "{}", proof.stderr);
-    assert!(proof.stdout.contains(&newer.digest()), "it says what the tag means now: {}", proof.stdout);
+    assert!(proof.stdout.contains(&newer.digest()), "the report gives the tag's current digest: {}", proof.stdout);
 }
 
 #[test]
@@ -176,13 +176,13 @@ fn a_signature_and_an_attached_artifact_are_proven_with_their_image() {
 }
 
 #[test]
-fn signatures_that_the_isolated_side_has_added_do_not_make_a_proof_incomplete() {
+fn signatures_added_by_the_isolated_side_do_not_make_a_proof_incomplete() {
     let image = images::oci("team/app", "1", &["one"]);
     let (upstream, own) = (cosign::signature(&image, "upstream"), cosign::signature(&image, "own"));
     let it = Imported::new(&[&image, &cosign::list(&image, "sig", std::slice::from_ref(&upstream))]);
     let both = cosign::list(&image, "sig", &[upstream, own]);
     both.push(&it.target);
-    // By the receipt from before, and by that of an import that found the longer list.
+    // With the earlier receipt, and with that of an import that found the longer list.
     for _ in 0..2 {
         let proof = it.prove(&[]);
         assert_eq!(proof.code, Some(0), "{} {}", proof.stdout, proof.stderr);
@@ -195,7 +195,7 @@ fn signatures_that_the_isolated_side_has_added_do_not_make_a_proof_incomplete() 
 }
 
 #[test]
-fn a_dry_run_states_the_bytes_and_reads_none() {
+fn a_dry_run_gives_the_bytes_to_read_and_reads_none() {
     let (one, two) = two_apps();
     let it = Imported::new(&[&one, &two]);
     let proof = it.prove(&["--dry-run", "--json"]);
@@ -215,7 +215,7 @@ fn a_dry_run_states_the_bytes_and_reads_none() {
 }
 
 #[test]
-fn a_proof_that_a_limit_ends_continues_with_the_blobs_that_are_left() {
+fn a_proof_ended_by_a_rate_limit_resumes_with_the_remaining_blobs() {
     let (one, two) = two_apps();
     let it = Imported::new(&[&one, &two]);
     let proxy = Proxy::before(it.target.host());
@@ -251,7 +251,7 @@ fn the_state_of_another_proof_is_not_used() {
 }
 
 #[test]
-fn a_registry_that_moved_is_proven_by_its_new_name() {
+fn a_renamed_registry_can_be_proven_by_its_new_name() {
     let it = Imported::new(&[&images::oci("team/app", "1", &["one"])]);
     let copy = Registry::with(Options { storage: Some(it.target.storage()), ..Options::default() });
     let proof = it.prove(&["--to", copy.host()]);
@@ -280,7 +280,7 @@ fn an_image_whose_signature_or_sbom_was_replaced_is_named() {
 }
 
 #[test]
-fn an_import_can_prove_what_it_found_there() {
+fn an_import_can_prove_images_it_found_in_place() {
     let (one, two) = two_apps();
     let it = Imported::new(&[&one, &two]);
     it.import(&["--prove"]).assert().success();
@@ -310,7 +310,7 @@ fn each_image_of_an_import_says_whether_it_was_read_back() {
         json["images"].as_array().unwrap().iter().map(|image| image["proven"].clone()).collect()
     };
     assert_eq!(proven(&["--prove"]), [true, true]);
-    assert_eq!(proven(&[]), [Value::Null, Value::Null], "nobody looked");
+    assert_eq!(proven(&[]), [Value::Null, Value::Null], "nothing was checked");
 }
 
 #[test]
@@ -330,18 +330,18 @@ fn a_receipt_is_proven_only_if_the_right_key_signed_it() {
     let mut text = std::fs::read_to_string(&it.receipt).unwrap();
     text.push('\n');
     std::fs::write(&it.receipt, text).unwrap();
-    assert_eq!(by(&ours).code, Some(3), "it was altered");
+    assert_eq!(by(&ours).code, Some(3), "the receipt was altered");
 }
 
 #[test]
-fn a_registry_that_cannot_be_reached_is_no_result_of_its_images() {
+fn an_unreachable_registry_gives_no_verdict_about_its_images() {
     let it = Imported::new(&[&images::oci("team/app", "1", &["one"])]);
     let proof = it.prove(&["--to", "127.0.0.1:1", "--retries", "0"]);
     assert_eq!((proof.code, &*proof.stdout), (Some(5), ""), "{}", proof.stderr);
 }
 
 #[test]
-fn a_migration_and_an_import_out_of_a_pipe_are_proven_too() {
+fn a_migration_and_an_import_from_a_pipe_can_be_proven_too() {
     let image = images::oci("team/app", "1", &["one"]);
     let it = Imported::new(&[&image]);
     let reads = |target: &Registry| {

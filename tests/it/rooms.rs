@@ -1,12 +1,12 @@
-//! Tests which module may name which: each room has a rank and names only rooms of a lower rank.
+//! The dependency rules between rooms: every room has a rank and names only rooms of lower rank.
 //!
 //! A room is a module directly below the crate. Every path `crate::room::…` in code, not in comments, is an edge;
-//! `super` chains cannot leave a room. Only the application connects concrete transports to stages. The command line
-//! also names their results, to show them.
+//! `super` chains cannot leave a room. Only the application joins concrete transports with stages; the command line
+//! names their results to show them.
 
 use std::path::Path;
 
-/// The rooms, lowest rank first. A room may name itself and the rooms before it.
+/// The rooms from the bottom up. A room may name itself and the rooms before it.
 const ROOMS: &[&str] = &[
     "spool",
     "oci",
@@ -111,7 +111,7 @@ fn complaint(edge: &Edge) -> Option<String> {
 }
 
 #[test]
-fn dependencies_point_one_way_and_only_the_application_and_the_command_line_name_transports() {
+fn rooms_depend_one_way_and_only_app_and_cli_name_transports() {
     let edges = edges();
     assert!(edges.len() > 20, "the sources were not found");
     let complaints: Vec<String> =
@@ -120,7 +120,7 @@ fn dependencies_point_one_way_and_only_the_application_and_the_command_line_name
 }
 
 #[test]
-fn a_wrong_way_would_be_seen() {
+fn a_dependency_in_the_wrong_direction_is_detected() {
     let edge = |from: &str, to: &[&str]| Edge {
         file: String::new(),
         line: 1,

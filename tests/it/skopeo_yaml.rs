@@ -1,4 +1,5 @@
-//! The file of `skopeo sync --src yaml`: skopeo's dry run and gapferry select the same images of a real registry.
+//! The file of `skopeo sync --src yaml`: skopeo's dry run and gapferry's rules select the same images of a real
+//! registry.
 
 use gapferry::oci::Tag;
 use gapferry::pipeline::allowlist::{Allowlist, Select};
@@ -23,7 +24,7 @@ fn filled_registry() -> Registry {
     registry
 }
 
-/// The images that skopeo would copy, sorted; it logs one line for each.
+/// The images skopeo would copy, sorted; it logs one line for each.
 fn by_skopeo(yaml: &str) -> Vec<String> {
     let directory = tempdir();
     let file = directory.path().join("sync.yaml");
@@ -40,7 +41,7 @@ fn by_skopeo(yaml: &str) -> Vec<String> {
     references
 }
 
-/// The images that gapferry selects from the registry's tags, sorted.
+/// The images gapferry's rules select from the registry's tags, sorted.
 fn by_us(registry: &Registry, yaml: &str) -> Vec<String> {
     let list = Allowlist::parse_sources(&[], &[("sync.yaml".to_owned(), yaml.as_bytes().to_vec())])
         .unwrap_or_else(|problems| panic!("{problems:#?}"));
@@ -58,7 +59,7 @@ fn by_us(registry: &Registry, yaml: &str) -> Vec<String> {
     references
 }
 
-/// `body` is the part of the file below the registry's key; `expected` is the number of images.
+/// `body` is the part of the file below the registry's key; `expected` is the number of images it selects.
 #[track_caller]
 fn assert_same(registry: &Registry, body: &str, expected: usize) {
     let yaml = format!("{}:\n  tls-verify: false\n{body}", registry.host());
@@ -68,7 +69,7 @@ fn assert_same(registry: &Registry, body: &str, expected: usize) {
 }
 
 #[test]
-fn tags_and_digests_are_the_same_however_they_are_written() {
+fn tags_and_digests_select_the_same_images_in_every_notation() {
     let registry = filled_registry();
     let digest = registry.digest("base", "4").unwrap();
     let body = format!(
@@ -81,7 +82,7 @@ fn tags_and_digests_are_the_same_however_they_are_written() {
 }
 
 #[test]
-fn scalars_that_look_like_numbers_dates_or_booleans_keep_their_text() {
+fn yaml_tags_that_look_like_numbers_dates_or_booleans_keep_their_text() {
     let registry = Registry::start();
     let tags = "[2024-01-01, 2024-01-01T00, 0o17, 0b1, 1., 12e03, 0.10, 00, 1_0, 1__0, 685_230.15, 9999999999999999999999, 1e400, true, Yes, \
                 OFF, y, N, nan, inf, 0x_1, 1-2, 4.0.0, True, TRUE]";
@@ -104,7 +105,7 @@ fn scalars_that_look_like_numbers_dates_or_booleans_keep_their_text() {
 }
 
 #[test]
-fn patterns_find_the_same_tags() {
+fn patterns_select_the_same_tags_as_skopeo() {
     let registry = filled_registry();
     for (pattern, expected) in [
         (r"^1\.2", 2),
@@ -126,7 +127,7 @@ fn patterns_find_the_same_tags() {
 }
 
 #[test]
-fn ranges_find_the_same_tags_where_skopeo_knows_them() {
+fn version_ranges_select_the_same_tags_as_skopeo() {
     let registry = filled_registry();
     let program = std::fs::read("/usr/bin/skopeo").unwrap_or_default();
     let knows = program.windows(16).any(|window| window == b"images-by-semver");
@@ -143,7 +144,7 @@ fn ranges_find_the_same_tags_where_skopeo_knows_them() {
 }
 
 #[test]
-fn an_entry_that_skopeo_skips_with_success_stops_us() {
+fn an_entry_that_skopeo_silently_skips_is_an_error() {
     let registry = filled_registry();
     let yaml = format!(
         "{}:\n  tls-verify: false\n  images:\n    all: [x, \"-y\"]\n    BAD: [x]\n  image: {{}}\n",

@@ -15,7 +15,7 @@ use crate::support::images::{self, Corpus, Image};
 use crate::support::registry::Registry;
 use crate::support::{gapferry, sha256, tempdir};
 
-/// A tar of `directory`, made by the system's tar.
+/// A tar of the contents of `directory`, made by the system's tar.
 fn packed(directory: &Path, name: &str, into: &Path) -> PathBuf {
     let tar = into.join("storage.tar");
     let status = Command::new("tar").arg("-C").arg(directory).arg("-cf").arg(&tar).arg(name).status().unwrap();
@@ -23,7 +23,7 @@ fn packed(directory: &Path, name: &str, into: &Path) -> PathBuf {
     tar
 }
 
-/// The digest of every tag, by the registry itself.
+/// The digest of every tag according to the registry itself.
 fn tags_of(registry: &Registry, corpus: &Corpus) -> BTreeMap<String, String> {
     let tagged = corpus.images.iter().filter(|image| image.tag.is_some());
     tagged
@@ -32,7 +32,7 @@ fn tags_of(registry: &Registry, corpus: &Corpus) -> BTreeMap<String, String> {
 }
 
 #[tokio::test]
-async fn every_tag_is_found_with_its_digest_and_every_byte_below_it() {
+async fn every_tag_is_found_with_its_digest_and_all_its_content() {
     let registry = Registry::start();
     let corpus = Corpus::everything();
     corpus.push(&registry);
@@ -53,7 +53,7 @@ async fn every_tag_is_found_with_its_digest_and_every_byte_below_it() {
     }
 }
 
-/// Reads the manifest, its children and blobs, and checks them; foreign layers are absent.
+/// Reads and verifies the manifest, its children and blobs; foreign layers are absent.
 async fn read_all(storage: &Storage, repository: &Repository, digest: Digest) {
     let mut ahead = vec![digest];
     while let Some(digest) = ahead.pop() {
@@ -75,7 +75,7 @@ async fn read_all(storage: &Storage, repository: &Repository, digest: Digest) {
     }
 }
 
-/// The JSON that a command prints about a storage directory, which must be all of standard output, and its exit code.
+/// A command's JSON report about a storage, which must be all of standard output, and its exit code.
 fn report(arguments: &[&str], storage: &Path) -> (serde_json::Value, i32) {
     let output = gapferry().args(arguments).arg(storage).arg("--json").output().unwrap();
     let report = serde_json::from_slice(&output.stdout);
@@ -88,7 +88,7 @@ fn list(storage: &Path) -> serde_json::Value {
     report
 }
 
-/// The problems of `name`, as `path: kind: what`; empty if there are none.
+/// The problems of `name` as `path: kind: what`; empty if there are none.
 fn wrong_with(report: &serde_json::Value, name: &str) -> Vec<String> {
     let faults = report["problems"].as_array().unwrap().iter();
     let of_image = faults.filter(|fault| fault["images"].as_array().unwrap().iter().any(|image| image == name));
@@ -96,7 +96,7 @@ fn wrong_with(report: &serde_json::Value, name: &str) -> Vec<String> {
     of_image.map(|f| format!("{}: {}: {}", text(&f["path"]), text(&f["code"]), text(&f["found"]))).collect()
 }
 
-/// Damage to the storage of an image, and the report expected for it.
+/// Damage to an image's storage, and the expected message.
 type Accident = (&'static str, fn(&Path, &Image), &'static str);
 
 fn link(root: &Path, image: &Image) -> PathBuf {
@@ -118,7 +118,7 @@ fn layer(root: &Path, image: &Image) -> PathBuf {
     data(root, &sha256(image.blobs.last().unwrap()))
 }
 
-/// Where the registry keeps the link of a layer.
+/// The path of a layer's link in the registry's storage.
 fn layer_link(root: &Path, image: &Image) -> PathBuf {
     let hex = sha256(image.blobs.last().unwrap()).replace("sha256:", "");
     root.join(format!("repositories/{}/_layers/sha256/{hex}/link", image.repository))
@@ -130,7 +130,7 @@ fn behind_a_link(path: PathBuf, root: &Path) {
     std::os::unix::fs::symlink(kept, path).unwrap();
 }
 
-/// Damage that costs an image, and that a check of the sizes alone finds, too.
+/// Damage that affects an image and shows even if only sizes are checked.
 const ACCIDENTS: [Accident; 18] = [
     ("empty", |root, image| fs::write(link(root, image), "").unwrap(), "current/link: bad-link: the link is empty"),
     (
@@ -185,7 +185,7 @@ const ACCIDENTS: [Accident; 18] = [
     ),
 ];
 
-/// Damage that only a check of the content finds.
+/// Damage that only `check` finds.
 const HIDDEN: [Accident; 3] = [
     (
         "flipped",
@@ -214,7 +214,7 @@ fn victim(name: &str) -> Image {
 }
 
 #[test]
-fn each_accident_costs_its_own_image_and_is_reported_with_its_path_by_list_and_check_from_directory_and_tar() {
+fn list_and_check_report_each_damage_with_its_path_and_blame_only_its_image() {
     let registry = Registry::start();
     let healthy = images::oci("well", "1.0", &["untouched"]);
     healthy.push(&registry);
@@ -247,11 +247,11 @@ fn each_accident_costs_its_own_image_and_is_reported_with_its_path_by_list_and_c
     befall(&HIDDEN);
     expect(&HIDDEN, &["check"]);
     let (report, _) = report(&["check"], &registry.storage());
-    assert_eq!(wrong_with(&report, "rotten-twice:1.0").len(), 2, "each fault of an image is told: {report:#}");
+    assert_eq!(wrong_with(&report, "rotten-twice:1.0").len(), 2, "every problem of an image is reported: {report:#}");
 }
 
 #[test]
-fn a_healthy_storage_passes_the_check_with_its_foreign_layers_deleted_tags_and_unneeded_blobs() {
+fn check_passes_a_storage_with_foreign_layers_deleted_tags_and_unused_blobs() {
     let registry = Registry::start();
     let corpus = Corpus::everything();
     corpus.push(&registry);
@@ -268,7 +268,7 @@ fn a_healthy_storage_passes_the_check_with_its_foreign_layers_deleted_tags_and_u
 }
 
 #[test]
-fn what_belongs_to_no_image_is_reported_by_the_check_and_costs_none() {
+fn check_reports_damage_outside_any_image_and_blames_no_image() {
     let registry = Registry::start();
     let image = images::oci("a", "1", &["content"]);
     image.push(&registry);
@@ -293,7 +293,7 @@ fn what_belongs_to_no_image_is_reported_by_the_check_and_costs_none() {
 }
 
 #[test]
-fn a_schema_1_manifest_and_a_directory_of_tags_behind_a_link_are_reported_instead_of_passed_over() {
+fn schema_1_manifests_and_symlinked_tag_directories_are_reported() {
     let registry = Registry::start();
     images::oci("hidden", "1", &["content"]).push(&registry);
     let root = registry.storage().join("docker/registry/v2");
@@ -317,9 +317,9 @@ fn a_schema_1_manifest_and_a_directory_of_tags_behind_a_link_are_reported_instea
     }
 }
 
-/// distribution stores content under its sha256, and links other digests to it.
+/// distribution stores content under its sha256, and links other digests to that.
 #[test]
-fn a_layer_that_its_manifest_calls_by_sha512_is_found_and_proven() {
+fn a_layer_named_by_sha512_is_found_and_verified() {
     let registry = Registry::start();
     images::oci("a", "1", &["content"]).push(&registry);
     let root = registry.storage().join("docker/registry/v2");
@@ -355,7 +355,7 @@ fn a_layer_that_its_manifest_calls_by_sha512_is_found_and_proven() {
 }
 
 #[test]
-fn the_list_says_what_images_share_and_for_which_platforms_they_are() {
+fn the_list_shows_shared_content_and_platforms() {
     let registry = Registry::start();
     for image in [
         images::oci("a", "one", &["base", "first"]),
@@ -379,9 +379,9 @@ fn the_list_says_what_images_share_and_for_which_platforms_they_are() {
     assert!(listed["images"][0]["size"].as_u64().unwrap() > shared(0));
 }
 
-/// Reading a compressed tar in place would unpack it once for every blob.
+/// Reading a compressed tar in place would mean decompressing it once for every blob.
 #[test]
-fn a_compressed_tar_is_refused_with_the_reason_and_the_remedy_before_anything_is_written() {
+fn a_compressed_storage_tar_is_refused_with_reason_and_remedy() {
     let registry = Registry::start();
     images::oci("a", "1", &["a"]).push(&registry);
     let directory = tempdir();
@@ -405,7 +405,7 @@ fn a_compressed_tar_is_refused_with_the_reason_and_the_remedy_before_anything_is
 
 /// A registry would accept it, but no client could pull it.
 #[test]
-fn an_index_that_lies_about_the_size_of_a_child_is_a_problem_to_the_check_as_to_the_list() {
+fn check_and_list_report_an_index_with_a_wrong_child_size() {
     let registry = Registry::start();
     let child = images::oci("lie", "child", &["child"]);
     child.push(&registry);
@@ -423,9 +423,9 @@ fn an_index_that_lies_about_the_size_of_a_child_is_a_problem_to_the_check_as_to_
     assert_eq!(wrong_with(&checked, "lie:child"), [] as [&str; 0]);
 }
 
-/// A script that follows the example of `migrate --help` looks for rows that are not ok.
+/// The example in `migrate --help` looks for images that are not ok.
 #[test]
-fn an_image_whose_tag_means_nothing_has_its_row_and_each_row_its_type() {
+fn an_image_with_an_empty_tag_link_is_listed_and_every_row_has_a_type() {
     let registry = Registry::start();
     let emptied = images::oci("team/emptied", "1", &["emptied"]);
     let cut = images::oci("team/cut", "1", &["cut"]);
@@ -451,9 +451,9 @@ fn an_image_whose_tag_means_nothing_has_its_row_and_each_row_its_type() {
     assert!(row("team/emptied:1").ends_with("damaged") && text.contains("3 images in 3 repositories"), "{text}");
 }
 
-/// docker-registry 2.8 refuses it, too, but migrate has the bytes.
+/// docker-registry 2.8 does not serve such a layer; a migration still has its bytes.
 #[test]
-fn a_layer_without_its_link_is_a_problem_to_the_check_and_can_be_migrated() {
+fn check_reports_a_layer_without_its_link_and_migrate_can_still_carry_it() {
     let registry = Registry::start();
     let image = images::oci("a", "1", &["kept", "unlinked"]);
     image.push(&registry);

@@ -20,7 +20,7 @@ fn every_kind_of_image_reaches_a_real_registry_unchanged() {
 }
 
 #[test]
-fn a_registry_with_password_and_certificate_wants_both() {
+fn a_registry_with_password_and_tls_requires_both() {
     let registry = Registry::with(Options {
         credentials: Some(("robot".into(), "s3cret".into())),
         tls: true,

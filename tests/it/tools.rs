@@ -1,4 +1,4 @@
-//! Programs in a bundle come out of every form unchanged and affect nothing else.
+//! Tools packed into a bundle: every form returns them unchanged, and they affect nothing else.
 
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, PermissionsExt};
@@ -65,7 +65,7 @@ impl Fixture {
         names
     }
 
-    /// Checks that the target has each image as it was at its source, and nothing else.
+    /// Checks that the target has each image as at its source, and nothing else.
     #[track_caller]
     fn has_arrived(&self, target: &Registry) {
         let catalog = target.request("GET", "/v2/_catalog").send().text();
@@ -76,7 +76,7 @@ impl Fixture {
         }
     }
 
-    /// Changes a byte of a file of a bundle, in the middle.
+    /// Changes a byte in the middle of a file of a bundle.
     fn damage(&self, bundle: &str, path: &str) {
         let place = self.path(bundle);
         let (file, begin, size) = match place.is_dir() {
@@ -106,9 +106,9 @@ fn mode(path: &Path) -> u32 {
 }
 
 #[test]
-fn the_running_program_comes_out_of_every_form_with_what_any_system_has_and_runs() {
+fn the_packed_program_can_be_extracted_from_every_form_with_standard_tools_and_runs() {
     let fixture = Fixture::new();
-    // Under another name, and without debugging data, which is most of the file.
+    // Under another name, and stripped of debug information, which is most of the file.
     let program = fixture.path("started-as");
     let stripped = Command::new("strip").arg("-o").arg(&program).arg(env!("CARGO_BIN_EXE_gapferry")).status();
     assert!(stripped.unwrap().success());
@@ -137,14 +137,14 @@ fn the_running_program_comes_out_of_every_form_with_what_any_system_has_and_runs
     comes_out(&fixture.path("tar"));
     run(&format!("mkdir stream && {export} - | tar -xf - -C stream tools/gapferry SHA256SUMS"));
     comes_out(&fixture.path("stream"));
-    // Too large for these volumes, so it is cut.
+    // The program is larger than these volumes, so it is cut.
     run("./started-as split bundle.tar -o part --volume-size 16MB && rm bundle.tar");
     run("./started-as join part.*.tar -o joined && rm part.*");
     comes_out(&fixture.path("joined"));
 }
 
 #[test]
-fn the_same_lock_and_tools_give_the_same_bytes_and_another_tool_another_bundle() {
+fn the_same_lock_and_tools_give_the_same_bytes_and_changed_tools_do_not() {
     let fixture = Fixture::new();
     fixture.packed("one.tar", &[]);
     fixture.export("other.tar", &["--tool-file", "./data.bin", "--tool-file", "./hello"]).ended(0);
@@ -153,7 +153,7 @@ fn the_same_lock_and_tools_give_the_same_bytes_and_another_tool_another_bundle()
     fixture.packed("other.tar", &[]);
     let again = fixture.export("other.tar", &["--tool-file", "data.bin", "--tool-file", "hello"]).ended(0);
     again.reported(&["other.tar: unchanged"]);
-    // The length is the same, so only the digest differs.
+    // The same length: only the digest differs.
     fixture.write("hello", SCRIPT.replace("hello", "HELLO").as_bytes());
     let gets = fixture.source.count("GET", "/blobs/", 200);
     for out in ["other.tar", "directory"] {
@@ -163,20 +163,20 @@ fn the_same_lock_and_tools_give_the_same_bytes_and_another_tool_another_bundle()
     }
     assert!(bytes("one.tar") != bytes("other.tar"));
     assert_eq!(fs::read(fixture.path("directory/tools/hello")).unwrap(), SCRIPT.replace("hello", "HELLO").as_bytes());
-    // A tool that is no longer listed is removed. No layer was fetched again for any of this.
+    // A tool that is no longer wanted is removed, and no layer was fetched again for any of this.
     fixture.export("directory", &["--tool-file", "hello"]).ended(0);
     fixture.export("other.tar", &[]).ended(0);
     let left: Vec<String> = files_below(&fixture.path("directory/tools")).into_iter().map(|(name, _)| name).collect();
     assert_eq!(left, ["hello"]);
     fixture.export("directory", &[]).ended(0);
     assert!(!fixture.path("directory/tools").exists());
-    assert_eq!(fixture.source.count("GET", "/blobs/", 200) - gets, 5, "once, for the directory");
+    assert_eq!(fixture.source.count("GET", "/blobs/", 200) - gets, 5, "only once, for the directory");
     fixture.export("plain.tar", &[]).ended(0);
     assert!(bytes("plain.tar") == bytes("other.tar"));
 }
 
 #[test]
-fn whatever_reads_a_bundle_takes_its_tools_for_what_they_are() {
+fn every_command_recognizes_the_tools_of_a_bundle() {
     let fixture = Fixture::new();
     for out in ["directory", "bundle.tar", "bundle.tar.zst"] {
         fixture.packed(out, &[]);
@@ -195,7 +195,7 @@ fn whatever_reads_a_bundle_takes_its_tools_for_what_they_are() {
     let listed: serde_json::Value = serde_json::from_str(&listed).unwrap();
     assert_eq!(listed["tools"][1]["path"], "tools/hello");
     assert_eq!(listed["tools"][1]["size"], SCRIPT.len());
-    // In a stream, the tools come before the manifests.
+    // In a pipe, the tools come before the manifests.
     let target = Registry::start();
     let export = ["--locked", "images.lock", "-o", "-", "--tool-file", "hello", "--tool-file", "data.bin"];
     let streamed = gapferry().current_dir(fixture.directory.path()).arg("export").args(export).output().unwrap();
@@ -209,7 +209,7 @@ fn whatever_reads_a_bundle_takes_its_tools_for_what_they_are() {
 }
 
 #[test]
-fn a_tool_that_has_changed_is_named_and_blamed_on_no_image() {
+fn a_changed_tool_is_named_and_blamed_on_no_image() {
     let fixture = Fixture::new();
     for (out, spoil) in [("directory", true), ("bundle.tar", true), ("lacking", false)] {
         fixture.packed(out, &[]);
@@ -225,7 +225,7 @@ fn a_tool_that_has_changed_is_named_and_blamed_on_no_image() {
         fixture.run(&["import", out, "--to", &format!("{}/m", target.host())]).ended(3).reported(&["tools/hello"]);
         assert_eq!(target.uploads(), 0);
     }
-    // In a stream, too, before anything is pushed.
+    // From a pipe, the damage is found before anything is pushed.
     let target = Registry::start();
     for args in [&["verify", "-"][..], &["import", "-", "--to", &format!("{}/m", target.host())]] {
         let mut command = gapferry();
@@ -234,7 +234,7 @@ fn a_tool_that_has_changed_is_named_and_blamed_on_no_image() {
         assert!(format!("{}{}", ran.stdout, ran.stderr).contains("tools/hello: wrong digest"), "{ran:#?}");
     }
     assert_eq!(target.uploads(), 0);
-    // An undeclared program must never be run.
+    // An undeclared program is the last thing anyone should run.
     fixture.packed("more", &[]);
     fs::copy(fixture.path("hello"), fixture.path("more/tools/setup.sh")).unwrap();
     let message = fixture.run(&["verify", "more"]).ended(3).stdout;
@@ -249,7 +249,7 @@ fn a_signature_covers_the_tools() {
     shell(fixture.directory.path(), make);
     fixture.packed("bundle", &["--sign-key", "a.pem"]);
     fixture.run(&["verify", "bundle", "--key", "a.pub"]).ended(0);
-    // A program that changes a tool cannot change the signed sums.
+    // An attacker who changes a tool cannot change the signed sums.
     fixture.write("bundle/tools/hello", b"#!/bin/sh\nrm -rf /\n");
     let sum = "s=$(sha256sum bundle/tools/hello | cut -c1-64); sed -i \"s|^.* tools/hello$|$s  tools/hello|\" bundle/SHA256SUMS";
     shell(fixture.directory.path(), sum);
@@ -258,7 +258,7 @@ fn a_signature_covers_the_tools() {
 }
 
 #[test]
-fn a_bad_tool_keeps_no_image_from_being_repaired_and_is_restored_where_the_same_file_is() {
+fn a_damaged_tool_blocks_no_image_repair_and_is_restored_from_the_same_file() {
     let fixture = Fixture::new();
     for (out, repair) in [("directory", "d.tar"), ("bundle.tar", "b.tar")] {
         fixture.packed(out, &[]);
@@ -277,7 +277,7 @@ fn a_bad_tool_keeps_no_image_from_being_repaired_and_is_restored_where_the_same_
         let repaired = fixture.run(&["repair", out, repair]).ended(3).stdout;
         assert!(repaired.contains("1 file repaired, 1 file not in"), "{repaired}");
         assert!(repaired.contains("tools/hello: wrong digest") && !repaired.contains("affects"), "{repaired}");
-        // A file of the same name with other bytes would be carried across in vain.
+        // Another file of that name would cross the gap in vain.
         fixture.run(&["verify", out, "--missing", "missing.json"]).ended(3);
         fs::create_dir_all(fixture.path("wrong")).unwrap();
         fixture.write("wrong/hello", b"of another version");
@@ -297,7 +297,7 @@ fn a_bad_tool_keeps_no_image_from_being_repaired_and_is_restored_where_the_same_
 }
 
 #[test]
-fn tools_travel_once_in_a_set_and_come_out_of_it_as_they_went_in() {
+fn tools_are_stored_once_in_a_set_of_volumes_and_survive_join() {
     let fixture = Fixture::new();
     fixture.packed("bundle.tar", &[]);
     // In these volumes data.bin is cut, and so is a layer.
@@ -321,7 +321,7 @@ fn tools_travel_once_in_a_set_and_come_out_of_it_as_they_went_in() {
 }
 
 #[test]
-fn volumes_that_are_written_at_once_hold_the_tools_and_are_taken_in_any_order() {
+fn exported_volumes_contain_the_tools_and_import_in_any_order() {
     let fixture = Fixture::new();
     let size = ["--volume-size", "700kB"];
     fixture.packed("set", &size);
@@ -342,10 +342,10 @@ fn volumes_that_are_written_at_once_hold_the_tools_and_are_taken_in_any_order() 
     let to = format!("{}/m", target.host());
     let take = |volume: &&str| fixture.run(&["import", volume, "--state", "state", "--to", &to]).code;
     let codes: Vec<Option<i32>> = volumes.iter().rev().map(take).collect();
-    // Once the images are there, the import does not wait: only tools are still to come.
+    // The import waits for nothing once the images are there: only tools are missing.
     assert!(codes.starts_with(&[Some(6)]) && codes.ends_with(&[Some(0)]), "{codes:?}");
     fixture.has_arrived(&target);
-    // Only the missing volume is reported; a tool is not an image.
+    // A missing volume causes only that one message; a tool is not an image.
     let message = fixture.run(&[&["verify"], &volumes[1..]].concat()).ended(3).stdout;
     assert!(message.contains("volume 1 of") && !message.contains("tools/"), "{message}");
     let holds =
@@ -358,7 +358,7 @@ fn volumes_that_are_written_at_once_hold_the_tools_and_are_taken_in_any_order() 
 }
 
 #[test]
-fn a_lost_volume_is_written_again_with_the_tools_it_contained() {
+fn a_lost_volume_is_rewritten_with_its_tools() {
     let fixture = Fixture::new();
     fixture.packed("set", &["--volume-size", "700kB"]);
     let volumes = fixture.volumes("set");
@@ -384,7 +384,7 @@ fn a_lost_volume_is_written_again_with_the_tools_it_contained() {
 }
 
 #[test]
-fn what_cannot_be_packed_is_named_at_once_before_anybody_is_asked_for_an_image() {
+fn unpackable_tools_are_all_named_before_any_request() {
     let fixture = Fixture::new();
     for directory in ["other", "third"] {
         fs::create_dir(fixture.path(directory)).unwrap();
@@ -410,7 +410,7 @@ fn what_cannot_be_packed_is_named_at_once_before_anybody_is_asked_for_an_image()
 }
 
 #[test]
-fn a_bundle_of_a_storage_takes_tools_along_too() {
+fn a_bundle_migrated_from_storage_can_include_tools() {
     let fixture = Fixture::new();
     let storage = fixture.source.storage();
     let migrate = ["migrate", storage.to_str().unwrap(), "--to-bundle", "bundle", "--tool-file", "hello"];

@@ -1,5 +1,5 @@
-//! An export whose bundle already exists: it does not read again what is known, and nothing unproven counts as the
-//! same.
+//! An export over an existing bundle: known content is not read again, and unverified content never counts as
+//! unchanged.
 
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ use crate::support::tempdir;
 
 const MARK: &str = "user.gapferry.proven";
 
-/// Counts how often existing content was read.
+/// Counts how often the existing bundle was read.
 #[derive(Default)]
 struct Readings(Mutex<usize>);
 
@@ -27,7 +27,7 @@ impl Reporter for Readings {
     }
 }
 
-/// Whether the bundle passes as the same, and how often it was read whole for that.
+/// Whether the bundle counts as unchanged, and how often it was read in full to find out.
 fn again(builder: &Builder, out: &Path) -> (bool, usize) {
     let readings = Arc::new(Readings::default());
     let events: Events = readings.clone();
@@ -36,12 +36,12 @@ fn again(builder: &Builder, out: &Path) -> (bool, usize) {
     (same, read)
 }
 
-/// Where the file system keeps no attributes, everything is read each time.
+/// A file system without extended attributes makes every run read everything.
 fn keeps_attributes(directory: &Path) -> bool {
     setxattr(directory, "user.gapferry.test", b"1", XattrFlags::empty()).is_ok()
 }
 
-/// Both forms of a bundle, and in each a file that holds a layer.
+/// Both forms of a bundle, each with a file that contains a layer.
 fn both_forms(builder: &Builder, directory: &Path) -> [(PathBuf, PathBuf); 2] {
     let [folder, tar] = ["bundle", "bundle.tar"].map(|name| directory.join(name));
     builder.write(&folder).unwrap();
@@ -51,7 +51,7 @@ fn both_forms(builder: &Builder, directory: &Path) -> [(PathBuf, PathBuf); 2] {
 }
 
 #[test]
-fn an_untouched_bundle_is_not_read_again_for_nothing() {
+fn an_untouched_bundle_is_not_read_again() {
     let (directory, builder) = (tempdir(), two_images());
     let expected = usize::from(!keeps_attributes(directory.path()));
     for (out, _) in both_forms(&builder, directory.path()) {
@@ -60,21 +60,21 @@ fn an_untouched_bundle_is_not_read_again_for_nothing() {
 }
 
 #[test]
-fn a_file_that_was_touched_is_read_before_it_counts() {
+fn a_touched_file_is_read_again_before_it_counts_as_unchanged() {
     let (directory, builder) = (tempdir(), two_images());
     let expected = usize::from(!keeps_attributes(directory.path()));
     for (out, file) in both_forms(&builder, directory.path()) {
         let file = std::fs::File::options().write(true).open(file).unwrap();
         file.set_modified(SystemTime::UNIX_EPOCH).unwrap();
         assert_eq!(again(&builder, &out), (true, 1), "touched: {}", out.display());
-        assert_eq!(again(&builder, &out), (true, expected), "proven since: {}", out.display());
+        assert_eq!(again(&builder, &out), (true, expected), "verified in the meantime: {}", out.display());
         file.write_all_at(b"?", file.metadata().unwrap().len() / 2).unwrap();
         assert_eq!(again(&builder, &out), (false, 1), "altered: {}", out.display());
     }
 }
 
 #[test]
-fn a_file_that_was_altered_and_given_its_old_time_again_is_read_before_it_counts() {
+fn an_altered_file_with_its_old_mtime_is_read_again() {
     let (directory, builder) = (tempdir(), two_images());
     let [(folder, layer), (tar, _)] = both_forms(&builder, directory.path());
     let file = std::fs::File::options().write(true).open(layer).unwrap();
@@ -82,7 +82,7 @@ fn a_file_that_was_altered_and_given_its_old_time_again_is_read_before_it_counts
     file.write_all_at(b"?", file.metadata().unwrap().len() / 2).unwrap();
     file.set_modified(time).unwrap();
     assert_eq!(again(&builder, &folder), (false, 1));
-    // A tar carries the mark itself: here it was changed a minute after it was marked.
+    // A tar carries the mark itself. This one was changed a minute after it was marked.
     let mut mark = [0; 256];
     if let Ok(length) = getxattr(&tar, MARK, &mut mark) {
         let mark = std::str::from_utf8(&mark[..length]).unwrap();
@@ -94,7 +94,7 @@ fn a_file_that_was_altered_and_given_its_old_time_again_is_read_before_it_counts
 }
 
 #[test]
-fn a_copy_is_read_before_it_counts_whatever_mark_came_with_it() {
+fn a_copy_is_read_again_even_if_its_mark_was_copied_too() {
     let (directory, builder) = (tempdir(), two_images());
     for (out, _) in both_forms(&builder, directory.path()) {
         let copy = directory.path().join("copy").join(out.file_name().unwrap());

@@ -1,4 +1,4 @@
-//! The fixture of the bundle tests: contents made of plain bytes, and a source that has them and can be made to fail.
+//! The fixture of the bundle tests: contents made of plain bytes, and a source that serves them and fails on request.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -15,15 +15,15 @@ use gapferry::oci::{Algorithm, Descriptor, Digest, Manifest, Reference, Reposito
 use gapferry::pipeline::lock::{Lock, LockedImage};
 use serde_json::json;
 
-/// Holds blobs in memory and records the requests for them.
+/// Serves blobs from memory and records every request.
 #[derive(Default)]
 pub struct Memory {
     blobs: HashMap<Digest, Bytes>,
-    /// The connection breaks after this many bytes of a blob.
+    /// The connection breaks after this many bytes of the blob.
     pub breaks: Mutex<HashMap<Digest, u64>>,
-    /// Begins at 0 whatever it is asked for.
+    /// Ignores the requested offset and always starts at 0.
     pub ignores_range: bool,
-    /// The blob and offset of each request.
+    /// Blob and offset of each request.
     pub asked: Mutex<Vec<(Digest, u64)>>,
 }
 
@@ -91,7 +91,7 @@ pub fn noise(seed: u64, length: usize) -> Vec<u8> {
     (0..length).map(|_| next()).collect()
 }
 
-/// Images in the making.
+/// Collects the images of a bundle.
 pub struct Builder {
     pub source: Memory,
     images: Vec<LockedImage>,
@@ -121,7 +121,7 @@ impl Builder {
         self
     }
 
-    /// An artifact with one layer that is named by its sha512.
+    /// An artifact whose only layer is identified by its sha512.
     pub fn sha512(mut self, name: &str, layer: Vec<u8>) -> Builder {
         let layer = self.blob(Algorithm::Sha512, "application/octet-stream", layer);
         self.manifest(name, vec![layer]);
@@ -171,7 +171,7 @@ impl Builder {
         }
     }
 
-    /// The layer with this position, by first use.
+    /// The layer at this position, in order of first use.
     pub fn layer(&self, at: usize) -> &Descriptor {
         &self.layers[at]
     }

@@ -1,4 +1,4 @@
-//! What an interrupted run leaves is continued where it can be proven, and fetched again where it cannot.
+//! Leftovers of an interrupted run are reused where they can be verified and fetched again where they cannot.
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt;
@@ -13,7 +13,7 @@ use super::fixture::{Builder, noise, two_images};
 use crate::support::{sha256_file, tempdir};
 
 const OUTS: [&str; 2] = ["bundle", "bundle.tar"];
-/// The byte of the second layer at which the connection breaks: past what the journal records at once, and before the
+/// Where the connection breaks in the second layer: past the point the journal records at once, and not at the layer's
 /// end.
 const BREAK: u64 = 2_600_000;
 
@@ -38,7 +38,7 @@ fn assert_clean(out: &Path) {
 }
 
 #[test]
-fn an_unfinished_blob_continues_at_its_last_byte_and_finished_ones_are_kept() {
+fn a_partial_blob_resumes_at_its_last_byte_and_finished_blobs_are_kept() {
     let (directory, builder) = (tempdir(), two_images());
     for name in OUTS {
         let out = directory.path().join(name);
@@ -68,12 +68,12 @@ fn a_source_that_ignores_ranges_starts_the_blob_again() {
 }
 
 #[test]
-fn leftovers_that_went_bad_are_fetched_again_in_the_same_run() {
+fn damaged_leftovers_are_fetched_again_in_the_same_run() {
     let (directory, builder) = (tempdir(), two_images());
     for name in OUTS {
         let out = directory.path().join(name);
         interrupted(&builder, &out);
-        // Flips one bit of a finished blob and one of an unfinished one.
+        // Flips one bit of a finished blob and one of an unfinished blob.
         for at in [0, 1] {
             flip_leftover(&out, &builder, at);
         }
@@ -105,7 +105,7 @@ fn flip_leftover(out: &Path, builder: &Builder, at: usize) {
 }
 
 #[test]
-fn a_blob_that_lacks_only_its_name_is_not_fetched_again() {
+fn a_complete_blob_without_its_final_name_is_not_fetched_again() {
     let (directory, builder) = (tempdir(), two_images());
     let out = directory.path().join("bundle");
     drop(builder.create(&out).unwrap());
@@ -118,16 +118,16 @@ fn a_blob_that_lacks_only_its_name_is_not_fetched_again() {
 }
 
 #[test]
-fn what_was_fetched_for_another_plan_moves_to_its_new_place() {
+fn blobs_fetched_for_another_plan_move_to_their_new_place() {
     let (directory, builder) = (tempdir(), two_images());
     for name in OUTS {
         let out = directory.path().join(name);
         interrupted(&builder, &out);
-        // A tag has moved, or an image was added: other layout, mostly the same blobs.
+        // A tag moved, or an image was added: another layout with mostly the same blobs.
         let changed = Builder::new().image("registry.test/a:new", &[noise(8, 5000), noise(1, 2_500_000)]);
         let writer = changed.create(&out).unwrap();
         assert!(writer.holds(&builder.layer(0).digest));
-        assert!(!directory.path().join("bundle.tar.partial.old").exists(), "its room is given back at once");
+        assert!(!directory.path().join("bundle.tar.partial.old").exists(), "its space is freed at once");
         changed.fill(&writer).unwrap();
         writer.finish().unwrap();
         let asked = changed.source.take_asked();
@@ -137,7 +137,7 @@ fn what_was_fetched_for_another_plan_moves_to_its_new_place() {
 }
 
 #[test]
-fn what_was_fetched_for_another_plan_and_is_not_wanted_now_is_not_thrown_away_unsaid() {
+fn discarding_blobs_fetched_for_another_plan_is_reported() {
     let (directory, builder) = (tempdir(), two_images());
     let notices = |builder: &Builder, out: &Path| {
         let recorder = Arc::new(Recorder::default());
@@ -149,17 +149,17 @@ fn what_was_fetched_for_another_plan_and_is_not_wanted_now_is_not_thrown_away_un
         let out = directory.path().join(name);
         interrupted(&builder, &out);
         assert_eq!(notices(&builder, &out), [""; 0], "the same plan loses nothing");
-        // A part of the second layer was there, and the first layer gets another place.
+        // Part of the second layer was there; the first layer moves.
         let changed = Builder::new().image("registry.test/a:new", &[noise(8, 5000), noise(1, 2_500_000)]);
         let message = notices(&changed, &out);
         assert!(message.len() == 1 && message[0].contains(name) && message[0].contains("2.5 MiB"), "{message:?}");
-        assert_eq!(notices(&changed, &out), [""; 0], "it is said once");
+        assert_eq!(notices(&changed, &out), [""; 0], "the notice is given once");
     }
 }
 
-/// Both directories are emptied or removed by the next run, and notes in them would go with them.
+/// The next run empties or removes both directories, and a user's notes in them would be lost.
 #[test]
-fn a_note_beside_an_unfinished_bundle_is_not_removed() {
+fn a_users_file_in_an_unfinished_bundle_is_not_removed() {
     let (directory, builder) = (tempdir(), two_images());
     let out = directory.path().join("bundle");
     for name in ["bundle.partial", "bundle.partial.old"] {
@@ -175,7 +175,7 @@ fn a_note_beside_an_unfinished_bundle_is_not_removed() {
 }
 
 #[test]
-fn an_unfinished_bundle_is_no_bundle() {
+fn an_unfinished_bundle_does_not_open_as_a_bundle() {
     let (directory, builder) = (tempdir(), two_images());
     for name in OUTS {
         let out = directory.path().join(name);
@@ -187,7 +187,7 @@ fn an_unfinished_bundle_is_no_bundle() {
 }
 
 #[test]
-fn a_tar_cut_anywhere_at_its_beginning_is_an_error_or_a_problem_and_never_a_panic() {
+fn a_tar_cut_anywhere_near_its_start_never_causes_a_panic() {
     let directory = tempdir();
     let (out, cut) = (directory.path().join("whole.tar"), directory.path().join("cut.tar"));
     Builder::new().image("registry.test/a:1", &[vec![1; 10]]).write(&out).unwrap();

@@ -1,5 +1,5 @@
-//! Bundles alone: other programs can read what was written, interrupted runs continue, and existing files are not
-//! destroyed. No network, no registry.
+//! The bundle by itself, without network or registry: other programs can read it, interrupted writes resume, and
+//! nothing in the way is destroyed.
 
 mod again;
 pub mod fixture;

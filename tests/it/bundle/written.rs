@@ -1,4 +1,4 @@
-//! Other programs read what was written, and the places where a bundle may be written.
+//! Bundles read by other programs, and the places where a bundle may be written.
 
 use std::path::Path;
 use std::process::Command;
@@ -24,13 +24,13 @@ fn silent() -> Events {
     Arc::new(Silent)
 }
 
-/// Small images and one blob by sha512, whose path does not fit into a tar header.
+/// Small images and one blob identified by its sha512, whose path does not fit into a tar header.
 fn with_sha512() -> Builder {
     two_images().sha512("registry.test/team/artifact:x", noise(9, 1000))
 }
 
 #[test]
-fn sha256sum_proves_the_directory_and_tar_unpacks_the_same_files() {
+fn sha256sum_verifies_the_directory_and_tar_unpacks_the_same_files() {
     let (directory, builder) = (tempdir(), with_sha512());
     let (folder, tar) = (directory.path().join("bundle"), directory.path().join("bundle.tar"));
     let (one, other) = (builder.write(&folder).unwrap(), builder.write(&tar).unwrap());
@@ -43,7 +43,7 @@ fn sha256sum_proves_the_directory_and_tar_unpacks_the_same_files() {
     let listed = run("tar", &["tf", "bundle.tar"], directory.path());
     let first: Vec<&str> = listed.lines().take(6).collect();
     assert_eq!(first, ["oci-layout", "bundle.json", "index.json", "manifest.json", "SHA512SUMS", "SHA256SUMS"]);
-    assert_eq!(listed.lines().last(), Some("chunks.b3"), "what is known last stands last");
+    assert_eq!(listed.lines().last(), Some("chunks.b3"), "the list that is known last is at the end");
     let unpacked = directory.path().join("unpacked");
     std::fs::create_dir(&unpacked).unwrap();
     run("tar", &["xf", "../bundle.tar"], &unpacked);
@@ -54,9 +54,9 @@ fn sha256sum_proves_the_directory_and_tar_unpacks_the_same_files() {
     }
 }
 
-/// An export looks at its output when it begins, and may run for hours.
+/// An export checks its output path when it starts, and may then run for hours.
 #[test]
-fn what_has_taken_the_name_of_the_output_meanwhile_stays() {
+fn a_file_that_appears_at_the_output_path_during_an_export_is_kept() {
     let (directory, builder) = (tempdir(), two_images());
     for (name, form) in [("bundle", Form::Directory), ("bundle.tar", Form::Tar)] {
         let out = directory.path().join(name);
@@ -85,22 +85,22 @@ fn skopeo_finds_each_image_by_its_full_name_in_both_forms() {
 }
 
 #[test]
-fn the_same_contents_give_the_same_tar_however_it_came_about() {
+fn the_same_contents_give_the_same_tar_however_it_was_written() {
     let (directory, builder) = (tempdir(), with_sha512());
     let (first, second) = (directory.path().join("a.tar"), directory.path().join("b.tar"));
     builder.write(&first).unwrap();
     builder.write(&second).unwrap();
     assert_eq!(sha256_file(&first), sha256_file(&second));
-    // Over a smaller bundle of that name, whose blobs are adopted.
+    // Written over a smaller bundle of that name, whose blobs are reused.
     let third = directory.path().join("c.tar");
     two_images().write(&third).unwrap();
     builder.write(&third).unwrap();
     assert_eq!(sha256_file(&first), sha256_file(&third));
-    assert_eq!(files_below(directory.path()).len(), 3, "nothing is left beside them");
+    assert_eq!(files_below(directory.path()).len(), 3, "no leftovers beside the bundles");
 }
 
 #[test]
-fn a_layout_answers_by_name_and_by_digest() {
+fn a_layout_resolves_names_and_digests() {
     let (directory, builder) = (tempdir(), two_images());
     let out = directory.path().join("bundle");
     builder.write(&out).unwrap();
@@ -120,7 +120,7 @@ fn a_layout_answers_by_name_and_by_digest() {
 }
 
 #[test]
-fn a_slash_at_the_end_and_a_link_name_the_same_place() {
+fn a_trailing_slash_or_a_symlink_names_the_same_output() {
     let (directory, builder) = (tempdir(), two_images());
     let out = directory.path().join("bundle");
     for _ in 0..2 {
@@ -133,11 +133,11 @@ fn a_slash_at_the_end_and_a_link_name_the_same_place() {
     more.write(&link).unwrap();
     assert!(link.is_symlink());
     assert_eq!(Bundle::open(&out).unwrap().lock().images.len(), 3);
-    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 2, "nothing is left beside them");
+    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 2, "no leftovers beside the bundles");
 }
 
 #[test]
-fn what_is_not_a_bundle_of_this_form_is_never_replaced() {
+fn an_output_that_is_not_a_bundle_of_the_same_form_is_never_replaced() {
     let (directory, builder) = (tempdir(), two_images());
     let at = |name: &str| directory.path().join(name);
     std::fs::write(at("notes.tar"), "mine").unwrap();
@@ -160,7 +160,7 @@ fn what_is_not_a_bundle_of_this_form_is_never_replaced() {
 }
 
 #[test]
-fn two_runs_on_one_output_do_not_meet() {
+fn a_second_run_on_the_same_output_is_refused() {
     let (directory, builder) = (tempdir(), two_images());
     for name in ["bundle", "bundle.tar"] {
         let out = directory.path().join(name);
@@ -173,7 +173,7 @@ fn two_runs_on_one_output_do_not_meet() {
 }
 
 #[test]
-fn exporting_again_repairs_a_damaged_bundle_and_fetches_only_what_is_damaged() {
+fn a_repeated_export_repairs_a_bundle_and_fetches_only_damaged_blobs() {
     let (directory, builder) = (tempdir(), two_images());
     for name in ["bundle", "bundle.tar"] {
         let out = directory.path().join(name);
@@ -200,7 +200,7 @@ fn damage(bundle: &Path, path: &str) {
     let mut all = std::fs::read(&file).unwrap();
     let start = all.windows(bytes.len()).position(|window| window == &bytes[..]).unwrap();
     all[start + bytes.len() / 2] ^= 1;
-    // A new file, because writing in place would damage the hard link's other name, too.
+    // Replaces the file: writing in place would damage its other hard links too.
     std::fs::remove_file(&file).unwrap();
     std::fs::write(&file, all).unwrap();
 }

@@ -1,4 +1,4 @@
-//! Allowlists as people write them: text, YAML, skopeo's file, standard input; on both sides of the gap.
+//! Allowlists as people write them (text, YAML, skopeo's file, standard input), on both sides of the gap.
 
 use serde_json::Value;
 
@@ -10,7 +10,7 @@ fn lock_of(arguments: &[&str]) -> Value {
     json(&succeed(&[&["lock"], arguments].concat()))
 }
 
-/// The references in a lock, without the registry.
+/// The references of a lock without the registry part.
 fn tags(lock: &Value) -> Vec<String> {
     let images = lock["images"].as_array().unwrap().iter();
     images.map(|image| image["reference"].as_str().unwrap().split_once('/').unwrap().1.to_owned()).collect()
@@ -26,7 +26,7 @@ fn four() -> Source {
 }
 
 #[test]
-fn a_text_file_selects_platforms_and_names_with_comments_bom_and_crlf() {
+fn a_text_allowlist_with_comments_bom_and_crlf_selects_platforms_and_names() {
     let source = four();
     let host = source.host();
     let text = format!(
@@ -40,7 +40,7 @@ fn a_text_file_selects_platforms_and_names_with_comments_bom_and_crlf() {
     assert_eq!(multi["as"], "base/multi:new");
     assert_eq!(multi["platforms"][0]["architecture"], "arm64");
     assert_eq!(multi["selection"]["index"], "single");
-    // The name counts at the target.
+    // The name applies at the target.
     let out = source.path("b.tar");
     let out = out.to_str().unwrap();
     succeed(&["export", "-f", &list, "-o", out]);
@@ -50,7 +50,7 @@ fn a_text_file_selects_platforms_and_names_with_comments_bom_and_crlf() {
 }
 
 #[test]
-fn a_yaml_list_and_standard_input_mean_the_same_as_the_text() {
+fn a_yaml_list_and_stdin_select_the_same_images_as_the_text_file() {
     let source = four();
     let host = source.host();
     let text = format!("{host}/team/multi:1.0 platform=linux/arm64 as=base/multi\n{host}/team/app:edge\n");
@@ -68,7 +68,7 @@ fn a_yaml_list_and_standard_input_mean_the_same_as_the_text() {
 }
 
 #[test]
-fn a_repository_alone_is_all_its_tags_and_a_pattern_that_matches_nothing_is_an_error_unless_allowed() {
+fn a_bare_repository_selects_all_tags_and_a_pattern_without_a_match_is_an_error() {
     let source = four();
     let host = source.host();
     let lock = lock_of(&[&format!("{host}/team/app")]);
@@ -83,7 +83,7 @@ fn a_repository_alone_is_all_its_tags_and_a_pattern_that_matches_nothing_is_an_e
 }
 
 #[test]
-fn skopeos_file_brings_its_credentials_and_its_tls_settings() {
+fn a_skopeo_file_supplies_credentials_and_tls_settings() {
     let options = Options { credentials: Some(("user".into(), "secret".into())), tls: true, ..Options::default() };
     let closed = Registry::with(options);
     images::oci("team/app", "1.0", &["a"]).push(&closed);
@@ -106,14 +106,14 @@ fn skopeos_file_brings_its_credentials_and_its_tls_settings() {
 }
 
 #[test]
-fn duplicates_are_merged_and_short_names_written_out_and_both_are_reported() {
+fn merged_duplicates_and_expanded_short_names_are_reported() {
     let source = four();
     let reference = format!("{}/team/app:1.0", source.host());
     let list = source.file("list.txt", &format!("{reference}\n{reference}\n"));
     let output = succeed(&["lock", &reference, "-f", &list]);
     assert_eq!(tags(&json(&output)), ["team/app:1.0"]);
     assert!(stderr(&output).contains("note:") && stderr(&output).contains(&reference), "{}", stderr(&output));
-    // Nothing listens at this proxy: the message before the connection matters.
+    // Nothing listens at this proxy; only the messages before the connection matter.
     let mut offline = gapferry();
     offline.env("HTTPS_PROXY", "http://127.0.0.1:9").args(["lock", "nginx:1", "--retries", "0"]);
     let output = offline.output().unwrap();
@@ -122,7 +122,7 @@ fn duplicates_are_merged_and_short_names_written_out_and_both_are_reported() {
 }
 
 #[test]
-fn an_image_that_is_not_on_the_isolated_sides_list_is_refused_before_any_request() {
+fn an_image_missing_from_the_isolated_sides_list_is_refused_before_any_request() {
     let source = four();
     let bundle = source.bundle("b.tar");
     let target = Registry::start();
@@ -134,7 +134,7 @@ fn an_image_that_is_not_on_the_isolated_sides_list_is_refused_before_any_request
         message.contains(&format!("{host}/team/app:1.1")) && message.contains(&format!("{host}/team/app:edge")),
         "{message}"
     );
-    assert!(!message.contains(&format!("{host}/team/app:1.0")), "only what is refused is named: {message}");
+    assert!(!message.contains(&format!("{host}/team/app:1.0")), "only refused images are named: {message}");
     assert_eq!(target.requests(), []);
     let whole = source.file("allow.txt", &format!("{host}/team/multi:1.0\n{host}/team/app # all its tags\n"));
     succeed(&["import", &bundle, "--to", target.host(), "--allow", &whole]);
@@ -142,7 +142,7 @@ fn an_image_that_is_not_on_the_isolated_sides_list_is_refused_before_any_request
 }
 
 #[test]
-fn a_list_that_allows_a_tag_with_a_digest_refuses_the_tag_with_another_one() {
+fn a_list_that_pins_a_digest_refuses_the_tag_with_another_digest() {
     let source = Source::of(&[images::oci("team/app", "1.0", &["a"])]);
     let bundle = source.bundle("b.tar");
     let target = Registry::start();
@@ -155,7 +155,7 @@ fn a_list_that_allows_a_tag_with_a_digest_refuses_the_tag_with_another_one() {
     }
 }
 
-/// An index with two platforms and all referrers of it and of a child, in both forms.
+/// An index with two platforms, and companions of the index and of a child in both forms.
 fn signed() -> Vec<images::Image> {
     let app = images::oci_index("team/app", "1.0", "signed");
     let sbom = images::referrer(&app, "application/spdx+json", b"sbom");
@@ -167,7 +167,7 @@ fn signed() -> Vec<images::Image> {
 }
 
 #[test]
-fn a_list_of_tags_has_images_alone_and_their_referrers_travel_along() {
+fn a_tag_listing_selects_only_images_and_their_referrers_travel_with_them() {
     let all = signed();
     let source = Source::of(&all);
     let host = source.host();
@@ -186,7 +186,7 @@ fn a_list_of_tags_has_images_alone_and_their_referrers_travel_along() {
     let tags_of =
         |registry: &Registry| registry.tags("team/app").into_iter().collect::<std::collections::BTreeSet<_>>();
     assert_eq!(tags_of(&target), tags_of(&source.registry));
-    // With its full name it was requested itself.
+    // A companion named in full is what the user asked for.
     let named = format!("{whole}:{}", all[3].tag.as_deref().unwrap());
     assert_eq!(tags(&lock_of(&[&named])), [all[3].name()]);
     let only = source.file("only.yaml", &format!("{host}:\n  images-by-tag-regex: {{team/app: '[.]sig$'}}\n"));
@@ -211,7 +211,7 @@ fn a_tag_that_only_looks_like_a_companion_is_an_image() {
 }
 
 #[test]
-fn a_name_at_the_target_that_the_list_does_not_give_is_refused() {
+fn a_target_name_that_the_list_does_not_assign_is_refused() {
     let source = Source::of(&[images::oci("team/app", "1.0", &["a"])]);
     let target = Registry::start();
     let entry = format!("{}/team/app:1.0", source.host());
@@ -235,10 +235,10 @@ fn a_name_at_the_target_that_the_list_does_not_give_is_refused() {
 }
 
 #[test]
-fn an_index_with_a_manifest_for_no_platform_is_refused_where_the_list_names_platforms() {
+fn a_list_with_platforms_refuses_an_index_with_a_manifest_without_platform() {
     let mut index = images::oci_index("team/multi", "1.0", "m");
     let mut manifest: Value = serde_json::from_slice(&index.manifest).unwrap();
-    // A reader without a platform in the index reads the config, which has arm64.
+    // A client that finds no platform in the index reads the config, which says arm64.
     manifest["manifests"][1].as_object_mut().unwrap().remove("platform");
     index.manifest = manifest.to_string().into_bytes();
     let source = Source::of(&[index]);
@@ -254,7 +254,7 @@ fn an_index_with_a_manifest_for_no_platform_is_refused_where_the_list_names_plat
 
 /// Each platform of an attached index can be pulled by its digest, as if it had been requested.
 #[test]
-fn an_attached_image_for_another_platform_is_refused_where_the_list_names_platforms() {
+fn a_list_with_platforms_refuses_an_attached_image_for_another_platform() {
     let app = images::oci("team/app", "1.0", &["app"]);
     let other = images::oci_for("arm64", "team/app", "", &["other"]);
     let with_platform = images::index_of("team/app", "", &[(&other, Some("arm64"))], Some(&app));
@@ -279,9 +279,9 @@ fn an_attached_image_for_another_platform_is_refused_where_the_list_names_platfo
     }
 }
 
-/// An artifact that is an image itself becomes a referrer of the image it names.
+/// An artifact carried as an image becomes a referrer of the image it names.
 #[test]
-fn what_refers_to_an_image_that_does_not_enter_is_refused_unless_the_list_names_it_exactly() {
+fn a_referrer_of_an_excluded_image_is_refused_unless_the_list_names_it_exactly() {
     let app = images::oci("team/app", "1.0", &["app"]);
     let sbom =
         images::Image { tag: Some("sbom".to_owned()), ..images::referrer(&app, "application/spdx+json", b"sbom") };

@@ -1,5 +1,5 @@
-//! Every kind of failure on the way, once for pulls and once for pushes: how the program ends and what it prints. After
-//! an error, nothing partial is visible, and the same command succeeds once the failure is over.
+//! Every fault on the way, once for pulls and once for pushes: how the program ends and what it prints. A failure
+//! leaves nothing half done, and the same command succeeds once the fault is gone.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -14,22 +14,22 @@ use crate::support::registry::Registry;
 use crate::support::{gapferry, tempdir};
 
 const LAYER: usize = 400_000;
-/// More often than any request is tried.
+/// More often than any client retries.
 const ALWAYS: usize = usize::MAX;
 
 /// How a run ends.
 #[derive(Clone, Copy, Debug)]
 enum Ends {
-    /// The run succeeds.
+    /// Success, as if nothing had happened.
     Well,
-    /// With this exit code, naming the image or the blob.
+    /// This exit code, and a message that names the image or the blob.
     With(i32),
 }
 
 use Ends::{Well, With};
 
 impl Ends {
-    /// The exit code of an import only tells that an image failed.
+    /// The exit code of an import says only that an image failed.
     fn of_an_image(self) -> Ends {
         match self {
             Well => Well,
@@ -63,7 +63,7 @@ impl At {
     }
 }
 
-/// Faults that can affect any request.
+/// Faults of any request.
 fn anywhere() -> Vec<Row> {
     vec![
         (Fault::Reset(Stage::Request), 1, Well),
@@ -87,7 +87,7 @@ fn anywhere() -> Vec<Row> {
     ]
 }
 
-/// Faults that can affect any read.
+/// Faults of any download.
 fn reading() -> Vec<Row> {
     let mut rows = anywhere();
     rows.extend([
@@ -136,12 +136,12 @@ fn pushes() -> Vec<(At, Row)> {
         (Fault::Reset(Stage::RequestBody(LAYER / 2)), 2, Well),
         (Fault::Cancelled, 1, Well),
         (Fault::Status(416), 1, Well),
-        // A web page is not an answer to the end of an upload: the client checks what is there.
+        // A web page does not end an upload: the client checks whether the blob exists.
         (Fault::Page, 1, Well),
         (Fault::Hasty(503), 1, Well),
         (Fault::Hasty(413), 1, With(1)),
         (Fault::Status(412), 1, With(1)),
-        // Once more, and then it is the content.
+        // One retry, and then the content is correct.
         (Fault::WrongDigest, 1, Well),
     ];
     let tag = [
@@ -157,15 +157,15 @@ fn pushes() -> Vec<(At, Row)> {
     // fails.
     let down = |(fault, times, ends)| match (&fault, times) {
         (Fault::Reset(_), ALWAYS) => (fault, times, With(5)),
-        // No upload is accepted at all: it is the registry that refuses.
+        // No upload is accepted at all, so the registry itself refuses.
         (Fault::Unauthorized, ALWAYS) => (fault, times, With(4)),
         (Fault::Status(403), _) => (fault, ALWAYS, With(4)),
         _ => (fault, times, ends),
     };
     let rows = anywhere().chain(session).map(|row| (At::Session, down(row)));
-    // The time a registry needs to store an upload is no stall; the client's own tests cover it.
+    // Slow storage of an upload is not a stall; the client's own tests cover it.
     let upload = anywhere().filter(|(fault, ..)| !matches!(fault, Fault::Stall(_))).chain(upload);
-    // An answer that never comes: the registry has the blob, as a look shows.
+    // The answer never comes, but the registry has the blob, as a lookup shows.
     let upload = upload.map(|(fault, times, ends)| match (&fault, times) {
         (Fault::Reset(Stage::BeforeAnswer), ALWAYS) => (fault, times, Well),
         _ => (fault, times, ends),
@@ -179,7 +179,7 @@ fn image() -> Image {
 }
 
 #[test]
-fn whatever_befalls_an_export_its_bundle_is_right_or_there_is_none_and_it_says_why() {
+fn under_any_fault_an_export_writes_a_correct_bundle_or_none_and_says_why() {
     let (source, image, directory) = (Registry::start(), image(), tempdir());
     image.push(&source);
     let layer = image.blob_digests().pop().unwrap();
@@ -194,7 +194,7 @@ fn whatever_befalls_an_export_its_bundle_is_right_or_there_is_none_and_it_says_w
             _ => reference.clone(),
         };
         check_row(&proxy, &arguments, row, &name, || match row.2 {
-            With(_) if out.exists() => Err("a bundle is there".to_owned()),
+            With(_) if out.exists() => Err("a bundle exists".to_owned()),
             With(_) => Ok(()),
             Well => holds(&out, &image),
         })?;
@@ -203,7 +203,7 @@ fn whatever_befalls_an_export_its_bundle_is_right_or_there_is_none_and_it_says_w
 }
 
 #[test]
-fn whatever_befalls_an_import_its_image_is_right_or_there_is_none_and_it_says_why() {
+fn under_any_fault_an_import_leaves_a_correct_image_or_none_and_says_why() {
     let (source, image, directory) = (Registry::start(), image(), tempdir());
     image.push(&source);
     let bundle = directory.path().join("bundle.tar").display().to_string();
@@ -220,7 +220,8 @@ fn whatever_befalls_an_import_its_image_is_right_or_there_is_none_and_it_says_wh
             None => Ok(false),
         };
         check_row(&proxy, &arguments, row, &format!("{to}/{}", image.name()), || match (lands(), row) {
-            // If the line changes every try under a tag, the registry has the changed content, and the run reports it.
+            // If every try under a tag is altered in transit, the registry stores the altered manifest; the import
+            // reports it.
             (Err(_), (Fault::ExtraBytes(_), ALWAYS, _)) => Ok(()),
             (other, _) => other.map(drop),
         })?;
@@ -231,7 +232,7 @@ fn whatever_befalls_an_import_its_image_is_right_or_there_is_none_and_it_says_wh
     });
 }
 
-/// Runs every row, several at a time, because they mostly wait. Reports all that fail.
+/// Plays every row, several at a time because they mostly wait, and reports all that fail.
 fn each(rows: Vec<(At, Row)>, play: impl Fn(usize, At, &Row) -> Result<(), String> + Sync) {
     let (next, failures) = (AtomicUsize::new(0), Mutex::new(String::new()));
     let lane = || {
@@ -255,7 +256,7 @@ fn disturb(proxy: &Proxy, at: At, (fault, times, _): &Row, image: &Image) {
         Fault::Redirect(_) => Fault::Redirect(proxy.elsewhere().address.clone()),
         other => other.clone(),
     };
-    // Range is asked for only after a break.
+    // The client requests a range only after a break.
     let breaks = matches!(fault, Fault::IgnoreRange | Fault::WrongRange);
     if breaks {
         proxy.when(method, &part).fault(Fault::Truncate(LAYER / 4));
@@ -263,7 +264,7 @@ fn disturb(proxy: &Proxy, at: At, (fault, times, _): &Row, image: &Image) {
     proxy.when(method, &part).nth(if breaks { 2 } else { 1 }).times(*times).fault(fault);
 }
 
-/// One failing run, the visible state after it, and a run without failures.
+/// Runs once with the fault, checks the state after it, and runs again without it.
 fn check_row(
     proxy: &Proxy,
     arguments: &[&str],
@@ -286,7 +287,7 @@ fn check_row(
     if proxy.elsewhere().seen().iter().any(|request| !request.header("authorization").is_empty()) {
         return Err("credentials went to another host".to_owned());
     }
-    // The same command again, on a better day.
+    // The same command again, without the fault.
     proxy.heal();
     let again = run(arguments);
     match again.status.success() {
@@ -295,7 +296,7 @@ fn check_row(
     }
 }
 
-/// The bundle is proven and has exactly this image.
+/// Verifies the bundle and checks that it contains exactly this image.
 fn holds(bundle: &Path, image: &Image) -> Result<(), String> {
     let verified = gapferry().arg("verify").arg(bundle).output().map_err(|e| e.to_string())?;
     let listed = gapferry().args(["list", "--json"]).arg(bundle).output().map_err(|e| e.to_string())?;

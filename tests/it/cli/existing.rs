@@ -1,4 +1,4 @@
-//! What already exists at the target, what an import records, and how much is proven before it starts.
+//! Existing tags at the target, the records of an import, and how much is verified before it starts.
 
 use serde_json::{Value, json};
 
@@ -7,7 +7,7 @@ use crate::support::registry::Registry;
 use crate::support::{images, sha256};
 
 #[test]
-fn a_tag_that_means_another_image_is_overwritten_left_alone_or_an_error() {
+fn on_existing_overwrites_skips_or_fails_a_tag_of_another_image() {
     let new = images::oci("team/app", "1", &["new"]);
     let other = images::oci("team/other", "1", &["other"]);
     let old = images::oci("team/app", "1", &["old"]);
@@ -26,9 +26,9 @@ fn a_tag_that_means_another_image_is_overwritten_left_alone_or_an_error() {
         assert_eq!(is_counted, option == "overwrite", "{}", stdout(&plan));
         let output = ends_with(code, &arguments);
         assert_eq!(target.digest("team/app", "1").as_deref(), Some(expected.as_str()), "{option}: {}", stderr(&output));
-        assert_eq!(target.digest("team/other", "1"), Some(other.digest()), "the others arrive: {option}");
+        assert_eq!(target.digest("team/other", "1"), Some(other.digest()), "the other images arrive: {option}");
     }
-    // Without the option it is overwritten, and the old digest is reported.
+    // By default the tag is overwritten, and the message names its old digest.
     let target = Registry::start();
     old.push(&target);
     let output = succeed(&["import", &bundle, "--to", target.host(), "--json"]);
@@ -46,7 +46,7 @@ fn a_tag_that_means_another_image_is_overwritten_left_alone_or_an_error() {
 }
 
 #[test]
-fn the_receipt_says_what_became_of_each_image_and_what_is_there_now() {
+fn the_receipt_gives_each_images_outcome_and_current_digest() {
     let good = images::oci("good", "1", &["x"]);
     let index = images::oci_index("sparse", "1", "multi");
     let source = Source::of(&[good.clone(), index]);
@@ -78,13 +78,13 @@ fn the_receipt_says_what_became_of_each_image_and_what_is_there_now() {
         let confirmed: Vec<&str> = value["confirmed"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
         let there = good.blob_digests().into_iter().chain([good.digest()]);
         assert!(there.into_iter().all(|digest| confirmed.contains(&digest.as_str())), "{value:#}");
-        // As skopeo writes it: only images that are there.
+        // As skopeo writes it: only images that arrived.
         assert_eq!(read(&digests), format!("{} docker://{to}/good:1\n", good.digest()));
     }
 }
 
 #[test]
-fn with_verify_first_nothing_is_pushed_from_a_bundle_with_one_bad_byte_without_it_the_others_arrive() {
+fn verify_first_pushes_nothing_from_a_damaged_bundle_otherwise_intact_images_arrive() {
     let (good, bad) = (images::oci("good", "1", &["x"]), images::oci("bad", "1", &["y"]));
     let source = Source::of(&[good.clone(), bad.clone()]);
     let bundle = source.bundle("b");
@@ -113,7 +113,7 @@ fn fail_fast_stops_at_the_first_failure() {
     let output = run(&["import", bundle, "--to", target.host(), "--fail-fast", "-j", "1"]);
     assert!(matches!(output.status.code(), Some(1 | 4)), "{}", stderr(&output));
     assert!(stderr(&output).contains("sparse:1"), "{}", stderr(&output));
-    assert_eq!(names(&target), [""; 0], "the image after it is not pushed any more");
+    assert_eq!(names(&target), [""; 0], "the image after it is not pushed");
 }
 
 #[test]

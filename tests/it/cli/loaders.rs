@@ -1,4 +1,4 @@
-//! The files by which other programs load a bundle: `index.json` and `manifest.json`.
+//! The files other programs load a bundle by: `index.json` and `manifest.json`.
 
 use std::path::Path;
 
@@ -15,7 +15,7 @@ fn parsed(path: &Path) -> Value {
     serde_json::from_str(&read(path)).unwrap()
 }
 
-/// The descriptors of `index.json`: digest, name and subject.
+/// The descriptors of `index.json`, as digest, name and subject.
 fn listed(bundle: &Path) -> Vec<(String, Option<String>, Option<String>)> {
     let index = parsed(&bundle.join("index.json"));
     let text = |value: &Value| value.as_str().map(str::to_owned);
@@ -29,7 +29,7 @@ fn listed(bundle: &Path) -> Vec<(String, Option<String>, Option<String>)> {
 }
 
 #[test]
-fn images_stand_first_companions_have_no_name_and_artifacts_stand_last() {
+fn index_json_lists_images_first_artifacts_last_and_companions_unnamed() {
     let (chart, app) = (images::artifact("a/chart", "1", b"chart"), images::oci_index("b/app", "1", "signed"));
     let (signature, sbom) = (images::cosign_signature(&app), images::referrer(&app, "application/spdx+json", b"sbom"));
     let list = images::referrers_tag(&app, std::slice::from_ref(&sbom));
@@ -44,13 +44,13 @@ fn images_stand_first_companions_have_no_name_and_artifacts_stand_last() {
     let named = |image: &Image| (image.digest(), Some(name(image)), None);
     let attached = |companion: &Image| (companion.digest(), None, Some(app.digest()));
     assert_eq!(listed(&out), [named(&app), named(&last), attached(&signature), attached(&sbom), named(&chart)]);
-    // A registry over the bundle knows the tags of companions from the lock.
+    // A registry serving the bundle knows the tags of companions from the lock.
     let server = Embedded::serve(&out);
     let of_tag = format!("/v2/b/app/manifests/{}", signature.tag.as_deref().unwrap());
     assert_eq!(sha256(&server.get(&of_tag).expect(200).body), signature.digest());
     assert_eq!(server.get("/v2/b/app/tags/list").json()["tags"].as_array().map(Vec::len), Some(2));
     drop(server);
-    // A push makes it a plain layout, in which these are names.
+    // A push turns the bundle into a plain layout, where companions have their tags as names.
     for _ in 0..2 {
         let server = Embedded::writable(&out);
         images::oci("d/pushed", "1", &["pushed"]).push(&server);
@@ -60,7 +60,7 @@ fn images_stand_first_companions_have_no_name_and_artifacts_stand_last() {
 }
 
 #[test]
-fn docker_load_finds_one_platform_of_every_image() {
+fn docker_load_gets_one_platform_of_every_image() {
     let (app, arm) = (images::oci_index("b/app", "1", "both"), images::oci_for("arm64", "c/arm", "1", &["arm"]));
     let chart = images::artifact("a/chart", "1", b"chart");
     let source = Source::of(&[app.clone(), arm.clone(), chart.clone()]);
@@ -95,7 +95,7 @@ fn docker_load_finds_one_platform_of_every_image() {
     assert_eq!(read(&from_bundle.join("bundle.json")), read(&other.join("bundle.json")));
     let refused = ends_with(2, &["export", "--locked", source.path("").to_str().unwrap(), "-o", "x"]);
     assert!(stderr(&refused).contains("bundle"), "{refused:?}");
-    // The lock records it, so the bytes are the same again.
+    // The lock records the platform, so it gives the same bytes again.
     let again = source.path("again");
     succeed(&["export", "--locked", &lock, "-o", again.to_str().unwrap()]);
     assert_eq!(read(&again.join("bundle.json")), read(&other.join("bundle.json")));

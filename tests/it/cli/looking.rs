@@ -1,4 +1,4 @@
-//! `list` and `inspect`: the content of a bundle, and one image, in a file or at a registry, byte for byte.
+//! `list` and `inspect`: the contents of a bundle, and one image, local or at a registry, byte for byte.
 
 use serde_json::json;
 
@@ -6,7 +6,7 @@ use super::{Source, ends_with, json, stderr, stdout, succeed};
 use crate::support::{images, sha256, sha256_file};
 
 #[test]
-fn list_shows_every_image_with_platforms_and_digest_and_the_bundles_identity() {
+fn list_shows_the_bundles_identity_and_every_images_platforms_and_digest() {
     let pushed = [images::docker("library/old", "1", &["x"]), images::oci_index("team/multi", "2", "y")];
     let source = Source::of(&pushed);
     for name in ["b", "b.tar"] {
@@ -29,7 +29,7 @@ fn list_shows_every_image_with_platforms_and_digest_and_the_bundles_identity() {
 }
 
 #[test]
-fn inspect_raw_gives_exactly_the_bytes_of_the_registry_for_every_kind_and_from_both_forms() {
+fn inspect_raw_prints_the_registrys_exact_bytes_for_every_kind_from_both_forms() {
     let pushed = [
         images::docker("library/docker", "1", &["x"]),
         images::oci("library/oci", "1", &["y"]),
@@ -52,7 +52,7 @@ fn inspect_raw_gives_exactly_the_bytes_of_the_registry_for_every_kind_and_from_b
 }
 
 #[test]
-fn inspect_config_gives_the_configs_bytes_and_platform_goes_down_to_one_image() {
+fn inspect_config_prints_the_configs_bytes_and_platform_selects_one_image() {
     let index = images::oci_index("team/multi", "1", "y");
     let source = Source::of(&[index.clone(), images::oci("team/app", "1", &["x"])]);
     let bundle = source.bundle("b.tar");
@@ -63,7 +63,7 @@ fn inspect_config_gives_the_configs_bytes_and_platform_goes_down_to_one_image() 
             assert_eq!(succeed(&[&at[..], &["--raw"]].concat()).stdout, child.manifest);
             assert_eq!(succeed(&[&at[..], &["--config"]].concat()).stdout, child.blobs[0]);
         }
-        // An index has no config, and the error for a missing platform lists the existing ones.
+        // An index has no config, and for a missing platform the message lists those that exist.
         let output = ends_with(2, &["inspect", &place, "--config"]);
         assert!(stderr(&output).contains("--platform"), "{}", stderr(&output));
         let output = ends_with(2, &["inspect", &place, "--platform", "linux/s390x"]);
@@ -72,7 +72,7 @@ fn inspect_config_gives_the_configs_bytes_and_platform_goes_down_to_one_image() 
 }
 
 #[test]
-fn inspect_by_digest_shows_a_child_that_has_no_tag() {
+fn inspect_by_digest_shows_an_untagged_child() {
     let index = images::oci_index("team/multi", "1", "y");
     let source = Source::of(std::slice::from_ref(&index));
     let child = &index.children[0];
@@ -81,7 +81,7 @@ fn inspect_by_digest_shows_a_child_that_has_no_tag() {
 }
 
 #[test]
-fn inspect_shows_one_image_and_takes_a_file_whose_name_has_a_hash() {
+fn inspect_shows_one_image_even_if_the_file_name_contains_a_hash_sign() {
     let source = Source::of(&[images::oci("a", "1", &["x"]), images::oci("b", "1", &["y"])]);
     let bundle = source.bundle("b.tar");
     let [one, other] = [0, 1].map(|at| format!("{bundle}#{}", source.references[at]));
@@ -93,7 +93,7 @@ fn inspect_shows_one_image_and_takes_a_file_whose_name_has_a_hash() {
 }
 
 #[test]
-fn an_image_the_bundle_does_not_have_is_answered_with_those_it_has() {
+fn asking_for_a_missing_image_lists_the_images_of_the_bundle() {
     let source = Source::of(&[images::oci("a", "1", &["x"]), images::oci("b", "1", &["y"])]);
     let bundle = source.bundle("b.tar");
     for place in [bundle.clone(), format!("{bundle}#nginx:1")] {

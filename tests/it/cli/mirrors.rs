@@ -1,4 +1,4 @@
-//! Mirrors at the console: set up once for podman, used here, and shown.
+//! Mirrors on the command line: configured once for podman, used here, and shown.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,7 +8,7 @@ use crate::support::faulty::{Answer, Fault, Proxy, Server, exchange};
 use crate::support::images;
 use crate::support::registry::Registry;
 
-/// `registry.example` at a registry that has two images, behind a mirror that has one of them.
+/// `registry.example` with two images, behind a mirror that has one of them.
 struct TestSite {
     primary: Registry,
     mirror: Registry,
@@ -28,7 +28,7 @@ impl TestSite {
         TestSite { primary, mirror, directory: tempdir() }
     }
 
-    /// Writes the file and names it.
+    /// Writes the configuration and returns its path.
     fn conf(&self) -> String {
         self.conf_by_way_of(self.primary.host(), self.mirror.host())
     }
@@ -82,7 +82,7 @@ fn the_plan_and_the_report_show_which_mirror_served_what() {
 }
 
 #[test]
-fn what_podman_is_set_up_with_needs_no_option_and_a_mirror_changes_no_lock() {
+fn podmans_mirror_configuration_applies_without_options_and_changes_no_lock() {
     let site = TestSite::new();
     let named = stdout(&succeed(&["lock", HELD, "--registries-conf", &site.conf()]));
     let home = tempdir();
@@ -107,7 +107,7 @@ fn images_of(lock: &str) -> Value {
 }
 
 #[test]
-fn a_file_with_mistakes_is_wrong_input_with_every_line_and_version_1_says_what_to_write() {
+fn a_faulty_registries_conf_is_refused_with_every_line_and_version_1_with_the_fix() {
     let site = TestSite::new();
     let bad = site.write("bad.conf", "[[registry]]\nlocation = 'https://x'\n[[registry]]\nblocked = 'yes'\n");
     let message = stderr(&ends_with(2, &["lock", HELD, "--registries-conf", &bad]));
@@ -118,7 +118,7 @@ fn a_file_with_mistakes_is_wrong_input_with_every_line_and_version_1_says_what_t
 }
 
 #[test]
-fn a_blocked_registry_is_refused_and_the_file_and_line_are_named() {
+fn a_blocked_registry_is_refused_with_the_file_and_line() {
     let site = TestSite::new();
     let conf = site.write("block.conf", "[[registry]]\nlocation = 'registry.example'\nblocked = true\n");
     let message = stderr(&ends_with(4, &["lock", HELD, "--registries-conf", &conf]));
@@ -126,8 +126,8 @@ fn a_blocked_registry_is_refused_and_the_file_and_line_are_named() {
 }
 
 #[test]
-fn a_mirror_that_gives_wrong_bytes_causes_a_warning_and_no_failure() {
-    for (fault, why) in [(Fault::WrongDigest, "wrong digest"), (Fault::ExtraBytes(5), "in its descriptor")] {
+fn a_mirror_that_serves_wrong_bytes_causes_a_warning_and_no_lost_image() {
+    for (fault, why) in [(Fault::WrongDigest, "wrong digest"), (Fault::ExtraBytes(5), "its descriptor says")] {
         let site = TestSite::new();
         let lying = Proxy::before(site.mirror.host());
         lying.when("GET", "/blobs/").always().fault(fault);
@@ -140,7 +140,7 @@ fn a_mirror_that_gives_wrong_bytes_causes_a_warning_and_no_failure() {
 }
 
 #[test]
-fn wrong_bytes_from_the_registry_itself_are_an_error_that_names_it() {
+fn wrong_bytes_from_the_registry_itself_are_an_error_naming_it() {
     let site = TestSite::new();
     let (mirror, primary) = (Proxy::before(site.mirror.host()), Proxy::before(site.primary.host()));
     for line in [&mirror, &primary] {
@@ -154,12 +154,12 @@ fn wrong_bytes_from_the_registry_itself_are_an_error_that_names_it() {
 }
 
 #[tokio::test]
-async fn what_a_bad_mirror_has_begun_does_not_spoil_the_blob_for_later_runs() {
+async fn a_blob_started_by_a_bad_mirror_is_not_wrong_in_later_runs() {
     let site = TestSite::new();
     let app = images::oci("team/app", "2.0", &[&images::noise(1, 6_000_000)]);
     app.push(&site.primary);
     app.push(&site.mirror);
-    // The first bytes are wrong and the answer breaks off; later answers are correct.
+    // The mirror's first bytes are wrong and it breaks off after some of them; later requests get the right content.
     let (host, is_down) = (site.mirror.host().to_owned(), Arc::new(AtomicBool::new(true)));
     let down = is_down.clone();
     let mirror = Server::start(move |request, _| {

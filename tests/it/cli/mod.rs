@@ -1,6 +1,5 @@
-//! What a person does with the program in a terminal, command by command: inspect bundles and registries, write
-//! allowlists in every notation, and decide at import which images enter, under which names, and what happens to
-//! existing ones.
+//! The commands as a person uses them: look into bundles and registries, write allowlists in every notation, and decide
+//! at import which images enter, under which names, and what happens to existing tags.
 
 mod allowlist;
 mod bad_days;
@@ -53,7 +52,7 @@ fn json(output: &Output) -> Value {
     serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {}", stdout(output)))
 }
 
-/// A source with some images, and their names there.
+/// A source with some images and their names there.
 struct Source {
     registry: Registry,
     references: Vec<String>,
@@ -82,7 +81,7 @@ impl Source {
         self.directory.path().join(name)
     }
 
-    /// All images in a bundle of this name.
+    /// Exports all images to a bundle of this name.
     #[track_caller]
     fn bundle(&self, name: &str) -> String {
         let out = self.path(name);
@@ -91,7 +90,7 @@ impl Source {
     }
 }
 
-/// Every repository and tag of a registry, sorted, with the digest of each tag.
+/// Every repository and tag of a registry with the tag's digest, sorted.
 fn everything(registry: &Registry) -> Vec<(String, String)> {
     let catalog = registry.request("GET", "/v2/_catalog").send().json();
     let repositories = catalog["repositories"].as_array().cloned().unwrap_or_default();

@@ -30,7 +30,7 @@ fn names_are_kept_scoped_or_flattened() {
 }
 
 #[test]
-fn without_a_prefix_the_path_begins_at_the_registrys_root() {
+fn without_a_prefix_the_path_starts_at_the_registry_root() {
     let source = two();
     let target = Registry::start();
     succeed(&["import", &source.bundle("b"), "--to", target.host()]);
@@ -38,7 +38,7 @@ fn without_a_prefix_the_path_begins_at_the_registrys_root() {
 }
 
 #[test]
-fn rules_of_a_map_decide_in_their_order_and_what_none_fits_keeps_its_name() {
+fn map_rules_apply_in_order_and_unmatched_images_keep_their_names() {
     let source = two();
     let bundle = source.bundle("b.tar");
     let host = source.host();
@@ -52,7 +52,7 @@ fn rules_of_a_map_decide_in_their_order_and_what_none_fits_keeps_its_name() {
 }
 
 #[test]
-fn two_images_that_would_get_one_name_are_refused_before_any_push_and_both_are_named() {
+fn two_images_that_map_to_one_name_are_refused_and_named_before_any_push() {
     let source = Source::of(&[images::oci("team/app", "1", &["a"]), images::oci("other/app", "1", &["b"])]);
     let bundle = source.bundle("b.tar");
     let target = Registry::start();
@@ -66,7 +66,7 @@ fn two_images_that_would_get_one_name_are_refused_before_any_push_and_both_are_n
 }
 
 #[test]
-fn of_two_companions_that_get_one_name_and_cannot_be_joined_one_fails_and_the_images_arrive() {
+fn when_two_companions_collide_one_fails_and_the_images_arrive() {
     let source = Source::of(&[images::oci("team/app", "1", &["a"]), images::oci("other/app", "2", &["a"])]);
     let ours = images::cosign_signature(&images::oci("team/app", "1", &["a"]));
     ours.push(&source.registry);
@@ -81,7 +81,7 @@ fn of_two_companions_that_get_one_name_and_cannot_be_joined_one_fails_and_the_im
 }
 
 #[test]
-fn entries_that_the_allowlist_gives_one_name_are_refused_where_it_is_read() {
+fn allowlist_entries_with_one_target_name_are_refused_when_the_list_is_read() {
     let source = Source::of(&[
         images::oci("team/app", "1", &["a"]),
         images::oci("other/app", "1", &["b"]),
@@ -96,10 +96,10 @@ fn entries_that_the_allowlist_gives_one_name_are_refused_where_it_is_read() {
         for part in ["list.txt:1", "list.txt:2", "base/app:1 at the target"] {
             assert!(message.contains(part), "{command:?}: no {part}: {message}");
         }
-        // The first one is carried.
+        // Only the first one is carried.
         ends_with(1, &[command, &["-f", &list, "--keep-going"]].concat());
     }
-    // One image under one name, and names of which an option of the import may make two.
+    // Duplicates of one image under one name, and names that an import option may merge.
     let same =
         format!("{host}/other/app:1 as=base/app\n{host}/other/same:1 as=base/app\n{host}/team/app:1 as=base/tool\n");
     let list = source.file("same.txt", &format!("{same}{host}/base/tool:1\n"));
@@ -113,14 +113,14 @@ fn entries_that_the_allowlist_gives_one_name_are_refused_where_it_is_read() {
 }
 
 #[test]
-fn one_image_under_two_names_that_become_one_is_no_collision() {
+fn two_names_of_one_image_may_map_to_one_name() {
     let source = Source::of(&[images::oci("team/app", "1", &["a"]), images::oci("other/app", "1", &["a"])]);
     let bundle = source.bundle("b.tar");
     assert_eq!(named(&bundle, &["--flatten"]), ["mirror/app:1"]);
 }
 
 #[test]
-fn a_target_that_is_no_name_is_refused_with_what_is_wrong() {
+fn an_invalid_target_name_is_refused_with_the_reason() {
     let source = two();
     let bundle = source.bundle("b.tar");
     for (to, says) in [

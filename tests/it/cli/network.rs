@@ -5,7 +5,7 @@ use crate::support::images;
 use crate::support::network::{WebProxy, ipv6_relay};
 use crate::support::registry::{Options, Registry};
 
-/// A name that leads nowhere but through a proxy.
+/// A name that only a proxy can resolve.
 const ELSEWHERE: &str = "registry.invalid/team/app:1.0";
 
 fn registry(tls: bool) -> Registry {
@@ -21,7 +21,7 @@ fn lock(arguments: &[&str], environment: &[(&str, &str)]) -> Output {
 }
 
 #[test]
-fn tls_goes_through_the_proxy_of_the_environment_in_either_spelling() {
+fn https_proxy_is_honoured_in_either_case() {
     let registry = registry(true);
     let ca_file = registry.ca_file().display().to_string();
     for variable in ["HTTPS_PROXY", "https_proxy"] {
@@ -35,7 +35,7 @@ fn tls_goes_through_the_proxy_of_the_environment_in_either_spelling() {
 }
 
 #[test]
-fn plain_http_goes_through_its_own_proxy() {
+fn plain_http_uses_http_proxy() {
     let registry = registry(false);
     for variable in ["HTTP_PROXY", "http_proxy"] {
         let proxy = WebProxy::to(registry.host(), None);
@@ -50,7 +50,7 @@ fn plain_http_goes_through_its_own_proxy() {
 }
 
 #[test]
-fn what_no_proxy_names_and_this_machine_itself_are_reached_directly() {
+fn no_proxy_hosts_and_loopback_are_reached_directly() {
     let registry = registry(false);
     for variable in ["NO_PROXY", "no_proxy"] {
         for names in ["registry.invalid", "other.example,.invalid", "*.invalid", "registry.invalid:80", "*"] {
@@ -69,7 +69,7 @@ fn what_no_proxy_names_and_this_machine_itself_are_reached_directly() {
 }
 
 #[test]
-fn a_proxy_that_refuses_is_reported_and_its_password_is_sent_to_it_alone_and_never_shown() {
+fn a_proxys_refusal_is_reported_and_its_password_goes_only_to_the_proxy() {
     let registry = registry(true);
     let proxy = WebProxy::to(registry.host(), Some("407 Proxy Authentication Required"));
     let url = format!("http://me:hunter2@{}", proxy.address);
@@ -84,10 +84,9 @@ fn a_proxy_that_refuses_is_reported_and_its_password_is_sent_to_it_alone_and_nev
     assert!(!heads.is_empty() && heads.iter().all(sent), "{heads:?}");
 }
 
-/// Through a typing error in the variable, a request would bypass the proxy and reveal itself and its password to the
-/// wrong network.
+/// A request that bypasses the proxy because of a typo reveals itself, and its password, to the wrong network.
 #[test]
-fn a_proxy_that_is_no_url_is_an_error_that_names_its_variable() {
+fn an_invalid_proxy_url_is_an_error_naming_its_variable() {
     for (variable, value) in [("http_proxy", "http://me:hunter2@:::bad"), ("ALL_PROXY", "gopher://me:hunter2@proxy:70")]
     {
         let output = lock(&[ELSEWHERE, "--plain-http"], &[(variable, value)]);
@@ -98,7 +97,7 @@ fn a_proxy_that_is_no_url_is_an_error_that_names_its_variable() {
 }
 
 #[test]
-fn a_registry_at_an_ipv6_address_is_read_and_written() {
+fn a_registry_at_an_ipv6_address_can_be_pulled_from_and_pushed_to() {
     let (from, to) = (registry(false), Registry::start());
     let (Some(from_6), Some(to_6)) = (ipv6_relay(from.host()), ipv6_relay(to.host())) else { return };
     let out = tempdir();

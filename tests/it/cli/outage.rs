@@ -1,4 +1,4 @@
-//! A registry that fails in the middle of a run with many images: what the operator sees and what remains to be done.
+//! A registry that fails in the middle of a run of many images: what the operator sees and has left to do.
 
 use super::{run, stderr, succeed};
 use crate::support::faulty::{Fault, Proxy, Stage};
@@ -16,7 +16,7 @@ fn push_images(source: &Registry) -> Vec<Image> {
 }
 
 #[test]
-fn an_import_whose_registry_dies_reports_it_once_and_the_same_command_finishes_it() {
+fn an_outage_during_an_import_is_reported_once_and_a_rerun_finishes() {
     let (source, target, directory) = (Registry::start(), Registry::start(), tempdir());
     let images = push_images(&source);
     let bundle = directory.path().join("bundle.tar").display().to_string();
@@ -26,7 +26,7 @@ fn an_import_whose_registry_dies_reports_it_once_and_the_same_command_finishes_i
 
     for (prefix, fault) in [("down", Fault::Reset(Stage::Request)), ("gateway", Fault::Status(502))] {
         let proxy = Proxy::before(target.host());
-        // The inventory is complete, and some images are there.
+        // The fault starts after the target was examined and some images arrived.
         proxy.when("*", "").nth(IMAGES * 7).always().fault(fault.clone());
         let to = format!("{}/{prefix}", proxy.address);
         let import = ["import", &bundle, "--to", &to, "--retry-budget", "1s"];
@@ -34,7 +34,7 @@ fn an_import_whose_registry_dies_reports_it_once_and_the_same_command_finishes_i
         let message = stderr(&output);
         assert_eq!(output.status.code(), Some(5), "{fault:?}: {message}");
         let failed: Vec<&str> = message.lines().filter(|line| line.contains("failed:")).collect();
-        // A request that was under way when the first one failed may still have been answered.
+        // A request in flight when the first one failed may still have been answered.
         let is_outage = |line: &str| ["has not answered", "has stored nothing"].iter().any(|text| line.contains(text));
         assert!(matches!(&failed[..], [line] if line.contains("images") && is_outage(line)), "{message}");
         assert!(message.lines().count() < 20, "{message}");
@@ -50,7 +50,7 @@ fn an_import_whose_registry_dies_reports_it_once_and_the_same_command_finishes_i
 }
 
 #[test]
-fn a_registry_that_is_down_before_anything_begins_is_reported_once() {
+fn a_registry_that_is_down_from_the_start_is_reported_once() {
     let (source, target, directory) = (Registry::start(), Registry::start(), tempdir());
     let images = push_images(&source);
     let references =
@@ -79,7 +79,7 @@ fn a_registry_that_is_down_before_anything_begins_is_reported_once() {
 }
 
 #[test]
-fn one_image_that_the_registry_stumbles_over_costs_no_other() {
+fn a_registry_error_for_one_image_fails_no_other_image() {
     let (source, target, directory) = (Registry::start(), Registry::start(), tempdir());
     let images = push_images(&source);
     let bundle = directory.path().join("bundle.tar").display().to_string();
@@ -96,12 +96,12 @@ fn one_image_that_the_registry_stumbles_over_costs_no_other() {
     );
     assert!(
         message.contains("cannot deliver this object") && !message.contains("--keep-going"),
-        "it has no such option: {message}"
+        "the command has no such option: {message}"
     );
 }
 
 #[test]
-fn an_export_whose_registry_dies_ends_with_one_error_and_continues_later() {
+fn an_outage_during_an_export_is_one_error_and_a_rerun_resumes() {
     let (source, directory) = (Registry::start(), tempdir());
     let images = push_images(&source);
     let proxy = Proxy::before(source.host());
@@ -114,7 +114,7 @@ fn an_export_whose_registry_dies_ends_with_one_error_and_continues_later() {
         let output = run(&export);
         let message = stderr(&output);
         assert_eq!(output.status.code(), Some(5), "{message}");
-        // Also where a look-up of referrers is the first request to fail.
+        // Even if a referrers lookup is the first to fail.
         let errors = message.lines().filter(|line| line.contains("has not answered"));
         assert_eq!(errors.count(), 1, "{message}");
         assert!(message.lines().count() < 20, "{message}");
@@ -124,7 +124,7 @@ fn an_export_whose_registry_dies_ends_with_one_error_and_continues_later() {
 }
 
 #[test]
-fn a_referrers_api_that_always_fails_fails_no_image() {
+fn a_failing_referrers_api_loses_no_image() {
     let (source, directory) = (Registry::start(), tempdir());
     let images = push_images(&source);
     let proxy = Proxy::before(source.host());
@@ -139,7 +139,7 @@ fn a_referrers_api_that_always_fails_fails_no_image() {
 }
 
 #[test]
-fn an_object_at_which_the_source_always_fails_is_named_and_is_not_an_outage() {
+fn an_object_the_source_cannot_serve_is_named_and_not_taken_for_an_outage() {
     let (source, directory) = (Registry::start(), tempdir());
     let images = push_images(&source);
     let path = |name: &str| directory.path().join(name).display().to_string();
@@ -159,7 +159,7 @@ fn an_object_at_which_the_source_always_fails_is_named_and_is_not_an_outage() {
         let line = if lost == 1 { "list.txt:8" } else { "list.txt:2" };
         assert!(message.contains(line) && message.contains("--keep-going"), "{part}: {message}");
         assert!(!message.contains("does not answer"), "{part}: {message}");
-        // Of all retried requests, one reports the wait.
+        // One message speaks for all retried requests.
         assert!(message.lines().filter(|line| line.starts_with("waiting")).count() <= 1, "{part}: {message}");
         let output = run(&[&export[..], &["--keep-going"]].concat());
         assert_eq!(output.status.code(), Some(1), "{part}: {}", stderr(&output));

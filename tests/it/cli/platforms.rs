@@ -1,11 +1,11 @@
-//! Some platforms of an index: which manifest gets the tag, and how the others are reported.
+//! Selecting some platforms of an index: which manifest takes the tag, and what the command reports about the rest.
 
 use serde_json::Value;
 
 use super::{Source, json, stderr, succeed};
 use crate::support::{gapferry, images};
 
-/// An index that is signed, with a referrer, and has an attestation of its first platform inside.
+/// A signed index with a referrer, and with an attestation of its first platform inside.
 fn signed() -> (images::Image, Source) {
     let app = images::oci_index("team/app", "1.0", "signed");
     let sbom = images::referrer(&app, "application/spdx+json", b"sbom");
@@ -17,7 +17,7 @@ fn signed() -> (images::Image, Source) {
 const LEFT: &str = "1 signature and 1 SBOM refer to the whole index and are left behind";
 
 #[test]
-fn what_refers_to_the_whole_index_is_counted_wherever_it_stays_behind() {
+fn referrers_of_a_trimmed_index_that_stay_behind_are_counted_everywhere() {
     let (_, source) = signed();
     let reference = format!("{}/team/app:1.0", source.host());
     let out = source.path("b.tar").display().to_string();
@@ -50,22 +50,22 @@ fn what_refers_to_the_whole_index_is_counted_wherever_it_stays_behind() {
 }
 
 #[test]
-fn one_platform_takes_the_digest_it_has_upstream() {
+fn a_single_platform_keeps_its_upstream_digest() {
     let (app, source) = signed();
     let reference = format!("{}/team/app:1.0", source.host());
     let lock = |more: &[&str]| json(&succeed(&[&["lock", &*reference], more].concat()))["images"][0].clone();
     let one = lock(&["--platform", "linux/arm64"]);
     assert_eq!((&one["digest"], &one["selection"]["index"]), (&app.children[1].digest().into(), &"single".into()));
-    // All its platforms: nothing changes.
+    // All platforms are selected, so nothing changes.
     let both = lock(&["--platform", "linux/arm64", "--platform", "linux/amd64"]);
     assert_eq!(both["digest"], app.digest());
-    // An index without other platforms stays unchanged.
+    // A manifest named by digest has only this platform, so nothing is removed.
     let alone = format!("{}/team/app@{}", source.host(), app.children[0].digest());
     assert!(json(&succeed(&["lock", &alone, "--platform", "linux/amd64"]))["images"][0]["selection"].is_null());
 }
 
 #[test]
-fn an_entry_of_an_earlier_bundle_or_lock_keeps_its_index_mode_and_that_is_reported_once() {
+fn an_entry_keeps_its_earlier_index_mode_and_that_is_reported_once() {
     let (app, source) = signed();
     let reference = format!("{}/team/app:1.0", source.host());
     let (bundle, lock) = (source.path("b.tar").display().to_string(), source.path("l.lock").display().to_string());
@@ -82,7 +82,7 @@ fn an_entry_of_an_earlier_bundle_or_lock_keeps_its_index_mode_and_that_is_report
     let message = stderr(&succeed(&[&["export", &reference, "-o", &bundle, "--index", "single"], &one[..]].concat()));
     assert!(!message.contains("keeps the trimmed index"), "{message}");
     assert_eq!(images(&bundle)[0]["digest"], app.children[0].digest());
-    // So does an increment, wherever it is written.
+    // An increment keeps the mode too, wherever it is written.
     let next = source.path("next.tar").display().to_string();
     let trimmed = source.path("trimmed.tar").display().to_string();
     succeed(&[&["export", &reference, "-o", &trimmed, "--index", "trim"], &one[..]].concat());
@@ -94,7 +94,7 @@ fn an_entry_of_an_earlier_bundle_or_lock_keeps_its_index_mode_and_that_is_report
     gapferry().args(["verify", &bundle]).assert().success();
 }
 
-/// Whatever the mode is: another one would give the tag another digest.
+/// Any other mode would change the tag's digest.
 #[test]
 fn a_sparse_entry_stays_sparse() {
     let (app, source) = signed();

@@ -1,11 +1,11 @@
-//! A lock whose image was signed again at the source: the old signature has lost its tag there, and is deleted later.
+//! A lock whose image was signed again at the source: the old signature has lost its tag there and is finally deleted.
 
 use std::path::PathBuf;
 
 use super::{Source, ends_with, json, stderr, succeed};
 use crate::support::images::{self, Image};
 
-/// A signed image, its lock and its bundle; then another signature has the tag, and the registry has deleted the first.
+/// A signed image, its lock and its bundle. Then another signature takes the tag, and the registry deletes the first.
 struct Replaced {
     source: Source,
     app: Image,
@@ -38,7 +38,7 @@ impl Replaced {
 }
 
 #[test]
-fn a_replaced_signature_is_named_and_the_user_continues_with_todays_or_without() {
+fn a_replaced_signature_is_named_and_the_user_can_continue_with_or_without_todays() {
     let fixture = Replaced::new();
     let out = fixture.source.path("again").display().to_string();
     let output = ends_with(4, &["export", "--locked", &fixture.lock, "-o", &out]);
@@ -53,7 +53,7 @@ fn a_replaced_signature_is_named_and_the_user_continues_with_todays_or_without()
     assert!(message.contains("companions of the lock left out: 1 signature; new: 1 signature"), "{message}");
     succeed(&["verify", &out]);
     assert_eq!(fixture.attached(&out), [fixture.second.digest()]);
-    // The new lock is one that can be followed.
+    // The new lock can be exported.
     let third = fixture.source.path("third").display().to_string();
     succeed(&["export", "--locked", &lock, "-o", &third]);
     assert_eq!(fixture.attached(&third), fixture.attached(&out));
@@ -64,7 +64,7 @@ fn a_replaced_signature_is_named_and_the_user_continues_with_todays_or_without()
         succeed(&["verify", &out]);
         assert_eq!(fixture.attached(&out), Vec::<String>::new());
     }
-    // A volume repeats the lock and all manifests: it is of its set only with the companions of that.
+    // Every volume repeats the lock and all manifests, so it belongs to its set only with the same companions.
     let volumes = fixture.source.path("v.tar").display().to_string();
     let (first, sized) = (fixture.source.path("v.001.tar"), ["-o", &volumes, "--volume-size", "4GB"]);
     let again = [&sized[..], &["--only-volume", "1", "--companions", "today"]].concat();
@@ -78,7 +78,7 @@ fn a_replaced_signature_is_named_and_the_user_continues_with_todays_or_without()
 }
 
 #[test]
-fn a_repair_needs_only_what_the_bundle_lacks() {
+fn a_repair_fetches_only_what_the_bundle_lacks() {
     let fixture = Replaced::new();
     let manifest: serde_json::Value = serde_json::from_slice(&fixture.app.manifest).unwrap();
     let layer = manifest["layers"][0]["digest"].as_str().unwrap().replace(':', "/");
@@ -93,7 +93,7 @@ fn a_repair_needs_only_what_the_bundle_lacks() {
 }
 
 #[test]
-fn a_foreign_file_or_layout_is_called_what_it_is() {
+fn a_foreign_file_or_layout_is_identified_in_the_error() {
     let fixture = Replaced::new();
     let (bundle, key) = (fixture.bundle.to_str().unwrap(), fixture.source.path("key.pem").display().to_string());
     let made = std::process::Command::new("openssl").args(["genpkey", "-algorithm", "ed25519", "-out", &key]).status();

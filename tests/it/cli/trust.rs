@@ -1,4 +1,4 @@
-//! Whom the program trusts, set up as docker, podman and skopeo have it set up already.
+//! Trust settings already in place for docker, podman and skopeo apply to gapferry.
 
 use std::path::Path;
 
@@ -6,7 +6,7 @@ use super::*;
 use crate::support::images;
 use crate::support::registry::{Options, Registry};
 
-/// A registry whose certificate only the site's own authority vouches for, with one image.
+/// A registry with one image and a certificate that only the site's own authority vouches for.
 fn secured() -> (Registry, String) {
     let registry = Registry::with(Options { tls: true, ..Options::default() });
     images::oci("team/app", "1.0", &["content"]).push(&registry);
@@ -19,7 +19,7 @@ fn inspect(reference: &str, home: &Path, more: &[&str]) -> Output {
 }
 
 #[test]
-fn what_the_user_set_up_for_podman_needs_no_option() {
+fn podmans_certificates_are_trusted_without_options() {
     let (registry, reference) = secured();
     let home = tempdir();
     let refused = inspect(&reference, home.path(), &[]);
@@ -33,7 +33,7 @@ fn what_the_user_set_up_for_podman_needs_no_option() {
 }
 
 #[test]
-fn a_directory_of_certificates_can_be_named_and_a_half_pair_in_it_is_wrong_input() {
+fn a_certificate_directory_can_be_given_and_half_a_pair_in_it_is_refused() {
     let (registry, reference) = secured();
     let (home, certificates) = (tempdir(), tempdir());
     std::fs::copy(registry.ca_file(), certificates.path().join("site.crt")).unwrap();

@@ -1,11 +1,11 @@
-//! A login that fails has a helpful message, and nothing that was stored is lost.
+//! A failing login gives a helpful message and loses no stored login.
 
 use super::home::Home;
 use super::{PASSWORD, base64, closed, ended};
 use crate::support::disk::Disk;
 use crate::support::gapferry_process;
 
-/// A file with a login of the past.
+/// An auth file with an earlier login.
 fn kept(home: &Home, host: &str) -> (String, String) {
     let text = format!("{{ \"auths\": {{\"{host}\": {{ \"auth\": \"{}\"}} }},\n \"more\": 1}}", base64("former"));
     (home.write("auth.json", &text), text)
@@ -17,7 +17,7 @@ fn log_in(home: &Home, host: &str, file: &str, password: &str) -> std::process::
 }
 
 #[test]
-fn a_refused_password_is_4_and_is_not_kept() {
+fn a_refused_password_exits_4_and_is_not_stored() {
     let (registry, home) = (closed(), Home::new());
     let (file, before) = kept(&home, registry.host());
     let text = ended(4, &log_in(&home, registry.host(), &file, "hunter2"));
@@ -30,7 +30,7 @@ fn a_refused_password_is_4_and_is_not_kept() {
 }
 
 #[test]
-fn a_registry_that_is_not_reached_is_5_and_nothing_is_kept() {
+fn an_unreachable_registry_exits_5_and_nothing_is_stored() {
     let home = Home::new();
     let host = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
     let (file, before) = kept(&home, &host);
@@ -40,7 +40,7 @@ fn a_registry_that_is_not_reached_is_5_and_nothing_is_kept() {
 }
 
 #[test]
-fn a_malformed_file_is_2_is_named_and_stays_as_it_is_before_anything_is_asked() {
+fn a_malformed_auth_file_exits_2_unchanged_before_any_request() {
     let (registry, home) = (closed(), Home::new());
     for before in [
         "nonsense",
@@ -69,7 +69,7 @@ fn a_malformed_file_is_2_is_named_and_stays_as_it_is_before_anything_is_asked() 
 }
 
 #[test]
-fn a_file_that_cannot_be_written_is_2_is_named_and_reported_before_the_password_is_sent() {
+fn an_unwritable_auth_file_exits_2_before_the_password_is_sent() {
     let (registry, home) = (closed(), Home::new());
     let Some(disk) = Disk::of(64) else { return };
     let file = disk.path().join("auth.json").display().to_string();
@@ -86,7 +86,7 @@ fn a_file_that_cannot_be_written_is_2_is_named_and_reported_before_the_password_
 }
 
 #[test]
-fn a_full_disk_loses_nothing() {
+fn a_full_disk_loses_no_stored_login() {
     let (registry, home) = (closed(), Home::new());
     let Some(disk) = Disk::of(64) else { return };
     let file = disk.path().join("auth.json").display().to_string();
@@ -96,18 +96,18 @@ fn a_full_disk_loses_nothing() {
     let text = ended(2, &log_in(&home, registry.host(), &file, PASSWORD));
     assert!(text.contains(&file) && text.contains("free some space"), "{text}");
     assert_eq!(std::fs::read_to_string(&file).unwrap(), before);
-    assert_eq!(std::fs::read_dir(disk.path()).unwrap().count(), 2, "something is left");
+    assert_eq!(std::fs::read_dir(disk.path()).unwrap().count(), 2, "a file is left behind");
 }
 
 #[test]
-fn a_runtime_directory_that_is_not_there_is_named() {
+fn a_missing_runtime_directory_is_named() {
     let (registry, home) = (closed(), Home::new().with([("XDG_RUNTIME_DIR", "/nowhere/at/all")]));
     let text = ended(2, &home.gapferry(&["login", registry.host(), "-u", "me", "--password-stdin"], PASSWORD));
     assert!(text.contains("XDG_RUNTIME_DIR") && text.contains("/nowhere/at/all"), "{text}");
 }
 
 #[test]
-fn wrong_use_is_2_and_repeats_no_password() {
+fn wrong_usage_exits_2_and_never_prints_a_password() {
     let (registry, home) = (closed(), Home::new());
     let host = registry.host();
     let url = format!("https://{host}");
@@ -138,7 +138,7 @@ fn wrong_use_is_2_and_repeats_no_password() {
 }
 
 #[test]
-fn a_password_among_the_arguments_works_with_a_warning() {
+fn a_password_on_the_command_line_works_with_a_warning() {
     let (registry, home) = (closed(), Home::new());
     let text = ended(0, &home.gapferry(&["login", registry.host(), "-u", "me", "-p", PASSWORD], ""));
     assert!(text.contains("warning: other users of this machine can see --password"), "{text}");
@@ -146,9 +146,9 @@ fn a_password_among_the_arguments_works_with_a_warning() {
     ended(0, &home.gapferry(&["login", registry.host(), "--creds-stdin"], &pair));
 }
 
-/// The test checks the system calls, because it cannot cut the power.
+/// Checks the system calls, because no test can cut the power.
 #[test]
-fn a_login_forgotten_before_a_power_cut_does_not_come_back_after_it() {
+fn a_login_removed_before_a_power_cut_does_not_come_back() {
     let home = Home::new();
     let (file, _) = kept(&home, "a.io");
     let (program, calls) = (gapferry_process(), home.path("calls").display().to_string());
@@ -157,7 +157,7 @@ fn a_login_forgotten_before_a_power_cut_does_not_come_back_after_it() {
     let command: Vec<&str> = strace.into_iter().chain(program.get_program().to_str()).chain(arguments).collect();
     let output = home.other("env", &command, "");
     let Ok(calls) = std::fs::read_to_string(&calls) else {
-        eprintln!("skipped: only strace can tell: {}", String::from_utf8_lossy(&output.stderr));
+        eprintln!("skipped: this test needs strace: {}", String::from_utf8_lossy(&output.stderr));
         return;
     };
     assert!(output.status.success(), "{output:?}");

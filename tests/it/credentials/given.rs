@@ -1,4 +1,4 @@
-//! Credentials on standard input and in variables: which of them apply, and what is reported about the others.
+//! Credentials from standard input and variables: which one applies, and what is reported about unusable ones.
 
 use std::process::Output;
 
@@ -12,13 +12,13 @@ fn lock(image: &str, variables: &[(&str, &str)], options: &[&str], stdin: &str) 
     command.write_stdin(stdin).output().unwrap()
 }
 
-/// The variable for a registry on a port of this machine.
+/// The credentials variable of a registry on a loopback port.
 fn variable(host: &str) -> String {
     format!("GAPFERRY_CREDS_{}", host.replace(['.', ':'], "_"))
 }
 
 #[test]
-fn credentials_are_taken_from_standard_input_with_or_without_a_line_end() {
+fn credentials_on_stdin_work_with_or_without_a_newline() {
     let registry = closed();
     let image = format!("{}/team/app:1", registry.host());
     for end in ["", "\n", "\r\n"] {
@@ -28,7 +28,7 @@ fn credentials_are_taken_from_standard_input_with_or_without_a_line_end() {
 }
 
 #[test]
-fn what_on_standard_input_is_no_credentials_is_wrong_use_and_not_repeated() {
+fn malformed_credentials_on_stdin_are_a_usage_error_and_are_not_printed() {
     let registry = closed();
     let image = format!("{}/team/app:1", registry.host());
     for stdin in ["", "\n", "hunter2\n", ":hunter2", &"hunter2".repeat(10_000)] {
@@ -59,7 +59,7 @@ fn a_password_is_never_read_as_an_allowlist() {
 }
 
 #[test]
-fn the_command_line_counts_most_then_the_registrys_variable_then_that_of_all_then_files() {
+fn the_command_line_beats_the_registrys_variable_then_the_general_one_then_files() {
     let registry = closed();
     let image = format!("{}/team/app:1", registry.host());
     let own = variable(registry.host());
@@ -72,21 +72,21 @@ fn the_command_line_counts_most_then_the_registrys_variable_then_that_of_all_the
     };
     let (bad, good) = (file("bad.json", &base64("wrong")), file("good.json", &base64(PASSWORD)));
     let (all, files) = ("GAPFERRY_CREDS", "REGISTRY_AUTH_FILE");
-    // Each source of lower rank is wrong.
+    // Every source of lower precedence is wrong.
     ended(0, &lock(&image, &[(files, &bad), (all, "me:no"), (&own, "me:no")], &["--creds", &right], ""));
     ended(0, &lock(&image, &[(files, &bad), (all, "me:no"), (&own, "me:no")], &["--creds-stdin"], &right));
     ended(0, &lock(&image, &[(files, &bad), (all, "me:no"), (&own, &right)], &["-vv"], ""));
     ended(0, &lock(&image, &[(files, &bad), (all, &right)], &["-vv"], ""));
     ended(0, &lock(&image, &[(files, &good)], &["-vv"], ""));
     ended(0, &lock(&image, &[(all, "me:no"), (&own, "me:no")], &["--authfile", &good], ""));
-    // Now the source of higher rank is wrong.
+    // A wrong source of higher precedence fails the request.
     ended(4, &lock(&image, &[(files, &good), (all, &right), (&own, "me:no")], &[], ""));
     ended(4, &lock(&image, &[(files, &good), (all, "me:no")], &[], ""));
     ended(4, &lock(&image, &[(files, &good), (all, &right), (&own, &right)], &["--creds", "me:no"], ""));
 }
 
 #[test]
-fn a_variable_of_one_registry_is_not_shown_to_another() {
+fn a_registrys_variable_is_never_sent_to_another_registry() {
     let (one, other) = (closed(), closed());
     let image = format!("{}/team/app:1", other.host());
     let right = format!("me:{PASSWORD}");
@@ -96,9 +96,9 @@ fn a_variable_of_one_registry_is_not_shown_to_another() {
     assert!(text.contains(&variable(other.host())) && !text.contains("hunter2"), "{text}");
 }
 
-/// Otherwise the plan would show something that cannot be carried out.
+/// Otherwise somebody approves a plan that cannot be carried out.
 #[test]
-fn a_dry_run_with_a_wrong_password_ends_as_the_push_would() {
+fn a_dry_run_with_a_wrong_password_fails_like_the_push() {
     let (registry, home, directory) = (closed(), Home::new(), tempdir());
     let bundle = directory.path().join("b.tar").display().to_string();
     let image = format!("{}/team/app:1", registry.host());

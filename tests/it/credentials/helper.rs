@@ -1,4 +1,4 @@
-//! Credential helpers store what the file assigns to them, and the file stores none of it.
+//! A credential helper stores the logins assigned to it, and the auth file stores none of them.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
@@ -16,7 +16,7 @@ use crate::support::gapferry_process;
 use crate::support::registry::{Options, Registry};
 
 #[test]
-fn a_login_goes_to_the_helper_of_the_registry_and_skopeo_finds_it_there() {
+fn a_login_goes_to_the_registrys_helper_where_skopeo_finds_it() {
     let (registry, home) = (closed(), Home::new());
     let host = registry.host();
     home.install_helper("vault");
@@ -46,7 +46,7 @@ fn a_login_goes_to_the_helper_of_the_registry_and_skopeo_finds_it_there() {
 }
 
 #[test]
-fn what_skopeo_gives_to_a_helper_gapferry_finds_and_forgets() {
+fn gapferry_finds_and_removes_a_login_that_skopeo_gave_to_a_helper() {
     let (registry, home) = (closed(), Home::new());
     let host = registry.host();
     home.install_helper("vault");
@@ -60,14 +60,14 @@ fn what_skopeo_gives_to_a_helper_gapferry_finds_and_forgets() {
 }
 
 #[test]
-fn the_helper_for_all_registries_takes_over_what_the_file_kept() {
+fn creds_store_takes_over_the_logins_of_the_file() {
     let (registry, home) = (closed(), Home::new().with([("DOCKER_CONFIG", "")]));
     let host = registry.host();
     home.install_helper("store");
     let file = json!({ "auths": { host: { "auth": base64("old"), "email": "e" } }, "credsStore": "store" });
     let file = home.write("docker/config.json", &file.to_string());
     log_in(&home, host, &["--authfile", &file]);
-    // The old secret would count more than the new one.
+    // The old secret would override the new one.
     let left = json!({ "auths": { host: { "email": "e" } }, "credsStore": "store" });
     assert_eq!(read_json(&home.path("docker/config.json")), left);
     let check = ["auth", "check", host, "--authfile", &file];
@@ -78,7 +78,7 @@ fn the_helper_for_all_registries_takes_over_what_the_file_kept() {
 }
 
 #[test]
-fn logging_out_of_all_asks_every_helper_to_forget() {
+fn logout_all_erases_the_logins_of_every_helper() {
     let (registry, home) = (closed(), Home::new());
     let host = registry.host();
     ["vault", "store"].iter().for_each(|name| home.install_helper(name));
@@ -97,7 +97,7 @@ fn logging_out_of_all_asks_every_helper_to_forget() {
 }
 
 #[test]
-fn a_helper_that_fails_is_2_its_words_are_reported_but_no_password() {
+fn a_failing_helper_exits_2_with_its_message_but_no_password() {
     let (registry, home) = (closed(), Home::new());
     let host = registry.host();
     home.install_helper("vault");
@@ -108,7 +108,7 @@ fn a_helper_that_fails_is_2_its_words_are_reported_but_no_password() {
     let text = ended(2, &home.gapferry(&arguments, PASSWORD));
     assert!(text.contains("docker-credential-vault") && text.contains("auth.json"), "{text}");
     assert_eq!(std::fs::read_to_string(&file).unwrap(), before);
-    // In JSON encoding.
+    // The password as escaped in JSON.
     let other = Options { credentials: Some(("me".into(), r#"hun"terhorn\2"#.into())), ..Options::default() };
     let other = Registry::with(other);
     let file_of_other = home.write("other.json", &json!({ "credHelpers": { other.host(): "vault" } }).to_string());
@@ -123,7 +123,7 @@ fn a_helper_that_fails_is_2_its_words_are_reported_but_no_password() {
 }
 
 #[test]
-fn a_namespace_is_not_given_to_a_helper_that_knows_none() {
+fn a_namespace_login_is_refused_where_a_helper_would_get_it() {
     let (registry, home) = (closed(), Home::new());
     home.install_helper("vault");
     let asked = registry.requests().len();
@@ -138,7 +138,7 @@ fn a_namespace_is_not_given_to_a_helper_that_knows_none() {
     assert_eq!((home.asked("vault").len(), registry.requests().len()), (0, asked));
 }
 
-/// Finds the credentials and still fails, like a helper whose session ends while it answers.
+/// Prints the credentials and fails anyway, like a helper whose session ends while it answers.
 const TALKATIVE: &str = r#"#!/bin/sh
 answer='{"ServerURL":"h","Username":"me","Secret":"pa:ss w0rd"}'
 [ -e "$0.$1.fails" ] || { echo "$answer"; exit 0; }
@@ -146,7 +146,7 @@ echo "warning: session ended"; echo "$answer"; exit 1
 "#;
 
 #[test]
-fn the_secret_that_a_failing_helper_prints_is_not_shown() {
+fn a_secret_printed_by_a_failing_helper_is_masked() {
     let (registry, home) = (closed(), Home::new());
     let host = registry.host();
     home.install_helper("vault");
@@ -162,14 +162,14 @@ fn the_secret_that_a_failing_helper_prints_is_not_shown() {
     }
 }
 
-/// Answers, and records its other input.
+/// Answers, and records everything else it was given.
 const CURIOUS: &str = r#"#!/bin/sh
 env > "$0.env"; ulimit -c > "$0.core"
 echo '{"ServerURL":"h","Username":"me","Secret":"pa:ss w0rd"}'
 "#;
 
 #[test]
-fn a_helper_does_not_inherit_other_secrets_and_no_core_dump_can_have_any() {
+fn a_helper_inherits_no_other_secrets_and_core_dumps_are_off() {
     let registry = closed();
     let secrets = [("GAPFERRY_CREDS_OTHER_IO", "a:secret one"), ("COSIGN_PASSWORD", "secret two"), ("OWN", "needed")];
     let home = Home::new().with(secrets);
@@ -183,7 +183,7 @@ fn a_helper_does_not_inherit_other_secrets_and_no_core_dump_can_have_any() {
 }
 
 #[test]
-fn a_helper_that_is_a_path_is_refused_before_it_runs() {
+fn a_helper_name_that_is_a_path_is_refused_and_never_run() {
     let (registry, home) = (closed(), Home::new());
     home.install_helper("vault");
     let path = home.write("bin/docker-credential-vault", CURIOUS);
@@ -197,7 +197,7 @@ fn a_helper_that_is_a_path_is_refused_before_it_runs() {
     assert!(!std::path::Path::new(&format!("{path}.env")).exists());
 }
 
-/// Installs `script` as the helper `vault`, with these pipes next to it; returns their paths.
+/// Installs `script` as the helper `vault` with these pipes beside it; returns their paths.
 fn install<const N: usize>(home: &Home, script: &str, pipes: [&str; N]) -> [String; N] {
     home.install_helper("vault");
     let path = home.write("bin/docker-credential-vault", script);
@@ -206,8 +206,7 @@ fn install<const N: usize>(home: &Home, script: &str, pipes: [&str; N]) -> [Stri
     pipes
 }
 
-/// Stops a command once its helper runs; returns the command and what the helper writes to its pipe `runs` from then
-/// on.
+/// Stops a command once its helper runs; returns it and the reader of the helper's pipe `runs`.
 fn stop(home: &Home, arguments: &[&str], runs: &str) -> (Child, BufReader<File>) {
     let mut command = gapferry_process();
     command.envs(home.environment()).args(arguments).stdout(Stdio::null()).stderr(Stdio::piped());
@@ -226,7 +225,7 @@ read pin < "$0.pin"
 "#;
 
 #[test]
-fn a_command_that_is_stopped_does_not_leave_a_waiting_helper_behind() {
+fn a_stopped_command_leaves_no_waiting_helper_behind() {
     let (registry, home) = (closed(), Home::new());
     let host = registry.host();
     let [runs, _] = install(&home, WAITING, ["runs", "pin"]);
@@ -243,7 +242,7 @@ fn a_command_that_is_stopped_does_not_leave_a_waiting_helper_behind() {
     }
 }
 
-/// Has something to put right when it is asked to end, as one that has turned off the terminal's echo.
+/// Needs to clean up before it ends, like a helper that turned off the terminal's echo.
 const TIDY: &str = r#"#!/bin/sh
 exec 3> "$0.runs"
 trap 'echo asked >&3; read go < "$0.go"; echo "let go" >&3; exit 1' TERM
@@ -252,11 +251,11 @@ read pin < "$0.pin"
 "#;
 
 #[test]
-fn a_stopped_helper_may_put_the_terminal_right_before_it_ends() {
+fn a_stopped_helper_can_restore_the_terminal_before_it_ends() {
     let (registry, home) = (closed(), Home::new());
     let host = registry.host();
     let [runs, _, go] = install(&home, TIDY, ["runs", "pin", "go"]);
-    // Opened for both, it waits for no reader.
+    // Opening for reading and writing does not wait for a reader.
     let mut go = File::options().read(true).write(true).open(go).unwrap();
     let file = home.write("auth.json", &json!({ "credHelpers": { host: "vault" } }).to_string());
     let (process, mut runs) = stop(&home, &["auth", "check", host, "--authfile", &file], &runs);
@@ -266,17 +265,17 @@ fn a_stopped_helper_may_put_the_terminal_right_before_it_ends() {
     assert_eq!(output.status.code(), Some(143), "{}", String::from_utf8_lossy(&output.stderr));
     let mut last = String::new();
     runs.read_line(&mut last).unwrap();
-    assert_eq!(last, "let go\n", "the helper was killed at once");
+    assert_eq!(last, "let go\n", "the helper was killed without a chance to clean up");
 }
 
-/// Answers once the PIN has been given.
+/// Answers once the PIN arrives.
 const PATIENT: &str = r#"#!/bin/sh
 read pin < "$0.pin"
 echo '{"ServerURL":"h","Username":"me","Secret":"pa:ss w0rd"}'
 "#;
 
 #[test]
-fn one_registrys_helper_that_waits_does_not_stop_another_registry() {
+fn a_waiting_helper_does_not_block_another_registry() {
     let (closed, open, home) = (closed(), Registry::start(), Home::new());
     crate::support::images::oci("team/app", "1", &["y"]).push(&open);
     let [pin] = install(&home, PATIENT, ["pin"]);
@@ -287,7 +286,7 @@ fn one_registrys_helper_that_waits_does_not_stop_another_registry() {
     let mut command = gapferry_process();
     command.envs(home.environment()).args(["lock", &images[0], &other, "--authfile", &file]);
     let process = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-    // The other registry is asked while the helper waits.
+    // The other registry is contacted while the helper waits.
     barrier.wait();
     barrier.open();
     std::fs::write(&pin, "1234\n").unwrap();

@@ -1,4 +1,4 @@
-//! A user's own directory, in which gapferry and skopeo find the same environment, and a credential helper that works.
+//! A home directory that gives gapferry and skopeo the same environment, with a working credential helper.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -8,8 +8,8 @@ use serde_json::Value;
 
 use crate::support::{gapferry, tempdir};
 
-/// As in docker-credential-helpers: each server's credentials are a file next to the script, and each request is a line
-/// of `asked`. If a file `broken` exists, it repeats its input and fails.
+/// Follows the protocol of docker-credential-helpers. Each server's credentials are a file beside the script, and each
+/// request is a line of `asked`. With a file `broken` the helper repeats its input and fails.
 const HELPER: &str = r#"#!/bin/sh
 here=$(dirname "$0")/$(basename "$0").kept
 mkdir -p "$here"
@@ -58,7 +58,7 @@ impl Home {
         self.directory.path().join(name)
     }
 
-    /// The default file for logins.
+    /// The file that logins are written to by default.
     pub fn authfile(&self) -> PathBuf {
         self.path("run/containers/auth.json")
     }
@@ -80,14 +80,14 @@ impl Home {
         self.other("skopeo", arguments, stdin)
     }
 
-    /// Another program in this environment.
+    /// Runs another program in this environment.
     pub fn other(&self, program: &str, arguments: &[&str], stdin: &str) -> Output {
         use std::io::Write;
         let mut command = Command::new(program);
         command.env_clear().envs(self.environment()).args(arguments);
         let streams = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut process = streams.spawn().unwrap_or_else(|e| panic!("{program}: {e}"));
-        // It may end without reading.
+        // The program may end without reading its input.
         let _ = process.stdin.take().unwrap().write_all(stdin.as_bytes());
         process.wait_with_output().unwrap()
     }
@@ -96,7 +96,7 @@ impl Home {
         self.variables.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }
 
-    /// Returns skopeo's user at `registry`; `None` if it is not logged in.
+    /// The user skopeo is logged in as at `registry`; `None` if it is not logged in.
     pub fn skopeo_user(&self, registry: &str, options: &[&str]) -> Option<String> {
         let output = self.skopeo(&[&["login", "--get-login", registry], options].concat(), "");
         output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
@@ -108,18 +108,18 @@ impl Home {
         std::fs::set_permissions(path, PermissionsExt::from_mode(0o755)).unwrap();
     }
 
-    /// From now on the helper fails.
+    /// Makes the helper fail from now on.
     pub fn break_helper(&self, name: &str) {
         self.write(&format!("bin/docker-credential-{name}.kept.broken"), "");
     }
 
-    /// The requests that the helper received, oldest first.
+    /// The requests to the helper, oldest first.
     pub fn asked(&self, name: &str) -> Vec<String> {
         let log = std::fs::read_to_string(self.path(&format!("bin/docker-credential-{name}.kept.asked")));
         log.unwrap_or_default().lines().map(str::to_owned).collect()
     }
 
-    /// What the helper stores: server and JSON.
+    /// The helper's stored entries: server and JSON.
     pub fn kept(&self, name: &str) -> Vec<(String, Value)> {
         let Ok(files) = std::fs::read_dir(self.path(&format!("bin/docker-credential-{name}.kept"))) else {
             return vec![];

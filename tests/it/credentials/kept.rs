@@ -1,4 +1,4 @@
-//! Docker Hub, which cannot be asked here: under which of its names a login is kept, and found again.
+//! Docker Hub, which these tests cannot reach: the keys under which a login is stored and found again.
 
 use gapferry::credentials::{CredentialFile, CredentialOrigin, Credentials, Store};
 use serde_json::json;
@@ -19,7 +19,7 @@ fn user(path: &str) -> String {
 }
 
 #[test]
-fn a_login_to_docker_hub_is_found_by_the_owner_of_the_file() {
+fn a_docker_hub_login_is_found_under_the_key_each_program_uses() {
     let home = Home::new();
     for (name, key) in [("config.json", HUB), ("auth.json", "docker.io")] {
         let file = home.write(name, "{}");
@@ -40,7 +40,7 @@ fn a_login_to_docker_hub_is_found_by_the_owner_of_the_file() {
 }
 
 #[test]
-fn every_name_the_file_has_for_docker_hub_gets_the_new_login_so_that_no_reader_finds_the_old_one() {
+fn a_new_docker_hub_login_replaces_the_old_one_under_every_key() {
     let home = Home::new();
     let old = json!({ "auth": base64_of("old", "x") });
     let file = json!({ "auths": { HUB: &old, "docker.io": &old, "index.docker.io": &old, "docker.io/team": &old } });
@@ -55,7 +55,7 @@ fn every_name_the_file_has_for_docker_hub_gets_the_new_login_so_that_no_reader_f
 }
 
 #[test]
-fn helpers_know_docker_hub_by_its_old_name() {
+fn helpers_get_docker_hub_by_its_old_url() {
     let home = Home::new();
     home.install_helper("vault");
     let file = home.write("config.json", &json!({ "credsStore": "vault" }).to_string());

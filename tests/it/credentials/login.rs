@@ -1,4 +1,4 @@
-//! A login with one program counts for the other, and so does a logout.
+//! A login made with one program works in the other and can be removed there.
 
 use std::os::unix::fs::PermissionsExt;
 
@@ -20,7 +20,7 @@ pub fn log_in(home: &Home, host: &str, options: &[&str]) -> String {
     ended(0, &home.gapferry(&arguments, &format!("{PASSWORD}\n")))
 }
 
-/// Whether skopeo can read the image with the credentials that it finds itself.
+/// Whether skopeo can read the image with the credentials it finds itself.
 fn skopeo_may_read(home: &Home, image: &str) -> bool {
     home.skopeo(&["inspect", "--tls-verify=false", "--raw", &format!("docker://{image}")], "").status.success()
 }
@@ -30,7 +30,7 @@ fn gapferry_may_read(home: &Home, image: &str) -> bool {
 }
 
 #[test]
-fn who_logs_in_with_gapferry_is_logged_in_with_skopeo_and_out_by_it() {
+fn skopeo_uses_and_removes_a_login_made_by_gapferry() {
     let (registry, home) = (closed(), Home::new());
     let image = format!("{}/team/app:1", registry.host());
     assert!(!skopeo_may_read(&home, &image));
@@ -45,7 +45,7 @@ fn who_logs_in_with_gapferry_is_logged_in_with_skopeo_and_out_by_it() {
 }
 
 #[test]
-fn who_logs_in_with_skopeo_is_logged_in_with_gapferry_and_out_by_it() {
+fn gapferry_uses_and_removes_a_login_made_by_skopeo() {
     let (registry, home) = (closed(), Home::new());
     let image = format!("{}/team/app:1", registry.host());
     let arguments = ["login", "--tls-verify=false", "--username", "me", "--password-stdin", registry.host()];
@@ -63,7 +63,7 @@ fn who_logs_in_with_skopeo_is_logged_in_with_gapferry_and_out_by_it() {
 }
 
 #[test]
-fn a_login_to_a_namespace_counts_there_alone_in_both_programs() {
+fn a_namespace_login_applies_only_to_that_namespace_in_both_programs() {
     let (registry, home) = (closed(), Home::new());
     let host = registry.host();
     let (inside, outside) = (format!("{host}/team/app:1"), format!("{host}/teams/app:1"));
@@ -90,7 +90,7 @@ fn a_login_to_a_namespace_counts_there_alone_in_both_programs() {
 }
 
 #[test]
-fn all_else_in_the_file_stays_as_it_is_and_in_its_order() {
+fn login_keeps_everything_else_in_the_file_and_its_order() {
     let (registry, home) = (closed(), Home::new());
     let before = format!(
         r#"{{"HttpHeaders":{{"X-Meta":"1"}},"zeta":[1.50,null],"auths":{{"z.io":{{"auth":"{}","email":"me@z.io"}},
@@ -117,7 +117,7 @@ fn all_else_in_the_file_stays_as_it_is_and_in_its_order() {
 }
 
 #[test]
-fn the_file_is_its_owners_alone_and_a_link_to_it_stays_a_link() {
+fn the_auth_file_is_private_to_its_owner_and_a_symlink_to_it_stays() {
     let (registry, home) = (closed(), Home::new());
     let mode = |name: &str| home.path(name).metadata().unwrap().permissions().mode() & 0o777;
     log_in(&home, registry.host(), &[]);
@@ -139,7 +139,7 @@ fn the_file_is_its_owners_alone_and_a_link_to_it_stays_a_link() {
 }
 
 #[test]
-fn logins_at_the_same_time_do_not_lose_each_other() {
+fn concurrent_logins_do_not_lose_each_other() {
     let (registry, home) = (closed(), Home::new());
     let sites: Vec<String> = (0..6).map(|number| format!("{}/ns{number}", registry.host())).collect();
     std::thread::scope(|scope| {
@@ -152,7 +152,7 @@ fn logins_at_the_same_time_do_not_lose_each_other() {
 }
 
 #[test]
-fn an_empty_file_as_mktemp_makes_it_is_filled() {
+fn an_empty_auth_file_from_mktemp_can_be_used() {
     let (registry, home) = (closed(), Home::new());
     let file = home.write("auth.json", "");
     log_in(&home, registry.host(), &["--authfile", &file]);
@@ -160,7 +160,7 @@ fn an_empty_file_as_mktemp_makes_it_is_filled() {
 }
 
 #[test]
-fn a_login_that_cannot_be_proven_or_does_not_count_is_reported() {
+fn a_login_that_is_unverified_or_overridden_is_reported() {
     let home = Home::new();
     let open = Registry::start();
     let text = log_in(&home, open.host(), &[]);
@@ -178,7 +178,7 @@ fn a_login_that_cannot_be_proven_or_does_not_count_is_reported() {
 }
 
 #[test]
-fn logout_reports_what_is_left() {
+fn logout_reports_remaining_credentials() {
     let (registry, home) = (closed(), Home::new());
     let dockers = home.write(
         ".docker/config.json",
@@ -193,7 +193,7 @@ fn logout_reports_what_is_left() {
 }
 
 #[test]
-fn all_that_a_file_keeps_is_forgotten_and_its_settings_stay() {
+fn logout_all_removes_every_login_and_keeps_the_settings() {
     let home = Home::new();
     let entry = |user: &str| json!({ "auth": base64(user) });
     let json = json!({ "auths": { "a.io": entry("a"), "b.io/x": entry("b"), "c.io": {} }, "proxies": { "p": 1 } });
@@ -208,7 +208,7 @@ fn all_that_a_file_keeps_is_forgotten_and_its_settings_stay() {
 }
 
 #[test]
-fn user_and_password_are_asked_for_on_a_terminal_and_the_password_is_not_shown() {
+fn login_prompts_on_a_terminal_and_does_not_echo_the_password() {
     use std::io::{Read, Write};
     use std::process::{Command, Stdio};
     let (registry, home) = (closed(), Home::new());
@@ -221,7 +221,7 @@ fn user_and_password_are_asked_for_on_a_terminal_and_the_password_is_not_shown()
     for (question, answer) in [("User at", "me\n"), ("Password of me: ", &format!("{PASSWORD}\n"))] {
         while !seen.contains(question) {
             let mut byte = [0];
-            assert_eq!(screen.read(&mut byte).unwrap(), 1, "it ended without asking: {seen}");
+            assert_eq!(screen.read(&mut byte).unwrap(), 1, "login ended without a prompt: {seen}");
             seen.push(char::from(byte[0]));
         }
         keys.write_all(answer.as_bytes()).unwrap();

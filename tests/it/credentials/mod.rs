@@ -1,5 +1,5 @@
-//! Credentials for registries: piped, in variables and in files; `login`, `logout` and `auth check`; next to skopeo,
-//! which reads what we write and writes what we read.
+//! Credentials from pipes, variables and files, and `login`, `logout` and `auth check`, tested against skopeo, which
+//! reads what gapferry writes and writes what gapferry reads.
 
 mod failures;
 mod given;
@@ -16,10 +16,10 @@ use crate::support::images;
 use crate::support::registry::{Options, Registry};
 use crate::support::{gapferry, tempdir};
 
-/// The password of every registry here; it must never be seen.
+/// The password of every registry here. It must never appear in output.
 const PASSWORD: &str = "pa:ss w0rd";
 
-/// A registry for `me` alone, with the image `team/app:1`.
+/// A registry that admits only `me`, with the image `team/app:1`.
 fn closed() -> Registry {
     let registry = Registry::with(Options { credentials: Some(("me".into(), PASSWORD.into())), ..Options::default() });
     images::oci("team/app", "1", &["x"]).push(&registry);
@@ -30,7 +30,7 @@ fn shown(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
-/// Checks the exit code, and that no output contains a secret.
+/// Checks the exit code and that no output contains a secret.
 #[track_caller]
 fn ended(code: i32, output: &Output) -> String {
     let text = shown(output);
@@ -39,7 +39,7 @@ fn ended(code: i32, output: &Output) -> String {
     text
 }
 
-/// `me` and this password, as files have it.
+/// `me` and this password as auth files encode them.
 fn base64(password: &str) -> String {
     base64_of("me", password)
 }

@@ -1,11 +1,11 @@
-//! Which of the many places counts, held against skopeo in the same environment, place by place.
+//! The precedence of the places that may contain credentials, compared with skopeo in the same environment.
 
 use serde_json::json;
 
 use super::home::Home;
 use super::{PASSWORD, base64_of, closed, ended, shown};
 
-/// Returns gapferry's user at `host`, which need not exist.
+/// The user gapferry would use at `host`, which need not exist.
 fn user(home: &Home, host: &str, options: &[&str]) -> Option<String> {
     let output = home.gapferry(&[&["auth", "check", host, "--json", "--retries", "0"], options].concat(), "");
     let report: serde_json::Value =
@@ -19,7 +19,7 @@ fn nobody() -> String {
 }
 
 #[test]
-fn the_places_count_in_the_order_that_skopeo_has() {
+fn auth_files_are_searched_in_skopeos_order() {
     let (home, host) = (Home::new(), nobody());
     let write = |home: &Home, name: &str, user: &str| {
         home.write(name, &json!({ "auths": { &host: { "auth": base64_of(user, "x") } } }).to_string())
@@ -58,12 +58,12 @@ fn the_places_count_in_the_order_that_skopeo_has() {
 }
 
 #[test]
-fn docker_config_is_exclusive_and_files_that_were_not_named_fall_through() {
+fn docker_config_is_exclusive_and_default_files_fall_through() {
     let (home, host) = (Home::new(), nobody());
     let of = |user: &str, host: &str| json!({ "auths": { host: { "auth": base64_of(user, "x") } } }).to_string();
     home.write("run/containers/auth.json", &of("run", "other.io"));
     home.write(".docker/config.json", &of("dot-docker", &host));
-    assert_eq!(user(&home, &host, &[]).as_deref(), Some("dot-docker"), "the first file does not know it");
+    assert_eq!(user(&home, &host, &[]).as_deref(), Some("dot-docker"), "the first file has no entry for it");
     home.write("docker/config.json", &of("docker", "other.io"));
     let docker = home.path("docker").display().to_string();
     let home = home.with([("DOCKER_CONFIG", docker.as_str())]);
@@ -72,7 +72,7 @@ fn docker_config_is_exclusive_and_files_that_were_not_named_fall_through() {
 }
 
 #[test]
-fn a_file_that_the_environment_names_may_come_later_one_that_an_option_names_may_not() {
+fn a_file_from_the_environment_may_be_missing_a_file_from_an_option_may_not() {
     let registry = crate::support::registry::Registry::start();
     crate::support::images::oci("a", "1", &["x"]).push(&registry);
     let image = format!("{}/a:1", registry.host());
@@ -85,7 +85,7 @@ fn a_file_that_the_environment_names_may_come_later_one_that_an_option_names_may
 }
 
 #[test]
-fn in_one_file_helpers_count_before_namespaces_before_the_host_before_the_helper_for_all() {
+fn in_one_file_helpers_beat_namespaces_then_the_host_then_creds_store() {
     let home = Home::new();
     let host = nobody();
     ["line", "all"].iter().for_each(|name| home.install_helper(name));
@@ -122,7 +122,7 @@ fn in_one_file_helpers_count_before_namespaces_before_the_host_before_the_helper
 }
 
 #[test]
-fn a_login_is_written_where_skopeo_writes_it() {
+fn login_writes_to_the_same_file_as_skopeo() {
     let registry = closed();
     type Set = fn(&Home) -> Vec<(&'static str, String)>;
     let text = |home: &Home, name: &str| home.path(name).display().to_string();
@@ -143,7 +143,7 @@ fn a_login_is_written_where_skopeo_writes_it() {
             let home = Home::new();
             let variables = variables(&home);
             let home = home.with(variables.iter().map(|(name, value)| (*name, value.as_str())));
-            // A login does not go to a file only because it exists.
+            // An existing entry elsewhere does not attract the login.
             home.write(".docker/config.json", &json!({ "auths": { registry.host(): { "auth": "eDp5" } } }).to_string());
             log_in(&home);
             let files = crate::support::files_below(&home.path(""));

@@ -1,4 +1,4 @@
-//! `auth check`: what a registry says about the credentials, and what it permits with them.
+//! `auth check`: whether a registry accepts the credentials, and what they allow.
 
 use serde_json::{Value, json};
 
@@ -22,7 +22,7 @@ fn verdicts(report: &Value) -> [&Value; 3] {
 }
 
 #[test]
-fn the_verdict_is_reported_with_place_and_user_and_leaves_nothing_at_the_registry() {
+fn auth_check_reports_source_and_user_and_leaves_nothing_at_the_registry() {
     let (registry, home) = (closed(), Home::new());
     let host = registry.host();
     let right = format!("me:{PASSWORD}");
@@ -46,7 +46,7 @@ fn the_verdict_is_reported_with_place_and_user_and_leaves_nothing_at_the_registr
 }
 
 #[test]
-fn a_registry_that_accepts_no_pushes_says_so_and_one_that_is_gone_is_5() {
+fn auth_check_reports_a_read_only_registry_and_exits_5_for_an_unreachable_one() {
     let home = Home::new();
     let read_only = Registry::with(Options { read_only: true, ..Options::default() });
     let parsed = report(4, &home, &[read_only.host(), "--push", "a"], "");
@@ -61,7 +61,7 @@ fn a_registry_that_accepts_no_pushes_says_so_and_one_that_is_gone_is_5() {
 
 /// After a mistyped host name or an expired proxy session, the command must not report success.
 #[tokio::test]
-async fn a_web_page_is_no_verdict_of_a_registry() {
+async fn a_web_page_is_not_taken_for_a_registrys_verdict() {
     let home = Home::new();
     let page = || Answer::new(200).with("Content-Type", "text/html").body("<h1>Please sign in</h1>");
     let portal = Server::start(move |_, _| page()).await;
@@ -82,7 +82,7 @@ async fn a_web_page_is_no_verdict_of_a_registry() {
         let login = ["login", host, "-u", "me", "--password-stdin", "--retries", "0"];
         assert!(ended(0, &home.gapferry(&login, PASSWORD)).contains("could not be checked"));
     }
-    // A gateway that knows only the paths of repositories.
+    // A gateway that routes only the paths of repositories.
     let gateway = Server::start(move |request, _| match request.target.starts_with("/v2/team/app/") {
         true => Answer::new(200).body(r#"{"name":"team/app","tags":["1"]}"#),
         false => page(),
@@ -94,7 +94,7 @@ async fn a_web_page_is_no_verdict_of_a_registry() {
 }
 
 #[test]
-fn a_robot_that_may_only_pull_learns_it_before_an_import_does() {
+fn auth_check_shows_a_pull_only_robot_before_an_import_fails() {
     let setup = Setup::default().account(Account::robot("reader", PASSWORD));
     let project = Project::new("apps").member("robot$reader", Right::Pull);
     let harbor = Harbor::start(setup.with(project));
@@ -112,7 +112,7 @@ fn a_robot_that_may_only_pull_learns_it_before_an_import_does() {
     ended(4, &home.gapferry(&["auth", "check", &format!("{host}/other/a")], ""));
 }
 
-/// A token server that accepts the identity token `refresh` by POST, or else only by GET.
+/// A token server that accepts the identity token `refresh` by POST, or only by GET.
 async fn token_server(knows_post: bool) -> Server {
     let server = Server::start(move |request, _| match (request.method.as_str(), &request.target[..]) {
         ("POST", "/token") if !knows_post => Answer::new(404),
@@ -138,7 +138,7 @@ async fn token_server(knows_post: bool) -> Server {
 }
 
 #[tokio::test]
-async fn an_identity_token_of_a_file_or_a_helper_opens_the_registry() {
+async fn an_identity_token_from_a_file_or_a_helper_is_accepted() {
     let home = Home::new();
     home.install_helper("vault");
     for knows_post in [true, false] {

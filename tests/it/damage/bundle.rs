@@ -1,4 +1,4 @@
-//! A small bundle in pieces, to be damaged and put together again in either form.
+//! A small bundle as separate files, to be damaged and assembled again in either form.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ pub enum Form {
     Tar,
 }
 
-/// Files in the order of the tar.
+/// The files in tar order.
 #[derive(Clone)]
 pub struct Parts(pub Vec<(String, Vec<u8>)>);
 
@@ -65,7 +65,7 @@ impl Parts {
     }
 }
 
-/// A tar header with any name, also one that no decent program would write.
+/// A tar header with any name, including names no proper program would write.
 pub fn header(name: &[u8], size: u64, kind: tar::EntryType) -> tar::Header {
     let mut header = tar::Header::new_gnu();
     header.as_old_mut().name[..name.len()].copy_from_slice(name);
@@ -76,14 +76,14 @@ pub fn header(name: &[u8], size: u64, kind: tar::EntryType) -> tar::Header {
     header
 }
 
-/// A file of the bundle, its kind, and the images that need it.
+/// A file of the bundle, its kind, and the images that depend on it.
 pub struct Location {
     pub what: &'static str,
     pub path: String,
     pub images: BTreeSet<String>,
 }
 
-/// Two images that share a layer, and an index of two platforms, made by a real export.
+/// Two images that share a layer, and an index of two platforms, written by a real export.
 pub struct Fixture {
     pub images: Vec<Image>,
     pub parts: Parts,
@@ -135,13 +135,13 @@ impl Fixture {
         locations
     }
 
-    /// The images that need this file; a file of the bundle as a whole is needed by all.
+    /// Names of the images that need this file; files of the bundle as a whole affect all images.
     pub fn images_of(&self, path: &str) -> BTreeSet<String> {
         let needs = |image: &&Image| !path.starts_with("blobs/") || needed(image).iter().any(|d| blob_path(d) == path);
         self.images.iter().filter(needs).map(|image| format!("{}/{}", self.host, image.name())).collect()
     }
 
-    /// Another file, of another image, to change places with.
+    /// A file of another image, to swap with.
     pub fn swap_partner(&self, path: &str) -> String {
         let [_, two, three, _] = &self.images[..] else { panic!("four images") };
         match path.starts_with("blobs/") {
@@ -160,7 +160,7 @@ pub fn blob_path(digest: &str) -> String {
     format!("blobs/{}", digest.replace(':', "/"))
 }
 
-/// In the order of the format: the files needed for planning come first.
+/// Sorts the files as the format requires: the metadata needed for planning comes first.
 pub fn in_tar_order(mut files: Vec<(String, Vec<u8>)>) -> Parts {
     let first = ["oci-layout", "bundle.json", "index.json", "manifest.json", "SHA256SUMS"];
     let last = |path: &str| if path == "chunks.b3" { first.len() + 1 } else { first.len() };

@@ -1,4 +1,4 @@
-//! Where a blob is damaged: by its mebibytes.
+//! Locating the damaged mebibytes of a blob.
 
 use std::path::PathBuf;
 
@@ -12,7 +12,7 @@ use crate::support::{files_below, gapferry, sha256, tempdir};
 
 const MIB: usize = 1 << 20;
 
-/// An image with a layer of several mebibytes, and an image with small layers.
+/// An image with a layer of several mebibytes, and one with small layers.
 struct Large {
     image: Image,
     parts: Parts,
@@ -51,7 +51,7 @@ fn range(first: usize, last: usize) -> Value {
 }
 
 #[test]
-fn damage_in_a_large_blob_is_reported_by_its_mebibytes_and_nothing_else_is_blamed() {
+fn damage_in_a_large_blob_is_located_to_the_mebibyte_and_nothing_else_is_blamed() {
     let large = Large::new();
     let size = large.image.blobs.last().unwrap().len();
     assert!(size > 4 * MIB && !size.is_multiple_of(MIB));
@@ -75,15 +75,15 @@ fn damage_in_a_large_blob_is_reported_by_its_mebibytes_and_nothing_else_is_blame
     assert!(message.contains(&format!("bytes 0-1048575 of {size} are wrong")), "{message}");
 }
 
-/// The offset in `chunks.b3` of the BLAKE3 of these bytes; the values of their mebibytes follow.
+/// The offset in `chunks.b3` of the BLAKE3 of these bytes; the values of their mebibytes follow it.
 fn root_in(chunks: &[u8], bytes: &[u8]) -> usize {
     let root = blake3::hash(bytes);
     chunks.windows(32).position(|window| window == root.as_bytes()).unwrap()
 }
 
-/// The file is derived, so nothing in it keeps an image from its target.
+/// `chunks.b3` is derived data, so no error in it keeps an image from its target.
 #[test]
-fn a_chunks_b3_that_is_wrong_fails_no_image_and_is_written_again() {
+fn a_wrong_chunks_b3_loses_no_image_and_is_rewritten() {
     let large = Large::new();
     let layer = large.image.blobs.last().unwrap();
     let whole = large.parts.clone().bytes("chunks.b3").clone();
@@ -114,7 +114,7 @@ fn a_chunks_b3_that_is_wrong_fails_no_image_and_is_written_again() {
         for more in [&["--verify-first"][..], &[]] {
             gapferry().arg("import").arg(&bundle).args(["--to", &to]).args(more).assert().success();
         }
-        // Any other copy will do; it need not have a chunks.b3.
+        // Any other copy works; it need not have a chunks.b3.
         let mut copy = large.parts.clone();
         copy.remove("chunks.b3");
         let copy = copy.write(&large.directory.path().join(format!("copy-{at}")), Form::Directory);
@@ -124,7 +124,7 @@ fn a_chunks_b3_that_is_wrong_fails_no_image_and_is_written_again() {
 }
 
 #[test]
-fn without_its_values_a_damaged_blob_is_found_anyway() {
+fn a_damaged_blob_is_found_without_its_chunk_values() {
     let large = Large::new();
     let (mut parts, layer) = (large.parts.clone(), large.layer());
     let root = root_in(parts.bytes("chunks.b3"), large.image.blobs.last().unwrap());
@@ -134,14 +134,14 @@ fn without_its_values_a_damaged_blob_is_found_anyway() {
     assert_eq!((both.code, both.paths()), (3, [layer.clone()].into()), "{both:#?}");
     let problem = both.problems.iter().find(|problem| problem["path"] == json!(layer)).unwrap();
     assert!(problem["found"].as_str().unwrap().contains("so the place is unknown"), "{problem}");
-    // Nor without chunks.b3, which is not a problem.
+    // The same without chunks.b3, whose absence is not a problem by itself.
     parts.remove("chunks.b3");
     let without = verify(&parts.write(&large.directory.path().join("without"), Form::Directory));
     assert_eq!((without.code, without.paths()), (3, [layer].into()), "{without:#?}");
 }
 
 #[test]
-fn a_report_says_what_has_proven_the_blobs_and_why() {
+fn a_report_says_how_the_blobs_were_verified_and_why() {
     let large = Large::new();
     let bundle = large.parts.write(large.directory.path(), Form::Tar);
     let message = |more: &[&str]| -> (Value, Value) {
@@ -162,10 +162,9 @@ fn a_report_says_what_has_proven_the_blobs_and_why() {
     assert_eq!((&json["proof"], &json["proofReason"]), (&json!("digest"), &json!("there is no chunks.b3")));
 }
 
-/// BLAKE3 shows that the bytes are those that were written. Only the digest in its name reveals a blob that a forger
-/// wrote.
+/// BLAKE3 shows only that a blob is what the writer wrote. Only the digest in the blob's name betrays a forger.
 #[test]
-fn a_blob_forged_with_its_chunks_is_found_by_full_and_never_reaches_a_registry() {
+fn a_blob_forged_together_with_its_chunks_is_found_by_full_and_never_pushed() {
     let large = Large::new();
     let (mut parts, layer) = (large.parts.clone(), blob_path(&sha256(&large.image.blobs[1])));
     let was = parts.bytes(&layer).clone();
@@ -174,7 +173,7 @@ fn a_blob_forged_with_its_chunks_is_found_by_full_and_never_reaches_a_registry()
     parts.bytes("chunks.b3")[root..root + 32].copy_from_slice(blake3::hash(&forged).as_bytes());
     *parts.bytes(&layer) = forged;
     let bundle = parts.write(large.directory.path(), Form::Tar);
-    assert_eq!(verify(&bundle).code, 0, "against accidents only");
+    assert_eq!(verify(&bundle).code, 0, "chunks.b3 guards only against accidental damage");
     let output = gapferry().arg("verify").arg(&bundle).arg("--full").output().unwrap();
     assert_eq!(output.status.code(), Some(3));
     let target = Registry::start();
@@ -186,7 +185,7 @@ fn a_blob_forged_with_its_chunks_is_found_by_full_and_never_reaches_a_registry()
 }
 
 #[test]
-fn a_bundle_of_more_blobs_than_a_process_may_open_at_once_is_verified() {
+fn a_bundle_with_more_blobs_than_the_open_file_limit_is_verified() {
     let source = Registry::start();
     let layers: Vec<String> = (0..60).map(|n| format!("layer {n}")).collect();
     let image = images::oci("team/many", "1", &layers.iter().map(String::as_str).collect::<Vec<_>>());

@@ -1,4 +1,4 @@
-//! Hostile bundles under commands that read them: nothing is written, and only the bundle's own content is served.
+//! Hostile bundles under read-only commands: nothing is written, and nothing that is not part of the bundle is served.
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use super::forged::{entry, tar_with};
 use crate::support::embedded::Embedded;
 use crate::support::{files_below, gapferry, sha256, tempdir};
 
-/// Entries that no bundle has, followed by all those of a bundle.
+/// Entries that no bundle has, placed before everything a bundle has.
 fn odd_entries() -> Vec<super::forged::Entry> {
     let regular = EntryType::Regular;
     vec![
@@ -28,7 +28,7 @@ fn odd_entries() -> Vec<super::forged::Entry> {
 }
 
 #[test]
-fn no_command_writes_anything_because_of_what_a_bundle_says() {
+fn a_hostile_bundle_makes_no_command_write_anything() {
     let fixture = Fixture::new();
     let (directory, elsewhere) = (tempdir(), tempdir());
     let bundle = directory.path().join("b.tar");
@@ -45,14 +45,14 @@ fn no_command_writes_anything_because_of_what_a_bundle_says() {
             assert!(output.status.code().is_some() && !stderr.contains("panicked"), "{stderr}");
         }
     }
-    assert!(files_below(directory.path()) == before, "the bundle's directory is as it was");
+    assert!(files_below(directory.path()) == before, "the bundle's directory is unchanged");
     assert_eq!(files_below(elsewhere.path()), []);
     assert!(!Path::new("/tmp/gapferry-test-outside").exists());
     assert!(!directory.path().parent().unwrap().join("outside").exists());
 }
 
 #[test]
-fn what_does_not_belong_into_a_bundle_is_not_served_and_is_reported() {
+fn undeclared_content_of_a_bundle_is_reported_and_not_served() {
     let fixture = Fixture::new();
     let secret = tempdir();
     std::fs::write(secret.path().join("file"), b"of the machine").unwrap();
@@ -69,7 +69,7 @@ fn what_does_not_belong_into_a_bundle_is_not_served_and_is_reported() {
         let served = Embedded::serve(&bundle);
         let image = &fixture.images[0];
         let manifest = served.get(&format!("/v2/{}/manifests/1", image.repository));
-        assert_eq!((manifest.status, sha256(&manifest.body)), (200, image.digest()), "the images are");
+        assert_eq!((manifest.status, sha256(&manifest.body)), (200, image.digest()), "the images are served");
         let own = served.get(&format!("/v2/{}/blobs/{}", image.repository, sha256(b"of the machine")));
         assert_eq!(own.status, 404, "{form:?}: a link is not followed");
         for path in
@@ -84,22 +84,22 @@ fn what_does_not_belong_into_a_bundle_is_not_served_and_is_reported() {
 }
 
 #[test]
-fn a_tar_that_cannot_be_read_as_one_is_not_served_at_all() {
+fn an_unreadable_tar_is_not_served() {
     let fixture = Fixture::new();
     let tar = fixture.parts.tar();
     let directory = tempdir();
     let path = directory.path().join("b.tar");
-    // Every length within the first blocks: the headers of the first files, and their content.
+    // Every length within the first blocks, which hold the headers and contents of the first files.
     for length in 0..2048.min(tar.len()) {
         std::fs::write(&path, &tar[..length]).unwrap();
         let refused = Embedded::try_serve(&path, false).map(|_| ()).unwrap_err();
         assert!(refused.to_string().contains("b.tar"), "cut at {length}: {refused}");
     }
-    assert!(Embedded::try_serve(&path, true).is_err(), "a tar cannot be written to");
+    assert!(Embedded::try_serve(&path, true).is_err(), "a tar is read-only");
 }
 
 #[test]
-fn a_hostile_bundle_in_the_place_of_an_export_is_refused_or_replaced_by_a_right_one() {
+fn an_export_over_a_hostile_bundle_refuses_it_or_replaces_it_correctly() {
     let fixture = Fixture::new();
     let source = crate::support::registry::Registry::start();
     fixture.images[0].push(&source);

@@ -1,4 +1,5 @@
-//! Content that travels with an image because it refers to it. Unchecked, a lock could give any tag to any manifest.
+//! Companions travel with the image they refer to. A lock that declared anything else a companion could give any
+//! manifest any tag.
 
 use serde_json::{Value, json};
 
@@ -7,7 +8,7 @@ use super::forged::{canonical, forge, refused, resum, with_index};
 use crate::support::registry::Registry;
 use crate::support::{files_below, gapferry, images, tempdir};
 
-/// The third image as a companion of the first: its subject, its tag, and the objection.
+/// The third image declared as a companion of the first: its subject, its tag, and the expected objection.
 fn cases(fixture: &Fixture) -> Vec<(Value, Value, &'static str)> {
     let [one, two, three, multi] = &fixture.images[..] else { panic!("four images") };
     let beside = |digest: &str, suffix: &str| json!(format!("{}{suffix}", digest.replace(':', "-")));
@@ -35,7 +36,7 @@ fn attached(fixture: &Fixture, subject: &Value, tag: &Value) -> Value {
 }
 
 #[test]
-fn a_manifest_that_refers_to_no_manifest_of_the_image_or_has_a_tag_of_its_own_choice_is_not_a_companion() {
+fn a_companion_must_refer_to_its_image_and_carry_the_tag_derived_from_it() {
     let fixture = Fixture::new();
     let target = Registry::start();
     for (subject, tag, says) in cases(&fixture) {
@@ -51,9 +52,10 @@ fn a_manifest_that_refers_to_no_manifest_of_the_image_or_has_a_tag_of_its_own_ch
     }
 }
 
-/// Wherever it is pushed, the registry lists it among the referrers of its subject, an image that was not requested.
+/// Wherever it is pushed, the registry would list it among the referrers of its subject, an image outside this bundle's
+/// request.
 #[test]
-fn a_manifest_below_an_image_that_refers_to_another_image_is_refused() {
+fn a_child_manifest_with_another_image_as_subject_is_refused() {
     let source = Registry::start();
     let app = images::oci("team/app", "", &["app"]);
     let sbom = images::referrer(&app, "application/spdx+json", b"sbom");
@@ -68,7 +70,7 @@ fn a_manifest_below_an_image_that_refers_to_another_image_is_refused() {
         let mut command = gapferry();
         (command.args(["export", &reference, "--no-referrers", "-o"]).arg(&out).output().unwrap(), out)
     };
-    // What an import would refuse is not exported.
+    // An export refuses what an import would refuse.
     let (refusal, _) = export("foreign");
     let stderr = String::from_utf8_lossy(&refusal.stderr);
     assert!(!refusal.status.success() && stderr.contains("has the subject"), "{stderr}");
@@ -90,9 +92,9 @@ fn a_manifest_below_an_image_that_refers_to_another_image_is_refused() {
     assert_eq!(report.problems.iter().filter(|problem| is_named(problem)).count(), 1, "{report:#?}");
 }
 
-/// containerd keeps and removes referrers together with their image.
+/// containerd stores the companion with the subject named here, and loses it with that image.
 #[test]
-fn an_index_that_lets_a_manifest_refer_to_another_than_the_lock_does_is_refused() {
+fn an_index_json_that_assigns_a_companion_to_another_subject_is_refused() {
     let fixture = Fixture::new();
     let [one, two, ..] = &fixture.images[..] else { panic!("four images") };
     let parts = with_index(&fixture, |index| {
@@ -109,7 +111,7 @@ fn an_index_that_lets_a_manifest_refer_to_another_than_the_lock_does_is_refused(
 }
 
 #[test]
-fn a_lock_whose_companions_have_other_images_tags_is_not_exported() {
+fn a_lock_that_gives_companions_the_tags_of_other_images_is_not_exported() {
     let fixture = Fixture::new();
     let json: Value = serde_json::from_slice(fixture.parts.clone().bytes("bundle.json")).unwrap();
     let directory = tempdir();

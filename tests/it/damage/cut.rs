@@ -1,4 +1,4 @@
-//! A tar that ends too early or has a single changed bit, at any position.
+//! A tar that ends too early or has one changed bit, at any position.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -11,7 +11,7 @@ use gapferry::verify::{self, Depth};
 use super::bundle::{Fixture, Form, Parts, verify};
 use crate::support::{gapferry, tempdir};
 
-/// Whether the check finds something, by its own verdict; never a panic.
+/// Whether the check reports a problem. It must never panic.
 fn is_found(path: &Path) -> bool {
     match verify::check(path, Depth::Full, &(Arc::new(Silent) as gapferry::base::progress::Events)) {
         Ok(report) => !report.is_clean(),
@@ -20,12 +20,12 @@ fn is_found(path: &Path) -> bool {
 }
 
 #[test]
-fn a_tar_cut_at_any_block_is_never_taken_for_a_whole_one() {
+fn a_tar_cut_at_any_block_is_never_taken_for_complete() {
     let tar = Fixture::new().parts.tar();
     let directory = tempdir();
     let path = directory.path().join("cut.tar");
     let blocks = (0..tar.len()).step_by(512);
-    // Also in the middle of blocks: a medium does not end at one.
+    // Also in the middle of blocks: a medium does not fail at block boundaries.
     for length in blocks.chain((0..tar.len()).step_by(997)).chain([tar.len() - 1]) {
         std::fs::write(&path, &tar[..length]).unwrap();
         assert!(is_found(&path), "cut at {length} of {}", tar.len());
@@ -33,7 +33,7 @@ fn a_tar_cut_at_any_block_is_never_taken_for_a_whole_one() {
 }
 
 #[test]
-fn a_cut_tar_ends_every_command_with_an_exit_code_that_says_so() {
+fn every_command_exits_with_an_error_on_a_cut_tar() {
     let tar = Fixture::new().parts.tar();
     let directory = tempdir();
     let path = directory.path().join("cut.tar");
@@ -44,7 +44,7 @@ fn a_cut_tar_ends_every_command_with_an_exit_code_that_says_so() {
         let is_cut = |problem: &serde_json::Value| problem["code"] == "cut-short";
         // A file shorter than a header is not a tar.
         assert!(report.code == 2 || report.problems.iter().any(is_cut), "verify, cut at {length}: {report:#?}");
-        // Nobody listens on port 9: it must not come that far.
+        // Nothing listens on port 9: the command must fail before it connects.
         for command in [&["list"][..], &["import", "--to", "127.0.0.1:9"]] {
             let output = gapferry().args(command).arg(&path).output().unwrap();
             let stderr = String::from_utf8_lossy(&output.stderr);
@@ -61,7 +61,7 @@ fn a_single_flipped_bit_anywhere_in_a_tar_is_found() {
     let tar = parts.tar();
     let directory = tempdir();
     let path = directory.path().join("flipped.tar");
-    // Step by step through headers, padding, content and the end mark, with a bit that changes all the time.
+    // Steps through headers, padding, content and the end mark, with a different bit each time.
     for (at, bit) in (0..tar.len()).step_by(61).zip((0..8).cycle()) {
         let mut flipped = tar.clone();
         flipped[at] ^= 1 << bit;
@@ -70,9 +70,9 @@ fn a_single_flipped_bit_anywhere_in_a_tar_is_found() {
     }
 }
 
-/// Changes that the checksum of a header does not detect, and changes without meaning.
+/// Changes that a sum of bytes cannot detect, and harmless ones among them.
 #[test]
-fn a_header_that_changed_under_its_checksum_is_found_unless_no_reader_uses_what_changed() {
+fn a_header_change_that_the_checksum_misses_is_found_unless_it_is_harmless() {
     let tar = Fixture::new().parts.tar();
     let directory = tempdir();
     let path = directory.path().join("moved.tar");
@@ -82,10 +82,9 @@ fn a_header_that_changed_under_its_checksum_is_found_unless_no_reader_uses_what_
         std::fs::write(&path, &moved).unwrap();
         (is_found(&path), means_the_same(&moved, &tar))
     };
-    // In the second header, the end of the link name and the magic, moved by eight bytes: the magic becomes the owner's
-    // name.
+    // Moves the end of the second header's link name and the magic by eight bytes: the magic lands in the owner's name.
     assert_eq!(moved(1024 + 157..1024 + 264, 1024 + 165), (false, true));
-    // A name turned round has the same sum.
+    // A reversed name has the same sum.
     let mut turned = tar.clone();
     turned[1024..1034].reverse();
     std::fs::write(&path, &turned).unwrap();
@@ -93,7 +92,7 @@ fn a_header_that_changed_under_its_checksum_is_found_unless_no_reader_uses_what_
 }
 
 #[test]
-fn a_single_flipped_bit_anywhere_in_bundle_json_is_found_and_bundle_json_named() {
+fn a_flipped_bit_anywhere_in_bundle_json_is_found_and_blamed_on_it() {
     let fixture = Fixture::new();
     let length = fixture.parts.clone().bytes("bundle.json").len();
     for (at, bit) in (0..length).step_by(length / 40).zip((0..7).cycle()) {
@@ -106,9 +105,9 @@ fn a_single_flipped_bit_anywhere_in_bundle_json_is_found_and_bundle_json_named()
     }
 }
 
-/// What bad media and connections do to a file: bytes overwritten, lost, repeated or moved.
+/// Typical damage from a bad medium or line: bytes overwritten, lost, duplicated or moved.
 #[test]
-fn nothing_that_happens_to_the_bytes_of_a_tar_goes_unnoticed_or_ends_in_a_panic() {
+fn no_damage_to_a_tar_goes_unnoticed_or_causes_a_panic() {
     use proptest::prelude::*;
     let tar = Fixture::new().parts.tar();
     let directory = tempdir();
@@ -134,7 +133,7 @@ fn nothing_that_happens_to_the_bytes_of_a_tar_goes_unnoticed_or_ends_in_a_panic(
     outcome.unwrap();
 }
 
-/// Additional zeros at the end change nothing, and neither does a header of the same file: see [`same_header`].
+/// Extra zeros at the end change nothing, and neither does an equivalent header: see [`same_header`].
 fn means_the_same(bytes: &[u8], tar: &[u8]) -> bool {
     let longer = bytes.get(tar.len()..).is_some_and(|more| more.iter().all(|byte| *byte == 0));
     let mut archive = tar::Archive::new(tar);
@@ -145,10 +144,10 @@ fn means_the_same(bytes: &[u8], tar: &[u8]) -> bool {
         && blocks.all(|(at, (one, other))| one == other || (headers.contains(&(at * 512)) && same_header(one, other)))
 }
 
-/// Whether a header has the name, size and kind of another, and a correct checksum. The rest does not matter: mode,
-/// owner, time, link name and device of a regular file. The magic only says whether the name has a prefix, and there is
-/// none here. A checksum does not notice moved bytes, such as the magic in the owner's name after it. A checksum may
-/// start with a space instead of a zero, and end in any way.
+/// Whether a header has the name, size and kind of another, and a correct checksum. The other fields do not matter for
+/// a regular file: mode, owner, time, link name and device. The magic says only whether the name has a prefix, and
+/// there are none here. A sum does not detect moved bytes, such as a magic moved into the owner's name behind it. A
+/// checksum may start with a space instead of a zero and end in any way.
 fn same_header(one: &[u8], other: &[u8]) -> bool {
     const CHECKSUM: std::ops::Range<usize> = 148..156;
     let number = |header: &[u8]| {
@@ -165,7 +164,7 @@ fn same_header(one: &[u8], other: &[u8]) -> bool {
     number(one) == Some(sum(one)) && [name, size, kind, prefix].into_iter().all(same)
 }
 
-/// For the message: the file that this byte of the tar belongs to.
+/// The file that this byte of the tar belongs to, for the failure message.
 fn place(parts: &Parts, at: usize) -> String {
     let mut end = 0;
     for (path, bytes) in &parts.0 {

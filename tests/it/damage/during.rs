@@ -1,4 +1,4 @@
-//! A bundle that changes while it is imported: proven before, bad when it is read.
+//! A bundle that changes during its import: intact when verified, damaged when read.
 
 use std::process::Stdio;
 
@@ -7,14 +7,14 @@ use crate::support::barrier::Barrier;
 use crate::support::registry::Registry;
 use crate::support::{gapferry_process, sha256, tempdir};
 
-/// Damage to a file.
+/// The damage done to a file.
 type Damage = fn(&std::path::Path);
 
 #[test]
-fn a_medium_that_goes_bad_during_an_import_never_leaves_a_wrong_image() {
+fn a_medium_that_fails_during_an_import_never_leaves_a_wrong_image() {
     let fixture = Fixture::new();
     let layers = fixture.images[0].blobs[1..].iter().map(|blob| blob_path(&sha256(blob)));
-    // Other bytes mean that the bundle is damaged; a read error is the medium's.
+    // Wrong bytes mean a damaged bundle; unreadable ones mean a problem of the medium.
     let damages: [(Damage, i32); 4] = [
         (
             |path| {
@@ -39,7 +39,7 @@ fn a_medium_that_goes_bad_during_an_import_never_leaves_a_wrong_image() {
         let directory = tempdir();
         let root = fixture.parts.write(directory.path(), Form::Directory);
         let target = Registry::start();
-        // The checks are over when the first upload begins.
+        // All checks are done when the first upload starts.
         let barrier = Barrier::before(target.host(), "POST /v2/");
         let mut command = gapferry_process();
         command.args(["import", "--verify-first", "-j", "1", "--to", barrier.host()]).arg(&root);
@@ -54,7 +54,7 @@ fn a_medium_that_goes_bad_during_an_import_never_leaves_a_wrong_image() {
         let file = root.join("blobs/sha256/").display().to_string();
         assert!(stderr.contains(&file), "{stderr}");
         assert_eq!(stderr.contains("gapferry verify BUNDLE"), code == 3, "{stderr}");
-        // A layer in progress may have been complete: a tag means that the image is correct.
+        // A layer in flight may have been intact, but an image with a tag must be correct.
         assert_eq!(target.digest("team/one", "1"), None, "{stderr}");
         for image in &fixture.images[1..] {
             if let Some(found) = target.digest(&image.repository, "1") {

@@ -1,5 +1,5 @@
-//! An export onto a medium that others have used, with links and pipes where it writes. Nothing outside its output is
-//! touched, and it ends.
+//! An export onto a medium that someone else prepared with links and pipes where the export writes. The export must
+//! touch nothing outside its output, and must end.
 
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use crate::support::images;
 use crate::support::registry::Registry;
 use crate::support::{files_below, gapferry, sha256, tempdir};
 
-/// A registry with one image, and the names under which an export keeps its blobs.
+/// A registry with one image, and the paths under which an export stores its blobs.
 struct Fixture {
     _source: Registry,
     reference: String,
@@ -32,7 +32,7 @@ impl Fixture {
         }
     }
 
-    /// Exports to `out` and returns whether that succeeded. It must neither block nor fail without naming the problem.
+    /// Exports to `out` and returns whether it succeeded. It must not block forever, and must say what is wrong.
     #[track_caller]
     fn export(&self, out: &Path, trap: &str) -> bool {
         let mut command = gapferry();
@@ -42,16 +42,16 @@ impl Fixture {
         assert!(matches!(output.status.code(), Some(0..=3)), "{trap}: {:?}: {stderr}", output.status);
         assert!(!stderr.contains("panicked"), "{trap}: {stderr}");
         if output.status.success() {
-            assert_eq!(verify(out).code, 0, "{trap}: what was written is right");
+            assert_eq!(verify(out).code, 0, "{trap}: the written bundle is correct");
         } else {
             let own = out.file_name().unwrap().to_string_lossy().into_owned();
-            // A link that is the output itself is followed, and the message names its target.
+            // A link at the output path itself is followed, and its destination is named.
             assert!(stderr.contains(&own) || trap == own, "{trap}: the file in the way is named: {stderr}");
         }
         output.status.success()
     }
 
-    /// Every path at which something can be in the way of an export to `name`.
+    /// The paths where something can block an export to `name`.
     fn traps(&self, name: &str) -> Vec<String> {
         let beside = ["", ".partial", ".partial.lock", ".partial.journal", ".partial.old", ".partial.old.journal"];
         let (layer, manifest) = (&self.layer, &self.manifest);
@@ -78,7 +78,7 @@ fn prepare(root: &Path, trap: &str) -> PathBuf {
 }
 
 #[test]
-fn links_in_the_way_of_an_export_never_lead_it_to_the_files_of_others() {
+fn planted_links_never_lead_an_export_to_foreign_files() {
     let fixture = Fixture::new();
     for name in ["b", "b.tar"] {
         for trap in fixture.traps(name) {
@@ -98,7 +98,7 @@ fn links_in_the_way_of_an_export_never_lead_it_to_the_files_of_others() {
 }
 
 #[test]
-fn pipes_in_the_way_of_an_export_do_not_keep_it_waiting() {
+fn planted_pipes_do_not_block_an_export() {
     let fixture = Fixture::new();
     for name in ["b", "b.tar"] {
         for trap in fixture.traps(name) {

@@ -1,4 +1,4 @@
-//! Bundles forged by an expert: names, headers and contents are chosen freely, and every sum is correct.
+//! Bundles rebuilt by a skilled attacker: arbitrary names, headers and contents, with every sum corrected.
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use super::bundle::{Fixture, Parts, Report, blob_path, header, verify};
 use crate::support::registry::Registry;
 use crate::support::{gapferry, sha256};
 
-/// One entry of a tar, with any header.
+/// One entry of a tar with any header.
 pub struct Entry {
     pub name: Vec<u8>,
     pub kind: EntryType,
@@ -39,7 +39,7 @@ pub fn tar_with(parts: &Parts, entries: &[Entry]) -> Vec<u8> {
     tar
 }
 
-/// Both commands refuse it, and the registry receives only read requests.
+/// `verify` and `import` refuse the bundle, and the registry gets only read requests.
 #[track_caller]
 pub fn refused(bundle: &Path, target: &Registry, case: &str) -> Report {
     let report = verify(bundle);
@@ -53,7 +53,7 @@ pub fn refused(bundle: &Path, target: &Registry, case: &str) -> Report {
     report
 }
 
-/// The bytes of `bundle.json` as the format has them; as they are, where it is no `bundle.json` at all.
+/// The bytes of `bundle.json` in the format's canonical form; unchanged if it is no valid `bundle.json`.
 pub fn canonical(json: &Value) -> Vec<u8> {
     let typed = serde_json::from_value::<BundleJson>(json.clone()).and_then(|typed| serde_json::to_vec_pretty(&typed));
     let mut bytes = typed.unwrap_or_else(|_| serde_json::to_vec_pretty(json).unwrap());
@@ -61,7 +61,7 @@ pub fn canonical(json: &Value) -> Vec<u8> {
     bytes
 }
 
-/// `bundle.json` changed by `edit`, with `SHA256SUMS` made right again: only the content can betray it.
+/// `bundle.json` changed by `edit`, with `SHA256SUMS` corrected, so only its content can betray it.
 pub fn forge(fixture: &Fixture, edit: impl FnOnce(&mut Value)) -> Parts {
     let mut parts = fixture.parts.clone();
     let mut json: Value = serde_json::from_slice(parts.bytes("bundle.json")).unwrap();
@@ -71,7 +71,7 @@ pub fn forge(fixture: &Fixture, edit: impl FnOnce(&mut Value)) -> Parts {
     parts
 }
 
-/// Makes `SHA256SUMS` fit `bundle.json` again. `chunks.b3`, which would be of another bundle, goes.
+/// Makes `SHA256SUMS` match `bundle.json` again, and removes `chunks.b3`, which would belong to another bundle.
 pub fn resum(parts: &mut Parts) {
     parts.remove("chunks.b3");
     let json = parts.bytes("bundle.json").clone();
@@ -88,7 +88,7 @@ pub fn resum_file(parts: &mut Parts, path: &str, bytes: &[u8]) {
     *parts.bytes("SHA256SUMS") = lines.collect::<String>().into_bytes();
 }
 
-/// One file replaced, with every sum and size made right again.
+/// Replaces one file and corrects every sum and size.
 pub fn replace(fixture: &Fixture, path: &str, bytes: &[u8]) -> Parts {
     let mut parts = forge(fixture, |json| {
         let files = json["files"].as_array_mut().unwrap();
@@ -101,7 +101,7 @@ pub fn replace(fixture: &Fixture, path: &str, bytes: &[u8]) -> Parts {
     parts
 }
 
-/// Another `index.json`, in every file that refers to it.
+/// Changes `index.json`, and updates every file that refers to it.
 pub fn with_index(fixture: &Fixture, change: impl FnOnce(&mut Value)) -> Parts {
     let mut parts = fixture.parts.clone();
     let mut index: Value = serde_json::from_slice(parts.bytes("index.json")).unwrap();
@@ -117,7 +117,7 @@ pub fn with_index(fixture: &Fixture, change: impl FnOnce(&mut Value)) -> Parts {
     parts
 }
 
-/// Replaces the manifest of the first image by `bytes`, in every file that refers to it; returns its path.
+/// Replaces the manifest of the first image by `bytes`, and updates every file that refers to it; returns its path.
 pub fn with_manifest(fixture: &Fixture, bytes: &[u8]) -> (Parts, String) {
     let (old, new) = (fixture.images[0].digest(), sha256(bytes));
     let (old_hex, new_hex) = (old.replace("sha256:", ""), new.replace("sha256:", ""));

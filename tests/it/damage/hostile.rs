@@ -1,5 +1,5 @@
-//! Bundles made by an attacker: names that lead elsewhere, links, devices, contradictions, excessive numbers and
-//! nesting. Each is refused with its reason. Nothing is pushed, nothing outside is touched, and nothing panics.
+//! Bundles made to attack: escaping paths, links, devices, contradictions, excessive numbers and nesting. Each is
+//! refused with its reason; nothing is pushed, nothing outside is touched, and nothing panics.
 
 use std::path::Path;
 
@@ -16,7 +16,7 @@ use crate::support::registry::Registry;
 use crate::support::{gapferry, sha256, tempdir};
 
 #[test]
-fn a_tar_with_names_that_lead_elsewhere_links_devices_or_doubles_is_refused() {
+fn a_tar_with_escaping_paths_links_devices_or_duplicates_is_refused() {
     let fixture = Fixture::new();
     let target = Registry::start();
     let regular = EntryType::Regular;
@@ -63,11 +63,11 @@ fn a_tar_with_names_that_lead_elsewhere_links_devices_or_doubles_is_refused() {
 }
 
 #[test]
-fn an_extended_header_cannot_make_two_programs_read_two_tars() {
+fn an_extended_header_cannot_make_two_programs_read_different_files() {
     let fixture = Fixture::new();
     let target = Registry::start();
     let directory = tempdir();
-    // A size for the entry after it, with a long name in between: GNU tar and Go give the file two sizes.
+    // Gives the next entry another size, with a long name in between: GNU tar and Go disagree on the file's size.
     let size = entry("pax", EntryType::XHeader, b"12 size=512\n");
     let name = entry("././@LongLink", EntryType::GNULongName, b"smuggled\0");
     let file = entry("x", EntryType::Regular, &[b'x'; 512]);
@@ -78,7 +78,7 @@ fn an_extended_header_cannot_make_two_programs_read_two_tars() {
 }
 
 #[test]
-fn an_extended_header_that_belongs_to_no_entry_is_refused() {
+fn an_extended_header_without_an_entry_is_refused() {
     let fixture = Fixture::new();
     let target = Registry::start();
     let directory = tempdir();
@@ -90,7 +90,7 @@ fn an_extended_header_that_belongs_to_no_entry_is_refused() {
 }
 
 #[test]
-fn names_that_are_no_text_and_directories_without_end_are_refused() {
+fn invalid_overlong_or_deeply_nested_paths_are_refused() {
     use std::os::unix::ffi::OsStrExt;
     let fixture = Fixture::new();
     let target = Registry::start();
@@ -110,7 +110,7 @@ fn names_that_are_no_text_and_directories_without_end_are_refused() {
 }
 
 #[test]
-fn links_and_pipes_in_a_directory_are_refused_and_never_followed() {
+fn links_and_pipes_in_a_bundle_directory_are_refused_and_never_followed() {
     let fixture = Fixture::new();
     let target = Registry::start();
     let layer = fixture.locations()[0].path.clone();
@@ -128,7 +128,7 @@ fn links_and_pipes_in_a_directory_are_refused_and_never_followed() {
         ("tree", &|root| std::os::unix::fs::symlink(secret.path(), root.join("tree")).unwrap()),
         ("loop", &|root| std::os::unix::fs::symlink(".", root.join("loop")).unwrap()),
         (&layer, &|root| {
-            // The right content, but not a file of the bundle's own.
+            // The right content, but not a file inside the bundle.
             let (inside, outside) = (root.join(&layer), secret.path().join("layer"));
             std::fs::rename(&inside, &outside).unwrap();
             std::os::unix::fs::symlink(outside, inside).unwrap();
@@ -149,7 +149,7 @@ fn links_and_pipes_in_a_directory_are_refused_and_never_followed() {
 }
 
 #[test]
-fn a_file_whose_sums_are_right_must_still_tell_the_same_story() {
+fn files_with_correct_sums_must_still_agree_with_each_other() {
     let fixture = Fixture::new();
     let target = Registry::start();
     let text = |path: &str| String::from_utf8(fixture.parts.clone().bytes(path).clone()).unwrap();
@@ -182,7 +182,7 @@ fn a_file_whose_sums_are_right_must_still_tell_the_same_story() {
 }
 
 #[test]
-fn numbers_and_nesting_beyond_measure_are_refused_in_bundle_json() {
+fn excessive_numbers_and_nesting_in_bundle_json_are_refused() {
     let fixture = Fixture::new();
     let target = Registry::start();
     let text = String::from_utf8(fixture.parts.clone().bytes("bundle.json").clone()).unwrap();
@@ -208,7 +208,7 @@ fn numbers_and_nesting_beyond_measure_are_refused_in_bundle_json() {
 }
 
 #[test]
-fn a_bundle_of_another_format_is_not_called_damaged() {
+fn a_bundle_of_another_format_version_is_not_called_damaged() {
     let fixture = Fixture::new();
     let parts = forge(&fixture, |json| json["gapferryBundle"] = json!(2));
     for form in [Form::Directory, Form::Tar] {
@@ -224,14 +224,14 @@ fn a_bundle_of_another_format_is_not_called_damaged() {
 }
 
 #[test]
-fn files_larger_than_any_honest_one_are_refused_unread() {
+fn oversized_metadata_files_are_refused_unread() {
     let fixture = Fixture::new();
     let target = Registry::start();
     let size = 1 << 40;
     for name in ["bundle.json", "SHA256SUMS", "index.json"] {
         let directory = tempdir();
         let root = fixture.parts.write(directory.path(), Form::Directory);
-        // A sparse file: it uses no space, and reading it into memory would use all of it.
+        // A sparse file takes no space, but reading it in full would exhaust the memory.
         let file = std::fs::OpenOptions::new().write(true).open(root.join(name)).unwrap();
         if file.set_len(size).is_err() {
             eprintln!(
@@ -250,7 +250,7 @@ fn files_larger_than_any_honest_one_are_refused_unread() {
 }
 
 #[test]
-fn a_bundle_that_agrees_with_itself_but_not_with_its_manifests_is_refused() {
+fn a_consistent_bundle_that_contradicts_its_manifests_is_refused() {
     let fixture = Fixture::new();
     let target = Registry::start();
     let nowhere = sha256(b"not in the bundle");
@@ -286,7 +286,7 @@ fn a_bundle_that_agrees_with_itself_but_not_with_its_manifests_is_refused() {
 }
 
 #[test]
-fn a_layer_cannot_be_said_to_be_left_out_on_purpose() {
+fn a_bundle_cannot_declare_a_required_layer_as_omitted() {
     let fixture = Fixture::new();
     let target = Registry::start();
     let json: Value = serde_json::from_slice(fixture.parts.clone().bytes("bundle.json")).unwrap();
@@ -313,7 +313,7 @@ fn a_layer_cannot_be_said_to_be_left_out_on_purpose() {
 }
 
 #[test]
-fn text_from_a_bundle_cannot_speak_to_the_terminal() {
+fn text_from_a_bundle_cannot_control_the_terminal() {
     let fixture = Fixture::new();
     let escape = "\u{1b}]0;owned\u{7}\u{1b}[2J\u{9b}31m\u{202e}\u{2028}\nOK: all is well";
     let parts = forge(&fixture, |json| {
@@ -335,9 +335,10 @@ fn text_from_a_bundle_cannot_speak_to_the_terminal() {
     }
 }
 
-/// A pipe needs this order, and two writers of the same content have to agree, so no command accepts another order.
+/// A pipe needs this order, and two writers must produce the same bytes for the same contents, so no command accepts
+/// another order.
 #[test]
-fn blobs_in_another_order_of_their_groups_are_refused_in_the_same_words_by_every_command() {
+fn every_command_refuses_blobs_out_of_order_with_the_same_message() {
     let fixture = Fixture::new();
     let target = Registry::start();
     let is_blob = |file: &Value| file["path"].as_str().unwrap().starts_with("blobs/");
@@ -372,9 +373,9 @@ fn blobs_in_another_order_of_their_groups_are_refused_in_the_same_words_by_every
     }
 }
 
-/// Both lists may be on bad sectors. It must still show which images are intact and which are lost.
+/// Both lists may be on bad sectors: the command must still tell intact images from lost ones.
 #[test]
-fn without_a_list_that_can_be_read_blobs_are_proven_by_their_names() {
+fn without_a_readable_file_list_blobs_are_verified_by_their_names() {
     let fixture = Fixture::new();
     let layer = &fixture.locations()[0];
     let mut parts = fixture.parts.clone();
@@ -394,10 +395,10 @@ fn without_a_list_that_can_be_read_blobs_are_proven_by_their_names() {
     }
 }
 
-/// A bad sector in the middle of the list must cost no more than the line that is on it. The operator still has to see which images
-/// are left, and must not be advised to remove a layer because its line is gone.
+/// A bad sector in the list must cost no more than the line it hits. The operator still has to see which images are
+/// intact, and must not be advised to remove a layer because its line is lost.
 #[test]
-fn a_blob_whose_line_is_damaged_is_proven_by_its_name_where_no_other_list_can_be_read() {
+fn a_blob_with_a_damaged_line_is_verified_by_its_name_if_no_other_list_is_readable() {
     let fixture = Fixture::new();
     let layer = &fixture.locations()[0];
     let is_of_layer = |line: &str| line.ends_with(&layer.path);
@@ -433,7 +434,7 @@ fn a_blob_whose_line_is_damaged_is_proven_by_its_name_where_no_other_list_can_be
             assert_eq!(others.collect::<Vec<_>>(), ["SHA256SUMS", "bundle.json"], "{what}: {report:#?}");
         }
     }
-    // An intact list records what should be there.
+    // An intact list says which files should exist.
     let mut parts = fixture.parts.clone();
     *parts.bytes("bundle.json") = b"garbage".to_vec();
     let extra = blob_path(&sha256(b"extra"));

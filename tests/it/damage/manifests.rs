@@ -1,4 +1,4 @@
-//! Forged manifests: every checksum in the bundle is correct, and they point where nothing may be read.
+//! Forged manifests: every sum in the bundle is right, and still they point to content that must not be used.
 
 use serde_json::{Value, json};
 
@@ -28,16 +28,16 @@ fn refused_for(fixture: &Fixture, target: &Registry, case: &str, manifest: &[u8]
 }
 
 #[test]
-fn a_manifest_that_is_only_written_differently_is_not_damage() {
+fn an_unusually_formatted_manifest_is_not_damage() {
     let fixture = Fixture::new();
     let (parts, _) = with_manifest(&fixture, &edited(&fixture, |json| json["annotations"] = json!({"a": "b"})));
     let directory = tempdir();
     let report = super::bundle::verify(&parts.write(directory.path(), Form::Tar));
-    assert_eq!(report.code, 0, "else the other tests here would find anything: {report:#?}");
+    assert_eq!(report.code, 0, "otherwise the other tests here would prove nothing: {report:#?}");
 }
 
 #[test]
-fn digests_with_odd_characters_never_become_a_path() {
+fn malformed_digests_never_become_a_path() {
     let fixture = Fixture::new();
     let target = Registry::start();
     let hex = fixture.images[0].digest().replace("sha256:", "");
@@ -77,7 +77,7 @@ fn a_manifest_listed_as_a_layer_is_refused() {
 }
 
 #[test]
-fn sizes_no_file_can_have_and_nesting_without_end_are_refused() {
+fn impossible_sizes_and_deep_nesting_are_refused() {
     let fixture = Fixture::new();
     let target = Registry::start();
     for size in ["-1", "18446744073709551616", "1e3", "1.5", "\"7\"", "null", "[]"] {
@@ -97,7 +97,7 @@ fn sizes_no_file_can_have_and_nesting_without_end_are_refused() {
 }
 
 #[test]
-fn nesting_without_end_where_nobody_looks_harms_nobody() {
+fn deep_nesting_in_an_unknown_field_is_harmless() {
     let fixture = Fixture::new();
     let whole = String::from_utf8(fixture.images[0].manifest.clone()).unwrap();
     let open = whole.trim_end().strip_suffix('}').unwrap();
@@ -109,7 +109,7 @@ fn nesting_without_end_where_nobody_looks_harms_nobody() {
 }
 
 #[test]
-fn a_size_that_lies_is_refused_wherever_it_stands() {
+fn a_wrong_size_is_refused_wherever_it_appears() {
     let fixture = Fixture::new();
     let target = Registry::start();
     for (place, size) in [("/layers/0/size", 1_u64 << 62), ("/layers/0/size", 0), ("/config/size", 1)] {
@@ -122,7 +122,7 @@ fn a_size_that_lies_is_refused_wherever_it_stands() {
 }
 
 #[test]
-fn a_layer_that_is_nowhere_is_missing_even_if_it_is_reported_as_empty() {
+fn an_absent_layer_counts_as_missing_even_if_it_is_declared_empty() {
     let fixture = Fixture::new();
     let target = Registry::start();
     let layer = json!({"mediaType": LAYER, "digest": crate::support::sha256(b""), "size": 0});

@@ -1,5 +1,5 @@
-//! The damage matrix: for any damage to any file of a bundle, in either form, `verify` names the file and the images
-//! that cannot be used, and `import` never pushes a wrong byte or a tag that cannot be pulled.
+//! The damage matrix: for every kind of damage to every file, in both forms, `verify` finds it and names the file and
+//! the affected images, and `import` never pushes a wrong byte or an unpullable tag.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -8,7 +8,7 @@ use super::bundle::{Fixture, Form, Parts, verify};
 use crate::support::registry::Registry;
 use crate::support::{gapferry, sha256, tempdir};
 
-/// Damage to one file.
+/// The damage done to one file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Damage {
     Flip,
@@ -19,13 +19,13 @@ enum Damage {
     Swap,
 }
 
-/// Applies `damage` to the file at `path`; returns the paths that are now wrong.
+/// Damages the file at `path`; returns the paths that are now wrong.
 fn inflict(damage: Damage, path: &str, other: &str, parts: &mut Parts) -> Vec<String> {
     let mut hurt = vec![path.to_owned()];
     match damage {
         Damage::Flip => {
             let bytes = parts.bytes(path);
-            // In bundle.json, the last bracket: the effect of a flip in the middle depends on the position.
+            // In bundle.json, hits the last bracket: the effect of a flip in the middle depends on its exact position.
             let at = if path == "bundle.json" { bytes.len() - 2 } else { bytes.len() / 2 };
             bytes[at] ^= 1;
         }
@@ -47,7 +47,7 @@ fn inflict(damage: Damage, path: &str, other: &str, parts: &mut Parts) -> Vec<St
     hurt
 }
 
-/// Every location under one damage, in both forms.
+/// Applies one damage to every location, in both forms.
 fn matrix(damage: Damage) {
     let fixture = Fixture::new();
     let target = Registry::start();
@@ -57,7 +57,7 @@ fn matrix(damage: Damage) {
             let mut parts = fixture.parts.clone();
             let hurt = inflict(damage, &location.path, &fixture.swap_partner(&location.path), &mut parts);
             let affected: BTreeSet<String> = match damage {
-                // An undeclared file affects no image and is still refused.
+                // An undeclared file affects no image, but it is still refused.
                 Damage::Extra => BTreeSet::new(),
                 Damage::Swap => &location.images | &fixture.images_of(&hurt[1]),
                 _ => location.images.clone(),
@@ -79,7 +79,8 @@ fn matrix(damage: Damage) {
     assert!(failures.is_empty(), "{}", failures.join("\n\n"));
 }
 
-/// Imports a damaged bundle: it must fail, and all that is at the target after it must be right and complete.
+/// Imports a damaged bundle: the import must fail, and everything at the target afterwards must be correct and
+/// complete.
 fn import_is_harmless(fixture: &Fixture, damaged: &Path, target: &Registry, project: &str) -> Vec<String> {
     let to = format!("{}/{project}", target.host());
     let output = gapferry().arg("import").arg(damaged).args(["--to", &to]).output().unwrap();
@@ -105,37 +106,37 @@ fn import_is_harmless(fixture: &Fixture, damaged: &Path, target: &Registry, proj
 }
 
 #[test]
-fn a_flipped_bit_is_found_in_every_file() {
+fn a_flipped_bit_is_found_in_any_file() {
     matrix(Damage::Flip);
 }
 
 #[test]
-fn a_truncated_file_is_found_wherever_it_is() {
+fn truncation_is_found_in_any_file() {
     matrix(Damage::Truncate);
 }
 
 #[test]
-fn a_file_of_zeros_is_found_wherever_it_is() {
+fn zeroed_content_is_found_in_any_file() {
     matrix(Damage::Zero);
 }
 
 #[test]
-fn a_deleted_file_is_found_wherever_it_was() {
+fn deletion_is_found_for_any_file() {
     matrix(Damage::Delete);
 }
 
 #[test]
-fn an_undeclared_file_is_found_wherever_it_is() {
+fn an_undeclared_file_is_found_anywhere() {
     matrix(Damage::Extra);
 }
 
 #[test]
-fn two_files_that_changed_places_are_both_found() {
+fn two_swapped_files_are_both_found() {
     matrix(Damage::Swap);
 }
 
 #[test]
-fn several_damages_are_all_listed_at_once() {
+fn several_damaged_files_are_all_listed_at_once() {
     let fixture = Fixture::new();
     for form in [Form::Directory, Form::Tar] {
         let mut parts = fixture.parts.clone();

@@ -1,5 +1,5 @@
-//! Bundles that are small on the medium and would be huge in memory. Each command runs with less memory than that and
-//! ends with its own error, not the system's.
+//! Bundles that are small on the medium and would be huge in memory. Each command runs with less memory than that, and
+//! must end with its own error instead of being killed.
 
 use std::path::Path;
 use std::process::{Command, Output};
@@ -8,7 +8,7 @@ use super::bundle::{Fixture, Form, Parts};
 use super::forged::{entry, replace, tar_with};
 use crate::support::{gapferry_process, tempdir};
 
-/// Address space, in KiB: enough for the program's threads and code, and little more.
+/// Address space in KiB: the program's code and threads need little less.
 const LIMIT: u64 = 500_000;
 
 /// Runs `arguments` on `bundle` within [`LIMIT`].
@@ -26,7 +26,7 @@ fn ends_by_itself(bundle: &Path, case: &str) {
         let output = limited(arguments, bundle);
         let stderr = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(3), "{case}, {arguments:?}: {stderr}");
-        assert!(output.stdout.len() + output.stderr.len() < 1 << 20, "{case}, {arguments:?}: too much is said");
+        assert!(output.stdout.len() + output.stderr.len() < 1 << 20, "{case}, {arguments:?}: the output is too long");
     }
 }
 
@@ -35,7 +35,7 @@ fn write(directory: &Path, parts: &Parts) -> std::path::PathBuf {
 }
 
 #[test]
-fn a_short_text_of_a_million_values_does_not_fill_the_memory() {
+fn a_small_file_with_a_million_values_does_not_exhaust_memory() {
     let fixture = Fixture::new();
     let flood = |start: &str, piece: &str, end: &str| format!("{start}{}{end}", piece.repeat(10_000_000 / piece.len()));
     let descriptor = format!(r#"{{"mediaType":"","digest":"{}","size":0}},"#, fixture.images[0].digest());
@@ -66,7 +66,7 @@ fn a_short_text_of_a_million_values_does_not_fill_the_memory() {
 }
 
 #[test]
-fn a_tar_of_undeclared_entries_is_refused_in_a_few_words() {
+fn a_tar_of_undeclared_entries_is_refused_with_a_short_message() {
     let fixture = Fixture::new();
     let entries: Vec<_> = (0..3_000).map(|at| entry(&format!("blobs/x{at}"), tar::EntryType::Regular, b"")).collect();
     let directory = tempdir();

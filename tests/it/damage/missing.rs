@@ -1,4 +1,4 @@
-//! The list of what a damaged bundle lacks, for the side where it can be fetched.
+//! The list of what a damaged bundle lacks, written for the side that can fetch it.
 
 use std::path::{Path, PathBuf};
 
@@ -13,7 +13,7 @@ use crate::support::{files_below, gapferry, sha256, tempdir};
 
 const MIB: usize = 1 << 20;
 
-/// An export of an image with a layer of several mebibytes and a small one.
+/// An exported image with a layer of several mebibytes and a small one.
 struct Fixture {
     image: Image,
     parts: Parts,
@@ -45,7 +45,7 @@ impl Fixture {
         sha256(&json.unwrap().1)
     }
 
-    /// The bundle under another name, damaged.
+    /// A damaged copy of the bundle under its own name.
     fn damaged(&self, form: Form, name: &str, damage: impl Fn(&mut Parts)) -> PathBuf {
         let mut parts = self.parts.clone();
         damage(&mut parts);
@@ -55,7 +55,7 @@ impl Fixture {
     }
 }
 
-/// The list, as another program reads it.
+/// The written list, parsed as another program would.
 #[track_caller]
 fn missing(bundle: &Path, code: i32) -> Value {
     let file = bundle.with_extension("missing.json");
@@ -66,7 +66,7 @@ fn missing(bundle: &Path, code: i32) -> Value {
 }
 
 #[test]
-fn of_a_large_blob_only_the_bad_mebibytes_are_asked_for_each_with_what_proves_it() {
+fn only_the_bad_mebibytes_of_a_large_blob_are_requested_each_with_its_proof() {
     let fixture = Fixture::new();
     let layer = &fixture.image.blobs[2];
     let value = |chunk: usize| {
@@ -94,7 +94,7 @@ fn of_a_large_blob_only_the_bad_mebibytes_are_asked_for_each_with_what_proves_it
 }
 
 #[test]
-fn what_is_gone_short_or_all_bad_is_asked_for_as_a_whole_and_metadata_by_their_names() {
+fn lost_files_are_requested_whole_and_metadata_by_name() {
     let fixture = Fixture::new();
     for form in [Form::Directory, Form::Tar] {
         let bundle = fixture.damaged(form, "gone", |parts| {
@@ -119,7 +119,7 @@ fn what_is_gone_short_or_all_bad_is_asked_for_as_a_whole_and_metadata_by_their_n
 }
 
 #[test]
-fn the_bundle_is_called_by_what_it_was_though_its_own_list_is_damaged() {
+fn the_missing_list_names_the_original_bundle_even_if_its_file_list_is_damaged() {
     let fixture = Fixture::new();
     let flipped = |path: &'static str, at: usize| {
         move |parts: &mut Parts| {
@@ -149,7 +149,7 @@ fn the_bundle_is_called_by_what_it_was_though_its_own_list_is_damaged() {
 }
 
 #[test]
-fn of_a_whole_bundle_the_file_says_that_nothing_is_missing_and_takes_the_place_of_an_older_one() {
+fn for_an_intact_bundle_the_missing_list_is_empty_and_replaces_an_older_one() {
     let fixture = Fixture::new();
     let bundle = fixture.damaged(Form::Directory, "whole", |_| ());
     std::fs::write(bundle.with_extension("missing.json"), "older").unwrap();
@@ -161,7 +161,7 @@ fn of_a_whole_bundle_the_file_says_that_nothing_is_missing_and_takes_the_place_o
 }
 
 #[test]
-fn a_file_that_was_made_to_be_endless_is_not_read() {
+fn a_missing_list_above_the_size_limit_is_not_read() {
     let bytes = vec![b' '; usize::try_from(MAX_MISSING).unwrap() + 1];
     assert!(Missing::parse(&bytes, "it").unwrap_err().to_string().contains("has at most 67108864 bytes"));
 }

@@ -1,5 +1,5 @@
-//! Damaged and hostile bundles: accidents are found and named, forgeries are harmless, and neither ever reaches a
-//! registry.
+//! Damaged and hostile bundles: accidental damage is found and named, deliberate damage is harmless, and neither
+//! reaches a registry.
 
 mod bundle;
 mod chunks;

@@ -17,7 +17,7 @@ use crate::support::{files_below, gapferry, gapferry_process, sha256, tempdir};
 
 const MIB: usize = 1 << 20;
 
-/// A registry, a lock of two images in it, and their bundle in both forms.
+/// A registry, a lock of two of its images, and their bundle in both forms.
 pub(super) struct Fixture {
     source: Registry,
     image: Image,
@@ -76,7 +76,7 @@ impl Fixture {
         blob_path(&sha256(&self.image.blobs[1]))
     }
 
-    /// Fetches what the bundle lacks, with the commands of both sides.
+    /// Fetches what the bundle lacks, in the steps of the two sides.
     pub(super) fn repair_for(&self, bundle: &Path) -> PathBuf {
         let (missing, repair) = (bundle.with_extension("missing.json"), bundle.with_extension("repair.tar"));
         Ran::of(gapferry().arg("verify").arg(bundle).arg("--missing").arg(&missing)).ended(3);
@@ -93,7 +93,7 @@ impl Fixture {
 
     #[track_caller]
     pub(super) fn is_whole(&self, bundle: &Path, form: Form) {
-        assert!(content(bundle) == content(&self.whole(form)), "{} is not what it was", bundle.display());
+        assert!(content(bundle) == content(&self.whole(form)), "{} differs from the original", bundle.display());
     }
 }
 
@@ -117,7 +117,7 @@ pub(super) fn flip(bundle: &Path, path: &str, at: usize) {
     file.write_all_at(&[byte[0] ^ 1], base + at as u64).unwrap();
 }
 
-/// The offset at which the bytes of a file begin.
+/// The offset of a file's bytes in the tar.
 pub(super) fn data(tar: &Path, path: &str) -> u64 {
     let mut archive = tar::Archive::new(std::fs::File::open(tar).unwrap());
     let mut entries = archive.entries().unwrap().map(Result::unwrap);
@@ -125,7 +125,7 @@ pub(super) fn data(tar: &Path, path: &str) -> u64 {
 }
 
 #[test]
-fn a_bundle_that_was_damaged_in_many_places_is_restored_byte_for_byte() {
+fn a_bundle_damaged_in_many_places_is_repaired_byte_for_byte() {
     let fixture = Fixture::new();
     for form in [Form::Directory, Form::Tar] {
         let bundle = fixture.copy(form, "flipped");
@@ -150,7 +150,7 @@ fn a_bundle_that_was_damaged_in_many_places_is_restored_byte_for_byte() {
 }
 
 #[test]
-fn what_was_deleted_or_cut_off_comes_back() {
+fn deleted_and_truncated_files_are_restored() {
     let fixture = Fixture::new();
     let directory = fixture.copy(Form::Directory, "deleted");
     for path in [&*fixture.small(), "SHA256SUMS", "index.json"] {
@@ -167,7 +167,7 @@ fn what_was_deleted_or_cut_off_comes_back() {
         repair(&tar, &fixture.repair_for(&tar)).ended(0);
         fixture.is_whole(&tar, Form::Tar);
     }
-    // A header: the entries after it cannot be found any more.
+    // Destroys a header, so that nothing after it can be found.
     let tar = fixture.copy(Form::Tar, "header");
     let at = data(&tar, "index.json") - 512;
     std::fs::OpenOptions::new().write(true).open(&tar).unwrap().write_all_at(b"broken", at + 100).unwrap();
@@ -175,9 +175,9 @@ fn what_was_deleted_or_cut_off_comes_back() {
     fixture.is_whole(&tar, Form::Tar);
 }
 
-/// Two old disks with bad sectors in different places of one layer: together they have all of it.
+/// Two old disks, each with a bad sector in the same layer, together contain all of it.
 #[test]
-fn two_copies_that_are_bad_in_different_places_of_one_blob_repair_each_other() {
+fn two_copies_damaged_in_different_places_of_one_blob_repair_each_other() {
     let fixture = Fixture::new();
     let (tar, directory) = (fixture.copy(Form::Tar, "one"), fixture.copy(Form::Directory, "two"));
     flip(&tar, &fixture.layer(), 5);
@@ -188,7 +188,7 @@ fn two_copies_that_are_bad_in_different_places_of_one_blob_repair_each_other() {
     fixture.is_whole(&directory, Form::Directory);
 }
 
-/// Any form repairs any other, and the bundle that is named first is the one that is repaired.
+/// Any form repairs any other, and the bundle named first is the one to repair.
 #[test]
 fn volumes_repair_a_tar_and_a_directory() {
     let fixture = Fixture::new();
@@ -207,7 +207,7 @@ fn volumes_repair_a_tar_and_a_directory() {
 }
 
 #[test]
-fn empty_sums_are_a_problem_and_come_back() {
+fn an_empty_sums_file_is_a_problem_and_is_restored() {
     let fixture = Fixture::new();
     let bundle = fixture.copy(Form::Directory, "empty");
     std::fs::write(bundle.join("SHA256SUMS"), "").unwrap();
@@ -217,7 +217,7 @@ fn empty_sums_are_a_problem_and_come_back() {
 }
 
 #[test]
-fn only_what_is_missing_is_fetched_and_what_else_has_the_blob_keeps_its_bytes() {
+fn a_repair_fetches_only_missing_blobs_and_leaves_shared_files_alone() {
     let fixture = Fixture::new();
     let bundle = fixture.copy(Form::Directory, "linked");
     let elsewhere = fixture.path("elsewhere");
@@ -232,7 +232,7 @@ fn only_what_is_missing_is_fetched_and_what_else_has_the_blob_keeps_its_bytes() 
 }
 
 #[test]
-fn of_a_large_blob_only_the_bad_mebibytes_are_fetched_and_carried() {
+fn only_the_bad_mebibytes_of_a_large_blob_are_fetched_and_carried() {
     let fixture = Fixture::new();
     let large = sha256(&fixture.image.blobs[2]);
     for form in [Form::Directory, Form::Tar] {
@@ -241,22 +241,22 @@ fn of_a_large_blob_only_the_bad_mebibytes_are_fetched_and_carried() {
         [MIB + 7, end].iter().for_each(|at| flip(&bundle, &fixture.layer(), *at));
         let whole = fixture.source.count("GET", &large, 200);
         let with = fixture.repair_for(&bundle);
-        assert_eq!(fixture.source.count("GET", &large, 200), whole, "it was asked for as a whole");
+        assert_eq!(fixture.source.count("GET", &large, 200), whole, "the blob was requested as a whole");
         assert!(with.metadata().unwrap().len() < (MIB + MIB * 3 / 4) as u64, "{}", with.metadata().unwrap().len());
-        // More has become bad, which only the next repair can bring; the other blob is repaired anyway.
+        // More is bad by now than this repair covers; the other blob is repaired anyway.
         flip(&bundle, &fixture.layer(), 5);
         let ran = repair(&bundle, &with).ended(3);
         assert!(ran.stdout.contains("1 file not in"), "{ran:?}");
         let with = fixture.repair_for(&bundle);
         repair(&bundle, &with).ended(0);
         fixture.is_whole(&bundle, form);
-        // A repaired bundle needs nothing from it.
+        // Repaired content needs nothing from it any more.
         repair(&bundle, &with).ended(0);
     }
 }
 
 #[test]
-fn a_repair_that_is_foreign_or_forged_is_refused_and_nothing_changes() {
+fn a_foreign_or_forged_repair_is_refused_and_changes_nothing() {
     let fixture = Fixture::new();
     for form in [Form::Directory, Form::Tar] {
         let bundle = fixture.copy(form, "forged");
@@ -291,7 +291,7 @@ fn a_repair_that_is_foreign_or_forged_is_refused_and_nothing_changes() {
 }
 
 #[test]
-fn what_a_repair_brings_beside_what_is_missing_does_not_enter() {
+fn extra_content_of_a_repair_does_not_enter_the_bundle() {
     let fixture = Fixture::new();
     let bundle = fixture.copy(Form::Directory, "more");
     flip(&bundle, &fixture.small(), 1);
@@ -311,7 +311,7 @@ fn what_a_repair_brings_beside_what_is_missing_does_not_enter() {
 }
 
 #[test]
-fn two_bad_copies_repair_each_other_also_the_list_of_files() {
+fn two_damaged_copies_repair_each_other_including_bundle_json() {
     let fixture = Fixture::new();
     let (tar, directory) = (fixture.copy(Form::Tar, "one"), fixture.copy(Form::Directory, "two"));
     flip(&tar, "bundle.json", 3);
@@ -324,7 +324,7 @@ fn two_bad_copies_repair_each_other_also_the_list_of_files() {
 }
 
 #[test]
-fn a_repair_is_made_of_the_right_lock_or_not_at_all() {
+fn a_repair_is_refused_unless_it_is_made_from_the_bundles_lock() {
     let fixture = Fixture::new();
     let bundle = fixture.copy(Form::Directory, "asked");
     flip(&bundle, &fixture.small(), 0);
@@ -342,9 +342,9 @@ fn a_repair_is_made_of_the_right_lock_or_not_at_all() {
     fixture.export(&missing, &fixture.path("new.tar")).ended(2);
 }
 
-/// The list of files follows from lock, tools and parents: a whole copy is not needed for it.
+/// `bundle.json` follows from lock, tools and parents, so restoring it needs no full copy.
 #[test]
-fn a_lost_bundle_json_comes_back_with_a_repair_of_the_same_lock_and_of_no_other() {
+fn a_lost_bundle_json_is_restored_only_by_a_repair_from_the_same_lock() {
     let fixture = Fixture::new();
     for form in [Form::Directory, Form::Tar] {
         let bundle = fixture.copy(form, "listless");
@@ -362,7 +362,7 @@ fn a_lost_bundle_json_comes_back_with_a_repair_of_the_same_lock_and_of_no_other(
     refused.reported(&["the missing bundle.json has the digest", "--include-tool", "--since"]);
 }
 
-/// Runs a repair that is killed when `is_time`; whether it had not ended before.
+/// Runs a repair and kills it when `is_time`; returns whether it was still running.
 fn killed(bundle: &Path, with: &Path, is_time: impl Fn() -> bool) -> bool {
     let mut command = gapferry_process();
     let mut process =
@@ -375,12 +375,12 @@ fn killed(bundle: &Path, with: &Path, is_time: impl Fn() -> bool) -> bool {
 }
 
 #[test]
-fn killed_at_any_moment_and_run_again_it_ends_right() {
+fn a_repair_killed_at_any_moment_is_finished_by_a_rerun() {
     let fixture = Fixture::new();
     let damage = |bundle: &Path| {
         ["index.json", &fixture.small(), &fixture.layer(), "chunks.b3"].iter().for_each(|path| flip(bundle, path, 30));
     };
-    // If the header is damaged, too, all headers of the tar are written again before any blob.
+    // With a broken header too, all headers of the tar are rewritten before any blob.
     let break_header = |bundle: &Path| {
         let at = data(bundle, &fixture.small()) - 512;
         std::fs::OpenOptions::new().write(true).open(bundle).unwrap().write_all_at(b"broken", at + 100).unwrap();
@@ -395,7 +395,7 @@ fn killed_at_any_moment_and_run_again_it_ends_right() {
         let first = fixture.copy(form, "first");
         damage(&first);
         let with = fixture.repair_for(&first);
-        // Stopped at the start; after repairing the first file; in the middle; after the last file.
+        // Killed after the start, and after the first, a middle and the last file is repaired.
         for path in ["", "index.json", &fixture.layer(), "chunks.b3"] {
             let is_killed = |at: usize| {
                 let bundle = fixture.copy(form, &format!("killed-{at}-{}-{is_broken}", path.len()));
@@ -413,7 +413,7 @@ fn killed_at_any_moment_and_run_again_it_ends_right() {
 }
 
 #[test]
-fn what_a_killed_repair_has_left_of_a_file_is_gone_after_the_next() {
+fn leftovers_of_a_killed_repair_are_removed_by_the_next() {
     let fixture = Fixture::new();
     let bundle = fixture.copy(Form::Directory, "left");
     flip(&bundle, &fixture.small(), 30);
@@ -423,10 +423,9 @@ fn what_a_killed_repair_has_left_of_a_file_is_gone_after_the_next() {
     fixture.is_whole(&bundle, Form::Directory);
 }
 
-/// If the bundle is read while another run writes it, the list of problems describes a bundle that no longer exists
-/// when the list is used.
+/// A damage list made while another run writes would be about a bundle that no longer exists when the list is used.
 #[test]
-fn a_bundle_that_another_run_is_writing_is_not_judged() {
+fn a_bundle_being_written_by_another_run_is_not_verified() {
     let fixture = Fixture::new();
     let key = Key::new(fixture.directory.path(), "key", Kind::P256);
     for form in [Form::Directory, Form::Tar] {
@@ -440,7 +439,7 @@ fn a_bundle_that_another_run_is_writing_is_not_judged() {
     }
 }
 
-/// The same for a bundle whose headers may be damaged: empty if the file cannot be found.
+/// The same for a bundle whose headers may be broken: empty if the file cannot be found.
 fn now(bundle: &Path, path: &str) -> Vec<u8> {
     let mut found = Vec::new();
     if bundle.is_dir() {
@@ -454,7 +453,7 @@ fn now(bundle: &Path, path: &str) -> Vec<u8> {
     found
 }
 
-/// The bytes of a file, in either form. Its offset in a tar stays the same.
+/// The bytes of a file in either form; its offset in a tar stays the same.
 fn bytes(bundle: &Path, path: &str) -> Vec<u8> {
     if bundle.is_dir() {
         return std::fs::read(bundle.join(path)).unwrap_or_default();

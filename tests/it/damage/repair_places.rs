@@ -1,4 +1,4 @@
-//! Damage to the place of a file and not its content: a header in a tar, a name in a directory.
+//! Damage to the places of files rather than to their contents: a tar header, a name in a directory.
 
 use std::os::unix::fs::{FileExt, symlink};
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use crate::signed::keys::{Key, Kind};
 use crate::support::gapferry;
 use crate::support::ran::Ran;
 
-/// Overwrites the header of a file in a tar, and nothing else.
+/// Overwrites only the header of a file in a tar.
 fn break_header(tar: &Path, path: &str) {
     let at = data(tar, path) - 512;
     overwrite(tar, at, &[0xff; 512]);
@@ -29,9 +29,9 @@ fn split(fixture: &Fixture) -> Vec<PathBuf> {
     set
 }
 
-/// An old disk with one bad sector in a header: everything after it is intact, and may be the only other copy.
+/// An old disk with one bad sector in a header: everything after it is still good, and may be the only other copy.
 #[test]
-fn a_copy_that_has_lost_a_header_gives_what_stands_behind_it() {
+fn a_copy_with_a_lost_header_still_supplies_the_files_after_it() {
     let fixture = Fixture::new();
     for lost in ["oci-layout", "bundle.json", "index.json"] {
         let copy = fixture.copy(Form::Tar, "copy");
@@ -53,16 +53,16 @@ fn a_copy_that_has_lost_a_header_gives_what_stands_behind_it() {
     assert!(set.iter().zip(&before).all(|(volume, before)| std::fs::read(volume).unwrap() == *before));
 }
 
-/// Each of two copies is bad where the other is good, and one of them cannot be read past a header.
+/// Two copies are bad in different places, and one of them cannot be read past a header.
 #[test]
-fn what_stands_behind_a_lost_header_of_the_bundle_counts_too() {
+fn files_after_a_lost_header_of_the_bundle_are_still_used() {
     let fixture = Fixture::new();
     let (tar, copy) = (fixture.copy(Form::Tar, "one"), fixture.copy(Form::Directory, "two"));
     break_header(&tar, "index.json");
     flip(&copy, &fixture.small(), 0);
     repair(&tar, &copy).ended(0);
     fixture.is_whole(&tar, Form::Tar);
-    // A copy of another bundle is not used, wherever its files are.
+    // Another bundle contributes nothing, wherever its files are.
     let other = fixture.copy(Form::Tar, "other");
     flip(&other, "bundle.json", 3);
     break_header(&other, "index.json");
@@ -72,7 +72,7 @@ fn what_stands_behind_a_lost_header_of_the_bundle_counts_too() {
 
 /// The first sector is the one that a failed copy or a careless `dd` hits.
 #[test]
-fn a_tar_that_has_lost_its_first_header_is_reported_as_damaged_and_is_repaired() {
+fn a_tar_without_its_first_header_is_reported_damaged_and_can_be_repaired() {
     let fixture = Fixture::new();
     for first in [[0; 512], [0xff; 512]] {
         for with_copy in [true, false] {
@@ -80,15 +80,15 @@ fn a_tar_that_has_lost_its_first_header_is_reported_as_damaged_and_is_repaired()
             overwrite(&tar, 0, &first);
             let verified = Ran::of(gapferry().arg("verify").arg(&tar)).ended(3);
             assert!(verified.stdout.contains("no valid tar header at byte 0"), "{verified:?}");
-            assert!(!verified.stdout.contains("blobs/"), "what stands behind it is still read: {verified:?}");
-            // No other command accepts it as a bundle.
+            assert!(!verified.stdout.contains("blobs/"), "files after the header are still read: {verified:?}");
+            // Other commands do not take the file for a bundle.
             Ran::of(gapferry().arg("import").arg(&tar).args(["--to", "registry.test"])).ended(2);
             let with = if with_copy { fixture.whole(Form::Directory) } else { fixture.repair_for(&tar) };
             repair(&tar, &with).ended(0);
             fixture.is_whole(&tar, Form::Tar);
         }
     }
-    // Nothing else passes for a bundle.
+    // Any other file without a valid header does not pass for a bundle.
     let tar = fixture.copy(Form::Tar, "first");
     overwrite(&tar, 0, &[0xff; 512]);
     break_header_at(&tar, 1024);
@@ -103,7 +103,7 @@ fn break_header_at(tar: &Path, at: u64) {
 }
 
 #[test]
-fn a_link_or_an_empty_directory_in_the_place_of_a_file_is_replaced_and_never_followed() {
+fn a_link_or_empty_directory_in_place_of_a_file_is_replaced_and_never_followed() {
     let fixture = Fixture::new();
     let outside = fixture.path("outside");
     for name in ["chunks.b3", "SHA256SUMS", "bundle.json", &*fixture.small()] {
@@ -127,7 +127,7 @@ fn a_link_or_an_empty_directory_in_the_place_of_a_file_is_replaced_and_never_fol
 }
 
 #[test]
-fn a_directory_with_files_in_the_place_of_a_file_is_named_and_stays() {
+fn a_directory_with_files_in_place_of_a_file_is_reported_and_kept() {
     let fixture = Fixture::new();
     for name in ["chunks.b3", "SHA256SUMS", &*fixture.small()] {
         let bundle = fixture.copy(Form::Directory, "taken");
@@ -142,9 +142,9 @@ fn a_directory_with_files_in_the_place_of_a_file_is_named_and_stays() {
     }
 }
 
-/// The number of signatures is unknown: the message has to tell how to get the bundle back.
+/// Nothing records how many signatures there were, so the message must say how to get the bundle back.
 #[test]
-fn a_signed_tar_that_is_cut_before_its_signatures_is_refused_with_what_to_do() {
+fn a_signed_tar_cut_before_its_signatures_is_refused_with_a_remedy() {
     let fixture = Fixture::new();
     let key = Key::new(fixture.directory.path(), "key", Kind::Ed25519);
     let whole = fixture.whole(Form::Tar);
@@ -159,9 +159,9 @@ fn a_signed_tar_that_is_cut_before_its_signatures_is_refused_with_what_to_do() {
     assert!(std::fs::read(&again).unwrap() == std::fs::read(&whole).unwrap());
 }
 
-/// At three in the morning nobody reads a manual: verify has to name the command that repairs the damage.
+/// At three in the morning nobody reads a manual: the command that finds the damage must name the repair.
 #[test]
-fn verify_names_the_command_that_repairs_the_bundle_and_only_where_it_helps() {
+fn verify_suggests_the_repair_command_only_where_it_helps() {
     let fixture = Fixture::new();
     let hint = |paths: &[PathBuf]| {
         let ran = Ran::of(gapferry().arg("verify").args(paths).arg("--json"));
@@ -180,7 +180,7 @@ fn verify_names_the_command_that_repairs_the_bundle_and_only_where_it_helps() {
     assert!(hint(&set).0.is_null());
     let (code, said) = hint(&set[1..]);
     assert!(code == "repair-volumes" && said.contains("`gapferry repair NAME.*.tar COPY`"), "{said}");
-    // A repair never removes a file.
+    // No repair removes a file.
     let bundle = fixture.copy(Form::Directory, "more");
     std::fs::write(bundle.join("notes"), "mine").unwrap();
     assert!(hint(&[bundle]).0.is_null());

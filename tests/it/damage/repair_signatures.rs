@@ -1,4 +1,4 @@
-//! What a repair does to signatures and the files around them.
+//! Repairing a bundle keeps its signatures and everything around them.
 
 use std::io::Read;
 use std::os::unix::fs::FileExt;
@@ -11,7 +11,7 @@ use crate::support::gapferry;
 use crate::support::ran::Ran;
 
 #[test]
-fn a_signed_tar_that_was_cut_off_keeps_its_signature() {
+fn a_truncated_signed_tar_keeps_its_signature() {
     let fixture = Fixture::new();
     let key = fixture.path("key.pem");
     let openssl = ["genpkey", "-algorithm", "ed25519", "-out"];
@@ -24,17 +24,17 @@ fn a_signed_tar_that_was_cut_off_keeps_its_signature() {
     std::fs::write(&tar, &bytes[..end]).unwrap();
     repair(&tar, &fixture.repair_for(&tar)).ended(0);
     fixture.is_whole(&tar, Form::Tar);
-    // The header of the signature: the signature itself and everything after it are intact.
+    // Destroys the signature's own header: the signature and everything after it are still there.
     let at = data(&tar, "SHA256SUMS.sig") - 512;
     std::fs::OpenOptions::new().write(true).open(&tar).unwrap().write_all_at(b"broken", at + 100).unwrap();
     repair(&tar, &fixture.repair_for(&tar)).ended(0);
     fixture.is_whole(&tar, Form::Tar);
 }
 
-/// A signed tar that has lost many headers: where its files are is known only from one that is left. A guess would write the
+/// A signed tar lost many headers, and a remaining one is the only evidence of where its files are. A guess would write
 /// headers into good blobs.
 #[test]
-fn headers_that_are_gone_are_written_only_where_they_were() {
+fn lost_headers_are_rewritten_only_where_they_were() {
     let fixture = Fixture::new();
     let key = Key::new(fixture.directory.path(), "key", Kind::Ed25519);
     let whole = fixture.whole(Form::Tar);
@@ -57,12 +57,12 @@ fn headers_that_are_gone_are_written_only_where_they_were() {
     let tar = broken("no-header", u64::MAX);
     let before = std::fs::read(&tar).unwrap();
     repair(&tar, &whole).ended(3).reported(&["unpack it"]);
-    assert!(std::fs::read(&tar).unwrap() == before, "nothing is guessed");
+    assert!(std::fs::read(&tar).unwrap() == before, "positions are never guessed");
 }
 
-/// A bundle signed by two offices: repairing it with the copy of one must not remove the signature of the other.
+/// Two offices signed the bundle: a repair with one office's copy must not remove the other's signature.
 #[test]
-fn a_signature_of_another_key_stays_and_what_is_behind_the_blobs_is_not_cut_off() {
+fn repairing_keeps_a_second_keys_signature_and_everything_after_the_blobs() {
     let fixture = Fixture::new();
     let [ours, theirs] = ["ours", "theirs"].map(|name| Key::new(fixture.directory.path(), name, Kind::Ed25519));
     let sign = |bundle: &Path, key: &Key| {
@@ -88,7 +88,7 @@ fn a_signature_of_another_key_stays_and_what_is_behind_the_blobs_is_not_cut_off(
         std::fs::remove_dir_all(&one).or_else(|_| std::fs::remove_file(&one)).unwrap();
         std::fs::remove_dir_all(&both).or_else(|_| std::fs::remove_file(&both)).unwrap();
     }
-    // The end of the tar is cut off, and a padding byte of a signature is wrong.
+    // The end of the tar is missing, and a byte of a signature's padding is wrong.
     let tar = fixture.copy(Form::Tar, "cut");
     sign(&tar, &theirs);
     let whole = std::fs::read(&tar).unwrap();
@@ -101,9 +101,9 @@ fn a_signature_of_another_key_stays_and_what_is_behind_the_blobs_is_not_cut_off(
     assert!(std::fs::read(&tar).unwrap() == whole);
 }
 
-/// People add signatures with tar, and rename files. Whatever a signature's size, the entries after it stay.
+/// People add signatures with tar and rename files arbitrarily. Whatever a signature's size, everything after it stays.
 #[test]
-fn a_signature_of_another_size_or_place_affects_no_other_file() {
+fn a_signature_of_another_size_or_place_overwrites_no_other_file() {
     let fixture = Fixture::new();
     let key = Key::new(fixture.directory.path(), "key", Kind::Ed25519);
     let signed = fixture.copy(Form::Directory, "signed");
@@ -136,7 +136,7 @@ fn a_signature_of_another_size_or_place_affects_no_other_file() {
         repair(&tar);
         assert!(files(&tar) == before, "a signature of {length} bytes");
     }
-    // Added at the end, and then a byte between two files changes.
+    // The signature is appended, and then a byte between two files changes.
     let tar = fixture.copy(Form::Tar, "appended");
     let arguments = ["-rf", tar.to_str().unwrap(), "-C", signed.to_str().unwrap(), "SHA256SUMS.sig"];
     assert!(std::process::Command::new("tar").args(arguments).status().unwrap().success());
@@ -144,5 +144,5 @@ fn a_signature_of_another_size_or_place_affects_no_other_file() {
     file.write_all_at(b"x", data(&tar, "index.json") + fixture.bytes("index.json").len() as u64).unwrap();
     repair(&tar);
     let signature = std::fs::read(signed.join("SHA256SUMS.sig")).unwrap();
-    assert!(files(&tar).contains(&("SHA256SUMS.sig".to_owned(), signature)), "the signature is still there");
+    assert!(files(&tar).contains(&("SHA256SUMS.sig".to_owned(), signature)), "the signature is kept");
 }

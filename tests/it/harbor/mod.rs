@@ -1,5 +1,5 @@
-//! What an import learns from Harbor before it pushes, and what pushing meets there, with the real client against a server
-//! that behaves as Harbor does; and that this server behaves so, since other tests rely on it.
+//! The checks before a push to Harbor and the push itself, with the real client against a server that behaves like
+//! Harbor. Also tests that server, because other tests rely on it.
 
 mod preflight;
 mod push;
@@ -15,7 +15,7 @@ use gapferry::transport::registry::{Config, Registries, RegistryConfig};
 
 use crate::support::harbor::{Account, Harbor as Server, Project, Right, Setup};
 
-/// `name:password`, as on the command line; empty for an anonymous client.
+/// `name:password`, as on the command line; empty for anonymous.
 type Creds = &'static str;
 
 const NOBODY: Creds = "";

@@ -1,4 +1,4 @@
-//! Obstacles to a push are found, distinguished, and reported all at once.
+//! Obstacles to a push are found, distinguished, and reported together.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -22,21 +22,21 @@ async fn check(server: &Server, creds: Creds, paths: &[&str]) -> Preflight {
 }
 
 #[tokio::test]
-async fn harbor_is_recognized_and_tells_its_version_and_mode() {
+async fn harbor_is_recognized_with_its_version_and_mode() {
     let server = Server::start(Setup { read_only: true, unhealthy: Some("database"), ..three_projects() });
     let found = harbor::detect(&client(&server, ADMIN), at(&server.registry())).await.unwrap().harbor().unwrap();
     assert_eq!(found.version(), Some("v2.11.0-5cbb1b01"));
     assert_eq!(found.read_only(), Some(true));
     assert_eq!(found.ill(), ["database"]);
     let anonymous = harbor::detect(&client(&server, NOBODY), at(&server.registry())).await.unwrap().harbor().unwrap();
-    assert_eq!(anonymous.read_only(), None, "what is not told is not known");
+    assert_eq!(anonymous.read_only(), None, "an unreported value is unknown");
 }
 
 fn at(registry: &str) -> Account<'_> {
     Account { registry, path: "" }
 }
 
-/// A server that gives one answer to every request whose path it knows, and 404 else.
+/// A server with one fixed answer per known path, and 404 otherwise.
 struct Scripted(Vec<(&'static str, u16, &'static str)>);
 
 #[async_trait]
@@ -82,7 +82,7 @@ async fn another_registry_is_not_taken_for_harbor() {
 }
 
 #[tokio::test]
-async fn harbor_1_is_refused_with_the_way_that_remains() {
+async fn harbor_1_is_refused_with_a_pointer_to_its_storage_directory() {
     let old = Scripted(vec![("/api/systeminfo", 200, "{\"harbor_version\":\"v1.10.1-\\u001b[31mx\"}")]);
     let error = harbor::detect(&old, at("r.example")).await.unwrap_err();
     assert_eq!(error.kind(), Kind::Refused);
@@ -91,7 +91,7 @@ async fn harbor_1_is_refused_with_the_way_that_remains() {
 }
 
 #[tokio::test]
-async fn every_missing_project_is_named_in_one_go() {
+async fn all_missing_projects_are_named_at_once() {
     let server = Server::start(three_projects());
     let found = check(&server, ADMIN, &["base/a", "new/a", "new/b", "base/b", "other/x/y", "7/x"]).await;
     assert_eq!(found.missing, ["7", "new", "other"]);
@@ -105,17 +105,17 @@ async fn every_missing_project_is_named_in_one_go() {
 }
 
 #[tokio::test]
-async fn a_missing_right_is_reported_apart_from_a_missing_project() {
+async fn a_missing_right_and_a_missing_project_are_reported_separately() {
     let server = Server::start(three_projects());
     let found = check(&server, CI, &["base/a", "apps/a", "closed/a", "nowhere/a"]).await;
     assert_eq!(found.denied, ["apps"]);
-    assert_eq!(found.hidden, ["closed"], "it is there, but Harbor does not say so to this account");
+    assert_eq!(found.hidden, ["closed"], "the project exists, but Harbor hides it from this account");
     assert_eq!(found.missing, ["nowhere"]);
     assert_eq!(found.to_create(), ["nowhere", "closed"]);
 }
 
 #[tokio::test]
-async fn a_robot_that_may_push_passes_though_it_may_not_read_projects() {
+async fn a_push_robot_passes_without_the_right_to_read_projects() {
     let server = Server::start(Setup { hides_missing: true, ..three_projects() });
     let found = check(&server, ROBOT, &["base/a"]).await;
     assert_eq!(found.problems(), []);
@@ -124,26 +124,26 @@ async fn a_robot_that_may_push_passes_though_it_may_not_read_projects() {
 }
 
 #[tokio::test]
-async fn a_secret_that_works_for_the_registry_alone_is_not_called_wrong() {
+async fn a_cli_secret_that_the_project_api_rejects_is_not_called_wrong() {
     let server = Server::start(three_projects());
     let found = check(&server, OLGA, &["base/a"]).await;
     assert_eq!(found.problems(), []);
 }
 
 #[tokio::test]
-async fn rights_that_cannot_be_found_out_are_not_called_denied() {
+async fn unknown_rights_are_not_reported_as_denied() {
     let server = Server::start(Setup { token_service: false, ..three_projects() });
     let found = check(&server, ROBOT, &["base/a", "closed/a"]).await;
     assert_eq!(found.unknown, ["base", "closed"]);
     assert!(found.check().is_ok());
     assert!(found.problems().iter().all(|problem| problem.severity == Severity::Warns));
-    // Users have another way.
+    // Users have another way to find out.
     let found = check(&server, CI, &["base/a", "apps/a"]).await;
     assert_eq!((found.denied, found.unknown), (vec!["apps".to_owned()], vec![]));
 }
 
 #[tokio::test]
-async fn wrong_credentials_are_named_and_not_mistaken_for_missing_projects() {
+async fn wrong_credentials_are_reported_and_not_mistaken_for_missing_projects() {
     let server = Server::start(three_projects());
     for creds in ["admin:Wr0ng-pw", NOBODY] {
         let found = check(&server, creds, &["base/a", "nowhere/a"]).await;
@@ -175,7 +175,7 @@ async fn everything_that_stops_a_push_is_reported_together() {
 }
 
 #[tokio::test]
-async fn a_quota_that_will_not_do_is_a_warning_with_figures() {
+async fn an_insufficient_quota_is_a_warning_with_figures() {
     let setup = three_projects()
         .with(Project::new("small").quota(1000).member("ci", Right::Pull))
         .with(Project::new("2026").quota(1000));
@@ -192,11 +192,11 @@ async fn a_quota_that_will_not_do_is_a_warning_with_figures() {
     assert!(short[0].problem().text.contains("0 B of 1000 B used, 1001 B to add"), "{}", short[0].problem());
     assert_eq!(harbor::quotas(&api, &found, &needed(&[("small", 1000)])).await.unwrap(), []);
     let robot = client(&server, ROBOT);
-    assert_eq!(harbor::quotas(&robot, &found, &bytes).await.unwrap(), [], "what may not be read is not guessed");
+    assert_eq!(harbor::quotas(&robot, &found, &bytes).await.unwrap(), [], "unreadable values are not guessed");
 }
 
 #[tokio::test]
-async fn more_projects_than_one_token_request_holds() {
+async fn more_projects_than_fit_into_one_token_request_are_checked() {
     let names: Vec<String> = (0..45).map(|n| format!("p{n:02}")).collect();
     let setup = names.iter().take(44).fold(three_projects(), |setup, name| {
         let right = if name.as_str() == "p21" { Right::Pull } else { Right::Push };
@@ -210,7 +210,7 @@ async fn more_projects_than_one_token_request_holds() {
 }
 
 #[tokio::test]
-async fn projects_are_created_once_with_what_was_asked_for() {
+async fn projects_are_created_once_with_the_requested_settings() {
     let server = Server::start(three_projects());
     let found = harbor::detect(&client(&server, ADMIN), at(&server.registry())).await.unwrap().harbor().unwrap();
     let names = ["base".to_owned(), "2026".to_owned()];
@@ -223,7 +223,7 @@ async fn projects_are_created_once_with_what_was_asked_for() {
 }
 
 #[tokio::test]
-async fn a_name_harbor_would_refuse_stops_before_anything_is_created() {
+async fn a_project_name_harbor_refuses_fails_before_any_project_is_created() {
     let server = Server::start(three_projects());
     let found = harbor::detect(&client(&server, ADMIN), at(&server.registry())).await.unwrap().harbor().unwrap();
     let names = ["fine".to_owned(), "not--fine".to_owned()];
@@ -234,7 +234,7 @@ async fn a_name_harbor_would_refuse_stops_before_anything_is_created() {
 }
 
 #[tokio::test]
-async fn an_account_that_may_not_create_projects_gets_that_message() {
+async fn an_account_without_the_right_to_create_projects_gets_a_clear_error() {
     let server = Server::start(Setup { everyone_creates: false, ..three_projects() });
     for (creds, kind, says) in [
         (CI, Kind::Refused, "Only system admin can create project"),

@@ -1,4 +1,4 @@
-//! The real client pushing to Harbor: what it must get right there, and what it says when Harbor refuses.
+//! The real client pushing to Harbor: what it must do right, and how it reports Harbor's refusals.
 
 use bytes::Bytes;
 use gapferry::base::error::Kind;
@@ -21,7 +21,7 @@ async fn push_image(to: &Registries, reference: &Reference) -> gapferry::Result<
 }
 
 #[tokio::test]
-async fn an_image_arrives_whole_and_is_accounted_rightly() {
+async fn an_image_arrives_complete_and_the_quota_is_correct() {
     for absolute_locations in [false, true] {
         for creds in [ADMIN, CI, ROBOT] {
             let server = Server::start(Setup { absolute_locations, ..three_projects() });
@@ -37,7 +37,7 @@ async fn an_image_arrives_whole_and_is_accounted_rightly() {
 }
 
 #[tokio::test]
-async fn a_blob_is_mounted_from_a_project_that_can_be_read_and_no_other() {
+async fn a_blob_is_mounted_only_from_a_readable_project() {
     let server = Server::start(three_projects());
     let host = server.registry();
     for path in ["apps/a", "closed/a"] {
@@ -48,9 +48,9 @@ async fn a_blob_is_mounted_from_a_project_that_can_be_read_and_no_other() {
     let mount =
         async |from: &str| ci.mount(&repository(&host, "base/b"), &layer, &repository(&host, from)).await.unwrap();
     assert!(mount("apps/a").await);
-    assert!(!mount("closed/a").await, "a refused mount is an upload, not a failure");
+    assert!(!mount("closed/a").await, "a refused mount leads to an upload and is not a failure");
     assert!(!mount("nowhere/a").await);
-    // After those refusals the client still may what it could before.
+    // After those refusals the client keeps its other rights.
     push_image(&ci, &tag(&repository(&host, "base/c"), "v1")).await.unwrap();
 }
 
@@ -79,7 +79,7 @@ async fn a_refusal_is_reported_in_harbors_own_words() {
 }
 
 #[tokio::test]
-async fn referrers_are_found_again_whatever_the_version() {
+async fn referrers_are_found_again_in_every_harbor_version() {
     for version in [(2, 7), (2, 8), (2, 9), (2, 15)] {
         let server = Server::start(Setup { version, ..three_projects() });
         let ci = client(&server, CI);
@@ -91,7 +91,7 @@ async fn referrers_are_found_again_whatever_the_version() {
         let config = memory.add("{}");
         let signature = image(&config, &[], Some(&subject));
         ci.put_manifest(&repository.with_digest(signature.digest()), &signature).await.unwrap();
-        // A later run, which has learnt nothing of this registry yet.
+        // A later run, which knows nothing about this registry yet.
         let found = client(&server, CI).referrers(&repository, &subject.digest()).await.unwrap().found;
         let digests: Vec<_> = found.iter().map(|descriptor| descriptor.digest).collect();
         assert_eq!(digests, [signature.digest()], "{version:?}");

@@ -1,4 +1,4 @@
-//! The stand-in itself: it takes what Harbor takes and refuses what Harbor refuses.
+//! The fake Harbor itself: it accepts what Harbor accepts and refuses what Harbor refuses.
 
 use gapferry::oci::{Digest, media_type};
 use serde_json::{Value, json};
@@ -46,7 +46,7 @@ fn image(config: &[u8]) -> Value {
 }
 
 #[test]
-fn it_takes_an_image_and_gives_it_back() {
+fn it_stores_and_serves_an_image() {
     let server = Server::start(three_projects());
     put(&server, CI, "base/a", "1", &image(b"{}")).expect(400);
     upload(&server, CI, "base/a", b"{}").expect(201);
@@ -107,7 +107,7 @@ fn it_mounts_only_from_what_the_account_may_read() {
 }
 
 #[test]
-fn it_notices_wrong_accounting_and_a_lost_offset() {
+fn it_detects_wrong_accounting_and_a_lost_offset() {
     let server = Server::start(three_projects());
     let second = location(&send(&server, CI, "PATCH", &location(&begin(&server, CI, "base/a")), b"la"));
     let path = format!("{second}&digest={}", Digest::sha256(b"layer"));
@@ -138,14 +138,14 @@ fn it_lists_referrers_as_its_version_does() {
 }
 
 #[test]
-fn its_token_answer_has_both_names() {
+fn its_token_answer_has_both_field_names() {
     let server = Server::start(three_projects());
     let scopes = "scope=repository:base/a:pull,push&scope=repository:apps/a:pull,push&scope=repository:closed/a:pull";
     let path = format!("/service/token?service=harbor-registry&{scopes}");
     let answer = send(&server, ROBOT, "GET", &path, b"").expect(200).json();
     assert!(answer["token"].as_str().is_some_and(|token| !token.is_empty()));
     assert_eq!(answer["access_token"], "");
-    // It holds for the whole project.
+    // The token is valid for the whole project.
     let bearer = format!("Bearer {}", answer["token"].as_str().unwrap());
     for (path, status) in [("base/other", 202), ("apps/a", 401), ("closed/a", 401)] {
         let request = server.request("POST", &format!("/v2/{path}/blobs/uploads/"));
@@ -154,7 +154,7 @@ fn its_token_answer_has_both_names() {
 }
 
 #[test]
-fn what_its_policies_forbid_to_pull_is_there_and_can_be_pushed() {
+fn an_image_its_policies_withhold_exists_and_can_be_pushed() {
     let server = Server::start(three_projects().with(Project::new("trust").content_trust()));
     upload(&server, ADMIN, "trust/a", b"{}").expect(201);
     for _ in 0..2 {
@@ -165,12 +165,12 @@ fn what_its_policies_forbid_to_pull_is_there_and_can_be_pushed() {
     send(&server, ADMIN, "HEAD", path, b"").expect(412);
     let artifact = send(&server, ADMIN, "GET", "/api/v2.0/projects/trust/repositories/a/artifacts/1", b"").expect(200);
     let digest = server.tag("trust/a", "1").unwrap();
-    assert_eq!(artifact.json()["digest"], json!(digest), "the API says what it means all the same");
+    assert_eq!(artifact.json()["digest"], json!(digest), "the API still resolves the tag");
     let mut signature = image(b"{}");
     signature["annotations"] = json!({"by": "cosign"});
     put(&server, ADMIN, "trust/a", &format!("sha256-{}.sig", digest.hex()), &signature).expect(201);
     send(&server, ADMIN, "GET", path, b"").expect(200);
-    // In no list of artifacts, but among the tags.
+    // Listed among the tags, but not among the artifacts.
     let list = "/api/v2.0/projects/trust/repositories/a/artifacts";
     let listed = send(&server, ADMIN, "GET", &format!("{list}?with_accessory=true"), b"").expect(200).json();
     assert_eq!(listed.as_array().map(Vec::len), Some(1));
@@ -181,7 +181,7 @@ fn what_its_policies_forbid_to_pull_is_there_and_can_be_pushed() {
 }
 
 #[test]
-fn a_quota_is_refused_where_an_upload_ends_and_the_upload_stays() {
+fn an_exceeded_quota_is_refused_when_an_upload_ends_and_the_session_stays() {
     let server = Server::start(three_projects().with(Project::new("small").quota(4)));
     let begun = location(&begin(&server, ADMIN, "small/a"));
     let refused = send(&server, ADMIN, "PUT", &format!("{begun}&digest={}", Digest::sha256(b"five!")), b"five!");
@@ -193,7 +193,7 @@ fn a_quota_is_refused_where_an_upload_ends_and_the_upload_stays() {
 }
 
 #[test]
-fn it_answers_head_out_of_its_database_and_get_out_of_the_storage() {
+fn it_answers_head_from_its_database_and_get_from_its_storage() {
     let server = Server::start(three_projects());
     let layer = Digest::sha256(b"layer");
     upload(&server, CI, "base/a", b"layer").expect(201);
@@ -204,14 +204,14 @@ fn it_answers_head_out_of_its_database_and_get_out_of_the_storage() {
         send(&server, CI, "GET", &path, b"").expect(200);
     }
     assert!(upload(&server, CI, "base/b", b"layer").expect(404).text().contains("the asking blob is in GC"));
-    // A mount leaves its link behind, whatever it answers.
+    // A mount creates its link whatever it answers.
     server.set_row(&layer, Some(Row::Absent));
     send(&server, CI, "POST", &format!("/v2/base/c/blobs/uploads/?mount={layer}&from=base/a"), b"").expect(404);
     assert!(server.has_blob("base/c", &layer));
 }
 
 #[test]
-fn its_rules_of_immutable_tags_are_for_who_manages_the_project() {
+fn only_project_managers_can_read_its_immutable_tag_rules() {
     let server = Server::start(three_projects().with(Project::new("fixed").immutable("v*")));
     let path = "/api/v2.0/projects/fixed/immutabletagrules";
     let rules = send(&server, ADMIN, "GET", path, b"").expect(200).json();

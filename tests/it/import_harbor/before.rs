@@ -1,4 +1,4 @@
-//! What an import finds out before it pushes anything.
+//! The checks of an import before it pushes anything.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -28,7 +28,7 @@ fn all_missing_projects_are_named_at_once_and_nothing_is_pushed() {
 }
 
 #[test]
-fn denied_rights_are_named_with_the_missing_projects() {
+fn denied_rights_and_missing_projects_are_named_together() {
     let images = ["one", "two", "three"].map(small);
     let bundle = bundle(&[&images[0], &images[1], &images[2]]);
     let directory = tempdir();
@@ -43,9 +43,9 @@ fn denied_rights_are_named_with_the_missing_projects() {
     }
 }
 
-/// A robot that brings what is new to its project must not need the right to push base images that are all there.
+/// A robot that pushes new content to its project must not need push rights for base images that are already there.
 #[test]
-fn only_projects_that_get_something_need_the_right_to_push() {
+fn only_projects_that_receive_something_need_the_right_to_push() {
     let images = ["one", "two"].map(small);
     let directory = tempdir();
     let both = bundle(&[&images[0], &images[1]]);
@@ -71,13 +71,13 @@ fn only_projects_that_get_something_need_the_right_to_push() {
         assert!(!plan.stdout.contains("may not push"), "{}", plan.stdout);
         import(&both, &server, "", creds, &["--map", &map]).ended(0);
         assert!(server.tag("base/one", "1").is_some());
-        // What is sent again counts as pushed.
+        // `--reupload` pushes them again.
         import(&both, &server, "", creds, &["--map", &map, "--reupload"]).ended(4).reported(&[denied]);
     }
 }
 
 #[test]
-fn missing_projects_are_created_as_asked_for() {
+fn missing_projects_are_created_with_the_requested_settings() {
     let bundle = bundle(&[&small("one")]);
     let server = Harbor::start(setup());
     let options = ["--create-projects", "--project-public", "--project-quota", "2GiB"];
@@ -85,12 +85,12 @@ fn missing_projects_are_created_as_asked_for() {
     let made = server.projects().into_iter().find(|project| project.name == "2026").unwrap();
     assert_eq!((made.public, made.quota), (true, Some(2 << 30)));
     assert!(server.tag("2026/team/one", "1").is_some());
-    // Again, and for a project that is there.
+    // A second run, with an existing project.
     import(&bundle, &server, "/2026", ADMIN, &options).ended(0);
 }
 
 #[test]
-fn nothing_is_created_for_an_import_that_would_fail_anyway() {
+fn no_project_is_created_for_an_import_that_would_fail_anyway() {
     let images = ["one", "two"].map(small);
     let bundle = bundle(&[&images[0], &images[1]]);
     let server = Harbor::start(setup());
@@ -103,7 +103,7 @@ fn nothing_is_created_for_an_import_that_would_fail_anyway() {
 }
 
 #[test]
-fn who_may_not_create_projects_gets_that_message() {
+fn missing_rights_to_create_projects_are_reported() {
     let bundle = bundle(&[&small("one")]);
     let server = Harbor::start(Setup { everyone_creates: false, ..setup() });
     import(&bundle, &server, "/new", CI, &["--create-projects"])
@@ -113,7 +113,7 @@ fn who_may_not_create_projects_gets_that_message() {
 }
 
 #[test]
-fn a_dry_run_creates_no_project_and_still_gives_the_plan() {
+fn a_dry_run_creates_no_project_and_still_prints_the_plan() {
     let bundle = bundle(&[&small("one")]);
     let server = Harbor::start(setup());
     let ran = import(&bundle, &server, "/new", ADMIN, &["--create-projects", "--dry-run"]).ended(0);
@@ -125,12 +125,12 @@ fn a_dry_run_creates_no_project_and_still_gives_the_plan() {
 }
 
 #[test]
-fn a_dry_run_names_all_that_would_stop_the_import() {
+fn a_dry_run_names_every_obstacle_to_the_import() {
     let images = ["one", "two", "three"].map(small);
     let bundle = bundle(&[&images[0], &images[1], &images[2]]);
     let server = Harbor::start(Setup { read_only: true, ..setup() });
     let directory = tempdir();
-    // `ap` is to be created, `apps` is denied: the one is not taken for the other.
+    // `ap` is missing and `apps` is denied; the names must not be confused.
     let map = map_file(directory.path(), &[("team/one", "ap/one"), ("team/two", "apps/two"), ("team/three", "base/x")]);
     let options = ["--map", &map, "--dry-run", "--create-projects"];
     let ran = import(&bundle, &server, "", CI, &options).ended(4);
@@ -142,20 +142,20 @@ fn a_dry_run_names_all_that_would_stop_the_import() {
 }
 
 #[test]
-fn read_only_mode_is_named_before_any_push() {
+fn read_only_mode_is_reported_before_any_push() {
     let bundle = bundle(&[&small("one")]);
     let server = Harbor::start(Setup { read_only: true, ..setup() });
     for options in [&["--max-wait", "0s"][..], &["--max-wait", "0s", "--create-projects"]] {
         import(&bundle, &server, "/base", CI, options).ended(4).reported(&["read-only mode"]);
     }
-    // What does not pass by itself is not waited for.
+    // Problems that do not pass by themselves are not waited for.
     import(&bundle, &server, "/apps", CI, &[]).ended(4).reported(&["read-only mode", "may not push to project apps"]);
     assert_eq!(server.pushes(), []);
 }
 
-/// The nightly import begins while an administrator makes a backup.
+/// The nightly import starts while an administrator makes a backup.
 #[test]
-fn read_only_mode_that_ends_in_time_is_waited_for_before_the_first_push() {
+fn an_import_waits_out_read_only_mode_before_the_first_push() {
     let bundle = bundle(&[&small("one")]);
     let server = Harbor::start(setup());
     server.set_read_only_for(1);
@@ -169,7 +169,7 @@ fn read_only_mode_that_ends_in_time_is_waited_for_before_the_first_push() {
 }
 
 #[test]
-fn wrong_credentials_are_named_and_not_taken_for_a_missing_project() {
+fn wrong_credentials_are_not_reported_as_a_missing_project() {
     let bundle = bundle(&[&small("one")]);
     let server = Harbor::start(setup());
     let ran = import(&bundle, &server, "/base", "ci:secret-that-is-wrong", &[]).ended(4);
@@ -178,7 +178,7 @@ fn wrong_credentials_are_named_and_not_taken_for_a_missing_project() {
 }
 
 #[test]
-fn a_name_without_a_project_is_refused_with_the_remedy() {
+fn a_name_without_a_project_is_refused_with_a_remedy() {
     let bundle = bundle(&[&small("one")]);
     let server = Harbor::start(setup());
     import(&bundle, &server, "", CI, &["--flatten"]).ended(4).reported(&["has no project", "--to HOST/PROJECT"]);
@@ -186,7 +186,7 @@ fn a_name_without_a_project_is_refused_with_the_remedy() {
 }
 
 #[test]
-fn a_proxy_cache_is_not_a_target() {
+fn a_proxy_cache_project_is_refused_as_a_target() {
     let bundle = bundle(&[&small("one")]);
     let server = Harbor::start(setup().with(Project::new("hub").proxy_cache()));
     import(&bundle, &server, "/hub", ADMIN, &[]).ended(4).reported(&["hub is a proxy cache"]);
@@ -194,7 +194,7 @@ fn a_proxy_cache_is_not_a_target() {
 }
 
 #[test]
-fn another_registry_is_asked_nothing_of_harbors() {
+fn other_registries_get_no_harbor_api_requests() {
     let bundle = bundle(&[&small("one")]);
     let target = Registry::start();
     let to = format!("{}/any", target.host());
@@ -204,16 +204,16 @@ fn another_registry_is_asked_nothing_of_harbors() {
     assert!(!target.requests().iter().any(|entry| entry.path.contains("/api/v2.0/")));
 }
 
-/// Harbor answers 201, and the project has no limit.
+/// Harbor answers 201, but the project has no quota.
 #[test]
-fn a_quota_that_harbor_ignores_is_reported() {
+fn a_quota_that_harbor_ignored_is_reported() {
     let bundle = bundle(&[&small("one")]);
     let options = ["--create-projects", "--project-quota", "2GiB"];
     let maker = Account { reads_projects: false, ..Account::user("maker", "Maker123") };
     let server = Harbor::start(setup().account(maker));
     let message = ["project 2026 has no storage quota, not of 2.0 GiB", "only administrators"];
     import(&bundle, &server, "/2026", CI, &options).ended(0).reported(&message);
-    // An account that may create projects need not be allowed to read them.
+    // An account that may create projects may lack the right to read them.
     let unread = ["quota of 2.0 GiB could not be checked", "may not read it"];
     import(&bundle, &server, "/2028", "maker:Maker123", &options).ended(0).reported(&unread);
     let ran = import(&bundle, &server, "/2027", ADMIN, &options).ended(0);
@@ -222,7 +222,7 @@ fn a_quota_that_harbor_ignores_is_reported() {
 
 /// One 503 must not turn a Harbor into a registry without projects.
 #[test]
-fn an_api_that_fails_for_a_moment_is_asked_again_and_one_that_never_answers_is_named() {
+fn a_brief_api_failure_is_retried_and_a_lasting_one_reported() {
     let bundle = bundle(&[&small("one")]);
     let create = ["--create-projects"];
     let server = Harbor::start(Setup { busy_api: 1, ..setup() });
@@ -235,14 +235,14 @@ fn an_api_that_fails_for_a_moment_is_asked_again_and_one_that_never_answers_is_n
         "503",
     ]);
     assert_eq!(server.pushes(), []);
-    // A gateway may route only the protocol, and pushing needs no more.
+    // A gateway may route only the distribution protocol, which is enough to push.
     import(&bundle, &server, "/base", CI, &[]).ended(0).reported(&["quotas were not checked"]);
     assert!(server.tag("base/team/one", "1").is_some());
 }
 
-/// The usual setup of Harbor: each project has its own robot, and no account knows more than one project.
+/// The usual setup of Harbor: each project has its own robot, and no account can access more than one project.
 #[test]
-fn credentials_that_are_kept_for_one_project_count_for_all_that_is_asked_of_it() {
+fn credentials_stored_for_one_project_are_used_for_every_request_about_it() {
     let [one, two] = ["one", "two"].map(|name| images::oci(&format!("{name}/app"), "1", &["what all share", name]));
     let bundle = bundle(&[&one, &two]);
     let setup = Setup::default()

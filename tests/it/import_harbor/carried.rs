@@ -1,4 +1,4 @@
-//! What arrives, and that nothing is sent twice.
+//! Everything arrives, and nothing is sent twice.
 
 use super::fixture::{ADMIN, Bundle, CI, ROBOT, bundle, bundle_of, import, map_file, setup, small};
 use crate::support::harbor::{Harbor, Project, Setup};
@@ -7,7 +7,7 @@ use crate::support::registry::Registry;
 use crate::support::{gapferry, tempdir};
 
 #[test]
-fn every_kind_of_image_arrives_whatever_the_version_and_the_account() {
+fn every_kind_of_image_arrives_at_every_version_with_every_account() {
     let source = Registry::start();
     let pushed: Vec<Pushed> = Corpus::everything().push(&source);
     let references: Vec<String> = pushed.iter().map(|image| image.reference.clone()).collect();
@@ -23,12 +23,12 @@ fn every_kind_of_image_arrives_whatever_the_version_and_the_account() {
         assert_eq!(server.violations(), Vec::<String>::new());
         let uploads = server.uploads();
         import(&bundle, &server, "/base", creds, &[]).ended(0);
-        assert_eq!(server.uploads(), uploads, "what is there is not pushed again");
+        assert_eq!(server.uploads(), uploads, "present content is not pushed again");
     }
 }
 
 #[test]
-fn what_lies_in_harbor_can_be_carried_on_with_all_that_refers_to_it() {
+fn images_in_harbor_can_be_exported_with_all_their_referrers() {
     let image = images::oci_index("team/app", "1.0", "content");
     let sbom = images::referrer(&image, "application/spdx+json", b"sbom");
     let signature = images::cosign_signature(&image);
@@ -62,17 +62,17 @@ fn a_blob_is_uploaded_once_and_mounted_into_other_projects() {
     let directory = tempdir();
     let map = map_file(directory.path(), &[("team/one", "p1/one"), ("team/two", "p2/two"), ("team/three", "p3/three")]);
     import(&bundle, &server, "", ADMIN, &["--map", &map]).ended(0);
-    // The shared layer once, three layers of their own, three configs.
+    // The shared layer once, three layers of single images, three configs.
     assert_eq!((server.uploads(), server.mounts()), (7, 2));
 }
 
 #[test]
-fn uploads_into_one_project_take_turns_if_that_is_asked_for() {
+fn uploads_into_one_project_are_serialized_on_request() {
     let images = ["one", "two", "three"].map(small);
     let bundle = bundle(&[&images[0], &images[1], &images[2]]);
     let server = Harbor::start(setup());
     import(&bundle, &server, "/base", ADMIN, &["--per-project", "1"]).ended(0);
     let uploads = server.pushes().into_iter().filter(|push| push.path.contains("/blobs/uploads/"));
     let order: Vec<String> = uploads.filter(|push| !push.path.contains("mount=")).map(|push| push.method).collect();
-    assert_eq!(order, ["POST", "PUT"].repeat(7), "each is ended before the next begins");
+    assert_eq!(order, ["POST", "PUT"].repeat(7), "each upload ends before the next starts");
 }

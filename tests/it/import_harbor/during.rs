@@ -1,4 +1,4 @@
-//! What ends a push, or a part of it, when it has begun.
+//! Events that end a push, or part of it, after it has started.
 
 use super::fixture::{ADMIN, CI, ROBOT, bundle, import, map_file, setup, small};
 use crate::support::harbor::{Change, Database, Harbor, Logged, Project, Right, Row};
@@ -13,7 +13,7 @@ fn many() -> Vec<Image> {
 }
 
 #[test]
-fn an_exceeded_quota_is_warned_of_and_reported_in_harbors_words() {
+fn an_exceeded_quota_is_warned_about_and_reported_in_harbors_words() {
     let images = ["one", "two"].map(small);
     let bundle = bundle(&[&images[0], &images[1]]);
     let server = Harbor::start(setup().with(Project::new("tight").quota(100)).with(Project::new("full").quota(1)));
@@ -28,14 +28,14 @@ fn an_exceeded_quota_is_warned_of_and_reported_in_harbors_words() {
         "tight/one:1",
     ]);
     assert!(server.tag("base/two", "1").is_some() && server.tag("tight/one", "1").is_none());
-    // Once there is room, the same command does the rest.
+    // Once there is space, the same command finishes the rest.
     server.change("tight", |project| project.quota = None);
     import(&bundle, &server, "", ADMIN, &["--map", &map]).ended(0);
 }
 
-/// "Check the spelling" would be no help: the blob is there, and on its way out.
+/// "Check the spelling" would not help: the blob exists and is being deleted.
 #[test]
-fn a_blob_that_a_garbage_collection_is_deleting_is_named_with_what_helps() {
+fn a_blob_that_garbage_collection_is_deleting_is_named_with_a_remedy() {
     let image = small("one");
     let bundle = bundle(&[&image]);
     let server = Harbor::start(setup());
@@ -44,15 +44,15 @@ fn a_blob_that_a_garbage_collection_is_deleting_is_named_with_what_helps() {
     let ran = import(&bundle, &server, "/base", CI, &[]).ended(1);
     let ran = ran.reported(&["blob is in GC", "garbage collection is running"]);
     let waits = ran.stderr.lines().filter(|line| line.contains("is in GC") && !line.starts_with("failed: "));
-    assert_eq!(waits.count(), 1, "one line for the collection, not one for each blob: {}", ran.stderr);
+    assert_eq!(waits.count(), 1, "one message for the collection, not one per blob: {}", ran.stderr);
     blobs.iter().for_each(|blob| server.set_row(blob, None));
     import(&bundle, &server, "/base", CI, &[]).ended(0);
 }
 
-/// Its database has given up the layer, and the storage still has it for a moment: without another upload, the image
+/// The database has dropped the layer, and the storage still has it for a moment: without another upload, the image
 /// breaks when the collection ends.
 #[test]
-fn a_blob_that_only_the_storage_still_has_is_uploaded_again() {
+fn a_blob_missing_from_the_database_is_uploaded_again() {
     let server = Harbor::start(setup());
     let old = images::oci("team/one", "1", &["base", "old"]);
     let new = images::oci("team/one", "2", &["base", "new"]);
@@ -64,16 +64,16 @@ fn a_blob_that_only_the_storage_still_has_is_uploaded_again() {
     import(&bundle(&[&new]), &server, "/base", CI, &[]).ended(0);
     let sent = |entry: &&Logged| entry.method == "PUT" && entry.path.contains(&layer.hex());
     assert_eq!(server.pushes().iter().filter(sent).count(), 1);
-    // While the collection is deleting it, nothing can be pushed, and no manifest may count on it.
+    // While the collection deletes the blob, nothing can be pushed, and no manifest may rely on it.
     server.set_row(&layer, Some(Row::Deleting));
     let third = images::oci("team/one", "3", &["base", "third"]);
     import(&bundle(&[&third]), &server, "/base", CI, &[]).ended(1).reported(&["garbage collection is running"]);
     assert!(server.tag("base/team/one", "3").is_none());
 }
 
-/// One answer counts for everything that is still to be sent there; the rest of the run continues.
+/// One answer speaks for all remaining uploads to that project; the rest of the run continues.
 #[test]
-fn what_ends_a_push_to_a_project_in_the_middle_is_reported_once_and_not_tried_again() {
+fn an_obstacle_that_ends_pushes_to_a_project_is_reported_once_and_not_retried() {
     let all = many();
     let bundle = bundle(&all.iter().collect::<Vec<_>>());
     let directory = tempdir();
@@ -93,7 +93,7 @@ fn what_ends_a_push_to_a_project_in_the_middle_is_reported_once_and_not_tried_ag
         let refused = |entry: &&Logged| matches!(entry.status, 401 | 403) && entry.authorized;
         let refusals = server.pushes().iter().filter(refused).count();
         // Six uploads, six mounts and six images at a time.
-        assert!((1..=18).contains(&refusals), "{change:?}: {refusals} refusals: only what was on its way");
+        assert!((1..=18).contains(&refusals), "{change:?}: {refusals} refusals: only requests in flight");
         let failed: Vec<&str> = ran.stderr.lines().filter(|line| line.starts_with("failed: ")).collect();
         assert!(failed.len() == 1 && failed[0].contains(says), "{change:?}: {failed:#?}");
         assert!(failed[0].contains(" images: "), "{failed:#?}");
@@ -102,9 +102,9 @@ fn what_ends_a_push_to_a_project_in_the_middle_is_reported_once_and_not_tried_ag
     }
 }
 
-/// What is larger than the room that is left is not sent, what fits is, and no refused upload stays in the storage.
+/// Blobs larger than the remaining quota are not sent, those that fit are, and no refused upload stays in the storage.
 #[test]
-fn a_quota_that_is_used_up_on_the_way_is_met_once() {
+fn a_quota_that_runs_out_during_an_import_is_hit_only_once() {
     let mut all = many();
     all.push(images::oci("team/tiny", "1", &["tiny"]));
     let bundle = bundle(&all.iter().collect::<Vec<_>>());
@@ -112,20 +112,20 @@ fn a_quota_that_is_used_up_on_the_way_is_met_once() {
     let size = |image: &Image| image.blobs.iter().map(Vec::len).sum::<usize>() + image.manifest.len();
     let fits = all[..6].iter().map(size).sum::<usize>() + size(&all[20]) + 3000;
     server.change("base", |project| project.quota = Some(fits as u64));
-    // A robot cannot read the quota before.
+    // A robot cannot read the quota beforehand.
     let ran = import(&bundle, &server, "/base", ROBOT, &[]).ended(4);
     let refused = server.pushes().iter().filter(|entry| entry.status == 403).count();
-    assert!((1..=6).contains(&refused), "{refused} refusals: only what was on its way");
+    assert!((1..=6).contains(&refused), "{refused} refusals: only requests in flight");
     let failed: Vec<&str> = ran.stderr.lines().filter(|line| line.starts_with("failed: ")).collect();
     assert!(failed.len() == 1 && failed[0].contains("/base has no space left"), "{failed:#?}");
     ran.reported(&["configured upper limit", "hint: raise the project's quota"]);
-    assert!(server.tag("base/team/tiny", "1").is_some(), "what fits arrives");
-    assert_eq!(server.open_uploads(), 0, "what was refused is taken back");
+    assert!(server.tag("base/team/tiny", "1").is_some(), "blobs that fit arrive");
+    assert_eq!(server.open_uploads(), 0, "refused uploads are cancelled");
     server.change("base", |project| project.quota = None);
     import(&bundle, &server, "/base", ROBOT, &[]).ended(0);
 }
 
-/// The rest of an image with a refused blob would only use up what others could have, or be refused in its turn.
+/// The rest of an image with a refused blob would only use up quota that other images need, or be refused in turn.
 #[test]
 fn the_rest_of_an_image_whose_blob_was_refused_is_not_sent() {
     let layers: Vec<String> = (0..8).map(|n| images::noise(n, 20_000)).collect();
@@ -136,12 +136,12 @@ fn the_rest_of_an_image_whose_blob_was_refused_is_not_sent() {
     import(&bundle, &server, "/base", ROBOT, &["--per-project", "1"]).ended(4).reported(&["; 0 B uploaded"]);
     let ends = |status: u16| server.pushes().iter().filter(|it| it.method == "PUT" && it.status == status).count();
     assert_eq!((ends(403), ends(201)), (1, 0), "{:#?}", server.pushes());
-    assert_eq!(server.open_uploads(), 0, "what had begun is taken back");
+    assert_eq!(server.open_uploads(), 0, "started uploads are cancelled");
 }
 
-/// An administrator makes a backup, or Harbor counts its quotas: that passes.
+/// An administrator makes a backup, or Harbor recalculates its quotas: read-only mode passes.
 #[test]
-fn read_only_mode_that_ends_in_time_is_waited_for_and_costs_nothing() {
+fn read_only_mode_during_an_import_is_waited_out_without_loss() {
     let all = many();
     let bundle = bundle(&all.iter().collect::<Vec<_>>());
     let server = Harbor::start(setup());
@@ -150,12 +150,12 @@ fn read_only_mode_that_ends_in_time_is_waited_for_and_costs_nothing() {
     let message = |words: &str| ran.stderr.lines().filter(|line| line.contains(words)).count();
     assert_eq!((message("read-only mode: waiting up to"), message("accepts changes again")), (1, 1), "{}", ran.stderr);
     assert!(all.iter().all(|image| server.tag(&format!("base/{}", image.repository), "1").is_some()));
-    assert_eq!(server.open_uploads(), 0, "what had begun was ended in its session");
+    assert_eq!(server.open_uploads(), 0, "started uploads finish in their sessions");
 }
 
-/// Harbor answers 401 while it cannot reach its database. The credentials are still right.
+/// Harbor answers 401 while it cannot reach its database, although the credentials are right.
 #[test]
-fn a_database_that_stops_is_an_outage_and_no_problem_of_the_credentials() {
+fn a_stopped_database_is_an_outage_and_not_a_credentials_problem() {
     let all = many();
     let bundle = bundle(&all.iter().collect::<Vec<_>>());
     let server = Harbor::start(setup());
@@ -170,9 +170,9 @@ fn a_database_that_stops_is_an_outage_and_no_problem_of_the_credentials() {
     import(&bundle, &server, "/base", CI, &[]).ended(0);
 }
 
-/// Without its database Harbor refuses right credentials. Whoever believes that changes the password, or gives up.
+/// Without its database, Harbor refuses correct credentials. A user who believes that changes the password or gives up.
 #[test]
-fn a_database_that_is_away_from_the_start_is_named_and_the_credentials_are_not() {
+fn a_database_down_from_the_start_is_blamed_instead_of_the_credentials() {
     let bundle = bundle(&[&small("one")]);
     for (database, creds) in
         [(Database::Away, CI), (Database::Away, ROBOT), (Database::Away, ADMIN), (Database::AwayForLong, CI)]
@@ -197,7 +197,7 @@ fn a_database_that_is_away_from_the_start_is_named_and_the_credentials_are_not()
 }
 
 #[test]
-fn auth_check_tells_a_database_that_is_away_from_wrong_credentials() {
+fn auth_check_tells_a_database_outage_from_wrong_credentials() {
     let server = Harbor::start(setup());
     let check = |creds: &str| {
         let options = ["auth", "check", &server.registry(), "--creds", creds, "--retry-budget", "1s", "--retries", "1"];

@@ -1,4 +1,4 @@
-//! A server that behaves as Harbor does, and bundles for it.
+//! A server that behaves like Harbor, and bundles for it.
 
 use std::path::{Path, PathBuf};
 
@@ -12,7 +12,7 @@ use tempfile::TempDir;
 pub const ADMIN: &str = "admin:Harbor12345";
 /// Pushes to `base`, pulls from `apps`.
 pub const CI: &str = "ci:Ci123456";
-/// The same, and may not read the project API.
+/// The same rights, without reading the project API.
 pub const ROBOT: &str = "robot$base+ci:secret";
 
 pub fn setup() -> Setup {
@@ -23,7 +23,7 @@ pub fn setup() -> Setup {
         .with(Project::new("apps").member("ci", Right::Pull).member("robot$base+ci", Right::Pull))
 }
 
-/// A bundle of what stands in a registry of the connected side.
+/// A bundle of the images in a connected-side registry.
 pub struct Bundle {
     pub path: PathBuf,
     pub _directory: TempDir,
@@ -52,7 +52,7 @@ pub fn import(bundle: &Bundle, server: &Harbor, prefix: &str, creds: &str, optio
     Ran::of(&mut command)
 }
 
-/// A map file that sends each repository of `rules` elsewhere.
+/// A map file that maps each repository of `rules` to another name.
 pub fn map_file(directory: &Path, source_is_any: &[(&str, &str)]) -> String {
     let path = directory.join("names.map");
     let rules: String = source_is_any.iter().map(|(from, to)| format!("~ ^[^/]+/{from}$ -> {to}\n")).collect();

@@ -1,4 +1,4 @@
-//! What follows an import: tags that go, inventories, and the way out by the storage.
+//! After an import: deleted tags, inventories, and migration out of the storage.
 
 use super::fixture::{ADMIN, CI, ROBOT, bundle, bundle_of, import, setup, small};
 use crate::support::cosign::{self, list};
@@ -8,9 +8,9 @@ use crate::support::ran::Ran;
 use crate::support::registry::Registry;
 use crate::support::{gapferry, tempdir};
 
-/// Through the distribution protocol Harbor deletes no tag, and with the manifest other tags would go.
+/// Harbor deletes no tag through the distribution protocol, and deleting the manifest would remove other tags.
 #[test]
-fn a_tag_that_is_not_wanted_any_more_goes_by_harbors_own_api_and_its_artifact_stays() {
+fn an_unwanted_tag_is_deleted_by_harbors_api_and_its_artifact_stays() {
     let source = Registry::start();
     let images = ["1", "2", "3", "locked"].map(|tag| images::oci("apps/web", tag, &[tag]));
     let again = images[0].named("apps/web", "same-as-1");
@@ -27,24 +27,24 @@ fn a_tag_that_is_not_wanted_any_more_goes_by_harbors_own_api_and_its_artifact_st
     let tag = |tag: &str| server.tag("own/apps/web", tag).is_some();
     let look = import(&next, &server, "/own", CI, &["--prune"]).ended(0);
     look.reported(&["own/apps/web:3", "own/apps/web:locked", "own/apps/web:same-as-1", "3 tags to prune"]);
-    assert!(tag("3") && tag("same-as-1"), "a look changes nothing");
+    assert!(tag("3") && tag("same-as-1"), "without --yes nothing is deleted");
     server.set_busy_api(1000);
     let unclear = import(&next, &server, "/own", CI, &["--prune", "--yes", "--arrived", receipt]);
     unclear.ended(5).reported(&["Harbor", "does not answer", "nothing was deleted"]);
-    assert!(tag("3") && tag("same-as-1"), "through the protocol more than these tags would go");
+    assert!(tag("3") && tag("same-as-1"), "the distribution protocol would delete more than these tags");
     server.set_busy_api(0);
     let pruned = import(&next, &server, "/own", CI, &["--prune", "--yes", "--arrived", receipt]);
     pruned.ended(4).reported(&["2 of 3 tags deleted", "own/apps/web:locked", "immutable"]);
     assert!(tag("1") && tag("2") && tag("locked") && !tag("3") && !tag("same-as-1"));
     let digest = |image: &Image| image.digest().parse().unwrap();
     assert!(server.manifest("own/apps/web", &digest(&images[2])).is_some(), "the artifact stays");
-    assert!(server.manifest("own/apps/web", &digest(&images[0])).is_some(), "and what another tag means");
+    assert!(server.manifest("own/apps/web", &digest(&images[0])).is_some(), "and so does the artifact of another tag");
     assert_eq!(server.violations(), Vec::<String>::new());
 }
 
-/// An account that may read artifacts learns the meaning of a tag that a policy forbids pulling.
+/// An account that may read artifacts can look up a tag that a policy blocks from pulling.
 #[test]
-fn a_tag_that_a_policy_hides_is_pruned_by_what_harbors_api_says_of_it() {
+fn a_tag_hidden_by_a_policy_is_pruned_with_data_from_harbors_api() {
     let source = Registry::start();
     let images = ["1", "2", "3"].map(|tag| images::oci("apps/web", tag, &[tag]));
     images.iter().for_each(|image| image.push(&source));
@@ -66,12 +66,12 @@ fn a_tag_that_a_policy_hides_is_pruned_by_what_harbors_api_says_of_it() {
     assert!(tag("1") && !tag("2") && tag("3"));
 }
 
-/// Content trust hides attestations, which are not signed themselves. What they may mean stays, but no signature or
-/// SBOM next to them does; an account that may read artifacts learns what they mean.
+/// Content trust hides attestations, which are not signed themselves. The hidden attestation keeps the artifacts it may
+/// refer to, but no signature or SBOM beside it. An account that may read artifacts can look it up.
 #[test]
-fn a_companion_that_a_policy_hides_keeps_no_other_companion_of_a_pruned_image() {
+fn a_hidden_companion_does_not_keep_the_others_of_a_pruned_image() {
     let source = Registry::start();
-    // An index that stays is not signed, so only Harbor's API tells what it leads to.
+    // The remaining index is not signed, so only Harbor's API shows its children.
     let staying = [images::oci("apps/web", "1", &["1"]), images::oci_index("apps/web", "multi", "multi")];
     let going = images::oci_index("apps/web", "2", "2");
     let (signature, sbom) =
@@ -105,9 +105,9 @@ fn a_companion_that_a_policy_hides_keeps_no_other_companion_of_a_pruned_image() 
     }
 }
 
-/// What a robot may not read is named; the rest still serves as a basis for the next export.
+/// Repositories a robot may not read are named; the rest still serves as a base for the next export.
 #[test]
-fn an_inventory_continues_where_one_repository_cannot_be_read() {
+fn an_inventory_continues_past_an_unreadable_repository() {
     let images = ["one", "two"].map(small);
     let server = Harbor::start(setup().with(Project::new("closed")));
     import(&bundle(&[&images[0], &images[1]]), &server, "/apps", ADMIN, &[]).ended(0);
@@ -120,7 +120,7 @@ fn an_inventory_continues_where_one_repository_cannot_be_read() {
         let ran = Ran::of(command.args(["--creds", ROBOT, "--retries", "1"]));
         (ran, std::fs::read_to_string(out).unwrap_or_default())
     };
-    // It may only pull from `apps`, and that is enough.
+    // The account may only pull from `apps`, which is enough.
     let (ran, written) = inventory("quay.io/apps/team/one:1\nquay.io/apps/team/two\n");
     ran.ended(0).reported(&["2 of 2 images are complete"]);
     assert!(written.contains("apps/team/two:1"), "{written}");
@@ -132,10 +132,10 @@ fn an_inventory_continues_where_one_repository_cannot_be_read() {
     inventory("quay.io/closed/x:1\n").0.ended(4);
 }
 
-/// Harbor 2.15 and later have no tags in their storage, and their API does not list signatures: it names them with
-/// their images.
+/// Harbor 2.15 and later keep no tags in their storage, and their API lists no signatures: it names them beside their
+/// images.
 #[test]
-fn a_signature_that_harbors_api_hides_leaves_with_its_image() {
+fn a_signature_missing_from_harbors_listing_is_pruned_with_its_image() {
     let image = images::oci("team/app", "1", &["content"]);
     let signature = images::cosign_signature(&image);
     let source = Registry::start();
@@ -163,9 +163,9 @@ fn a_signature_that_harbors_api_hides_leaves_with_its_image() {
     assert!(!ran.stderr.contains("left behind"), "{}", ran.stderr);
 }
 
-/// Before 2.9 Harbor does not say that it lists referrers itself, so a tag lists them.
+/// Before 2.9, Harbor does not announce that it lists referrers, so a tag lists them.
 #[test]
-fn companions_of_a_pruned_image_go_from_every_harbor_with_the_list_of_them() {
+fn pruning_removes_companions_and_their_referrers_list_in_every_harbor_version() {
     let source = Registry::start();
     let images = ["1", "2"].map(|tag| images::oci_index("apps/web", tag, tag));
     let going = &images[1];

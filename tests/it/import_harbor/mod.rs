@@ -1,5 +1,5 @@
-//! `gapferry import` into a server that behaves as Harbor does: what it finds out before pushing, what it says when Harbor
-//! refuses, and that nothing is pushed when it can't succeed.
+//! `gapferry import` into a server that behaves like Harbor: what it checks before pushing, how it reports Harbor's
+//! refusals, and that it pushes nothing when it cannot succeed.
 
 mod before;
 mod carried;

@@ -1,4 +1,4 @@
-//! What a project's policies forbid: moving a tag, pulling what is not signed or scanned.
+//! Project policies that forbid moving a tag or pulling unsigned or unscanned images.
 
 use super::fixture::{CI, ROBOT, bundle, bundle_of, import, setup, small};
 use crate::support::cosign::{list, signature};
@@ -29,7 +29,7 @@ fn an_immutable_tag_with_the_same_digest_is_left_alone() {
 }
 
 #[test]
-fn an_immutable_tag_with_another_digest_fails_alone() {
+fn an_immutable_tag_with_another_digest_fails_only_its_image() {
     let server = Harbor::start(setup());
     server.change("base", |project| project.immutable.push("1*".to_owned()));
     let old = images::oci("team/app", "1.0", &["old"]);
@@ -42,10 +42,9 @@ fn an_immutable_tag_with_another_digest_fails_alone() {
     assert!(server.tag("base/team/one", "1").is_some(), "the other image arrives");
 }
 
-/// An account that manages the project may read its rules: nothing is sent for a tag that could not be moved, and the
-/// plan shows that.
+/// A project manager may read its rules: nothing is sent for a tag that cannot be moved, and the plan says so.
 #[test]
-fn an_immutable_tag_is_refused_before_anything_of_its_image_is_sent() {
+fn an_immutable_tag_is_refused_before_its_image_is_uploaded() {
     let setup = setup().with(Project::new("own").member("ci", Right::Maintain).immutable("1*"));
     let server = Harbor::start(setup);
     import(&bundle(&[&images::oci("team/app", "1.0", &["old"])]), &server, "/own", CI, &[]).ended(0);
@@ -59,9 +58,9 @@ fn an_immutable_tag_is_refused_before_anything_of_its_image_is_sent() {
     import(&new, &server, "/own", CI, &["--on-existing", "skip"]).ended(0).reported(&["1 skipped"]);
 }
 
-/// Rules that cover all tags cover those of signatures. The image arrives without what cannot be added to its list.
+/// Rules for all tags also cover signature tags. The image arrives without the signatures that cannot be added.
 #[test]
-fn an_immutable_list_of_signatures_loses_the_signatures_and_not_the_image() {
+fn an_immutable_signature_tag_loses_the_signatures_but_not_the_image() {
     let (image, signed) = (images::oci("team/app", "1.0", &["content"]), images::oci("team/app", "2.0", &["content"]));
     let [vendor, own] = ["vendor", "own"].map(|key| signature(&image, key));
     let source = Registry::start();
@@ -88,9 +87,9 @@ fn an_immutable_list_of_signatures_loses_the_signatures_and_not_the_image() {
     assert_eq!(server.tag("own/team/app", says[0]).unwrap().to_string(), theirs.digest());
 }
 
-/// Harbor answers 412 to a request for the meaning of a tag until the image is signed or scanned. Pushing is allowed.
+/// Harbor answers 412 to a tag lookup until the image is signed or scanned. Pushing is allowed.
 #[test]
-fn a_policy_that_forbids_pulling_stops_no_push() {
+fn a_policy_that_forbids_pulling_does_not_stop_a_push() {
     let images = ["one", "two"].map(small);
     let signed = images::oci_index("team/app", "1.0", "content");
     let signature = images::cosign_signature(&signed);
@@ -116,7 +115,7 @@ fn a_policy_that_forbids_pulling_stops_no_push() {
         assert!(server.tag("base/team/app", signature.tag.as_deref().unwrap()).is_some());
         let uploads = server.uploads();
         let again = import(&first, &server, "/base", creds, &[]).ended(0);
-        assert_eq!(server.uploads(), uploads, "what is there is not sent again");
+        assert_eq!(server.uploads(), uploads, "present content is not sent again");
         again.reported(&["cannot be pulled yet", "base/team/one:1", &format!("base/team/app:1.0@{child}")]);
         import(&second, &server, "/base", creds, &[]).ended(0);
         assert_eq!(tag("base/team/one", "1"), changed.digest(), "a changed image arrives");
@@ -124,7 +123,7 @@ fn a_policy_that_forbids_pulling_stops_no_push() {
     }
 }
 
-/// An increment leaves to the target what it has, except manifests that the target withholds from everyone.
+/// An increment omits content that the target has, except manifests that the target does not serve.
 #[test]
 fn an_increment_arrives_where_a_policy_forbids_pulling() {
     let old = images::oci_index("team/app", "1.0", "content");
@@ -137,22 +136,22 @@ fn an_increment_arrives_where_a_policy_forbids_pulling() {
         server.change("base", |project| project.content_trust = true);
         let first = bundle_of(&source, &names[..2], &[]);
         let mut since = first;
-        // The second receipt is of a run that found everything there.
+        // The second receipt comes from a run that found everything in place.
         for receipt in ["pushed", "present"].map(|name| directory.path().join(name).display().to_string()) {
             import(&since, &server, "/base", creds, &["--receipt", &receipt]).ended(0);
             since = bundle_of(&source, &names, &["--since", &receipt]);
             let carried = std::fs::read_dir(since.path.join("blobs/sha256")).unwrap().count();
-            assert!(carried <= 5 + 2 + 2, "manifests, and the blobs of what is new: {carried}");
+            assert!(carried <= 5 + 2 + 2, "manifests, and the blobs of new images: {carried}");
         }
         import(&since, &server, "/base", creds, &[]).ended(0);
         assert!(server.tag("base/team/two", "1").is_some());
     }
 }
 
-/// The receipt is older than the policy: the target has what the bundle expects there, and does not give it. That is no reason to
-/// push nothing, and an image that is there under its tag has not failed.
+/// The receipt is older than the policy: the target has the expected content but does not serve it. The import must
+/// still push the rest, and an image already under its tag has not failed.
 #[test]
-fn what_a_policy_withholds_from_an_increment_stops_no_other_image() {
+fn content_withheld_by_a_policy_fails_no_other_image_of_an_increment() {
     let source = Registry::start();
     let multi = images::oci_index("team/app", "1.0", "content");
     [&small("one"), &small("two"), &multi].iter().for_each(|image| image.push(&source));
@@ -161,7 +160,7 @@ fn what_a_policy_withholds_from_an_increment_stops_no_other_image() {
     let path = |name: &str| directory.path().join(name).display().to_string();
     let [receipt, after, lock, missing, repair] = ["receipt", "after", "lock", "missing", "repair.tar"].map(path);
     let before = bundle_of(&source, &names[..2], &[]);
-    // The image that was there is signed on the connected side meanwhile.
+    // The existing image gets signed on the connected side in the meantime.
     let signature = images::cosign_signature(&small("one"));
     signature.push(&source);
     for creds in [CI, ROBOT] {
@@ -171,7 +170,7 @@ fn what_a_policy_withholds_from_an_increment_stops_no_other_image() {
         let next = bundle_of(&source, &names, &["--since", &receipt, "--lock", &lock]);
         let options = ["--missing", &missing, "--receipt", &after];
         let dry = import(&next, &server, "/base", creds, &["--dry-run"]).ended(0).stdout;
-        // The account that may read artifacts knows that the tags mean these images.
+        // The account that may read artifacts can see that the tags mean these images.
         if creds == CI {
             assert!(!dry.contains("unreadable"), "{dry}");
             import(&next, &server, "/base", creds, &options).ended(0).reported(&["2 images pushed, 1 present"]);
@@ -193,7 +192,8 @@ fn what_a_policy_withholds_from_an_increment_stops_no_other_image() {
         command.args(["export", "--repair", &missing, "--locked", &lock, "-o", &repair]);
         Ran::of(&mut command).ended(0);
         import(&next, &server, "/base", creds, &["--repair", &repair]).ended(0);
-        // What is confirmed now is no more than what the target gives: the next increment carries the manifests, and no layer.
+        // The new receipt confirms only what the target serves, so the next increment carries the manifests and no
+        // layer.
         if creds == CI {
             let third = bundle_of(&source, &names, &["--since", &after]);
             let carried = std::fs::read_dir(third.path.join("blobs/sha256")).unwrap().count();
@@ -203,10 +203,10 @@ fn what_a_policy_withholds_from_an_increment_stops_no_other_image() {
     }
 }
 
-/// `cosign sign -r` signs an index and each of its platforms. While the policy hides the index, it is unknown that the platforms
-/// belong to it; their signatures must not be lost with exit code 0.
+/// `cosign sign -r` signs an index and each of its platforms. While the policy hides the index, the import cannot know
+/// that the platforms belong to it; their signatures must not be lost with exit code 0.
 #[test]
-fn signatures_of_platforms_of_a_hidden_index_are_reported_and_come_with_the_next_run() {
+fn platform_signatures_below_a_hidden_index_are_reported_and_arrive_next_run() {
     let source = Registry::start();
     let multi = images::oci_index("team/app", "1.0", "content");
     multi.push(&source);
@@ -226,14 +226,14 @@ fn signatures_of_platforms_of_a_hidden_index_are_reported_and_come_with_the_next
     let ran = import(&next, &server, "/base", CI, &[]).ended(1);
     ran.reported(&[&says, "base/team/app:1.0", "Run the same command again"]);
     assert!(is_there(&of_index) && !of_platforms.iter().any(is_there));
-    // Signed, the index can be pulled.
+    // Once signed, the index can be pulled.
     import(&next, &server, "/base", CI, &[]).ended(0);
     assert!(of_platforms.iter().all(is_there));
 }
 
-/// A child that the target has where it is needed need not be read to put an index that names it.
+/// Pushing an index does not require reading a child that the target already has in that repository.
 #[test]
-fn an_index_is_renewed_though_a_policy_withholds_a_child_that_is_there() {
+fn an_index_is_pushed_again_even_if_a_policy_withholds_a_present_child() {
     let source = Registry::start();
     let [old, more] = ["old", "more"].map(|content| images::oci("team/app", "1.0", &["shared", content]));
     let new = images::index_of("team/app", "1.1", &[(&old, Some("amd64")), (&more, Some("arm64"))], None);
@@ -249,9 +249,9 @@ fn an_index_is_renewed_though_a_policy_withholds_a_child_that_is_there() {
     assert_eq!(server.tag("base/team/app", "1.1").unwrap().to_string(), new.digest());
 }
 
-/// Elsewhere it does not help: the bytes are needed under another name. That costs this image alone.
+/// A manifest in another repository does not help: its bytes are needed under the new name. Only this image fails.
 #[test]
-fn an_image_whose_manifest_only_another_repository_has_and_withholds_fails_alone() {
+fn an_image_whose_only_manifest_is_withheld_elsewhere_fails_alone() {
     let source = Registry::start();
     [&small("one"), &small("one").named("team/again", "1"), &small("two")].iter().for_each(|image| image.push(&source));
     let names = ["team/one:1", "team/again:1", "team/two:1"].map(|name| format!("{}/{name}", source.host()));
@@ -269,9 +269,10 @@ fn an_image_whose_manifest_only_another_repository_has_and_withholds_fails_alone
     }
 }
 
-/// Harbor refuses to set an immutable tag, and where pulling is forbidden it tells a robot not even that the tag means this image.
+/// Harbor refuses to set an immutable tag, and where pulling is forbidden a robot cannot even see that the tag means
+/// this image.
 #[test]
-fn an_image_that_is_there_under_an_immutable_tag_that_the_account_may_not_read_has_not_failed() {
+fn an_image_already_under_an_unreadable_immutable_tag_has_not_failed() {
     let server = Harbor::start(setup());
     server.change("base", |project| {
         project.content_trust = true;
@@ -284,15 +285,15 @@ fn an_image_that_is_there_under_an_immutable_tag_that_the_account_may_not_read_h
         let ran = import(&again, &server, "/base", ROBOT, &[]).ended(0);
         ran.reported(&["2 tags left alone", "base/team/app:1.0", "1 image pushed", "2 present"]);
     }
-    // What is not there cannot be what the tag means.
+    // A tag cannot mean an image that is not there.
     let refused = import(&bundle(&[&other]), &server, "/base", ROBOT, &[]).ended(1);
     refused.reported(&["base/team/app:1.0", "configured as immutable", "1 failed"]);
     assert_eq!(server.tag("base/team/app", "1.0").unwrap().to_string(), image.digest());
 }
 
-/// A robot cannot find out what such a tag means: it may be the same image.
+/// A robot cannot find out what such a tag means; it may be the same image.
 #[test]
-fn a_tag_that_the_account_may_not_read_is_left_alone_where_that_was_asked_for() {
+fn on_existing_leaves_an_unreadable_tag_alone() {
     let server = Harbor::start(setup());
     server.change("base", |project| project.content_trust = true);
     let bundle = bundle(&[&small("one")]);
@@ -307,10 +308,10 @@ fn a_tag_that_the_account_may_not_read_is_left_alone_where_that_was_asked_for() 
     import(&bundle, &server, "/base", CI, &["--on-existing", "fail"]).ended(0).reported(&["1 present"]);
 }
 
-/// Content trust demands signatures of attestations too, so those that this bundle brought can never be read. That is
-/// not a warning at every rerun; another list that someone here has put under the tag is one.
+/// Content trust requires signatures of attestations too, so those that this bundle brought can never be read. That
+/// causes no warning at each rerun, but another list put under the tag by the isolated side does.
 #[test]
-fn attestations_that_a_policy_hides_are_no_warning_once_they_are_there() {
+fn hidden_attestations_cause_no_warning_once_they_are_present() {
     let image = images::oci("team/app", "1", &["content"]);
     let [vendor, own] = ["vendor", "own"].map(|key| signature(&image, key));
     let sbom = images::oci("team/app", "1", &["sbom"]);
@@ -333,7 +334,7 @@ fn attestations_that_a_policy_hides_are_no_warning_once_they_are_there() {
         }
         assert!(!again.stderr.contains("warning:"), "{}", again.stderr);
     }
-    // The receipt is older than the policy, so the next bundle leaves the attestations to the target.
+    // The receipt is older than the policy, so the next bundle omits the attestations.
     let directory = tempdir();
     let receipt = directory.path().join("receipt").display().to_string();
     let server = Harbor::start(setup());
@@ -351,9 +352,9 @@ fn attestations_that_a_policy_hides_are_no_warning_once_they_are_there() {
     ran.reported(&["warning: 1 signature tag left unchanged", "not signed by cosign"]);
 }
 
-/// What is there and may not be pulled has not failed: the next increment need not bring it again.
+/// Content that is present but may not be pulled has not failed: the next increment need not bring it again.
 #[test]
-fn what_a_policy_withholds_from_a_proof_is_there_and_not_proven() {
+fn content_withheld_from_a_proof_counts_as_present_but_unproven() {
     let names = ["one", "two"].map(small);
     let bundle = bundle(&[&names[0], &names[1]]);
     let directory = tempdir();
@@ -374,9 +375,9 @@ fn what_a_policy_withholds_from_a_proof_is_there_and_not_proven() {
     message(&Ran::of(prove.args(["prove", &receipt, "--creds", ROBOT, "--retries", "1"])).ended(1).stderr);
 }
 
-/// Which right is missing is better known than that a look was denied.
+/// The missing right is more useful to report than the denied lookup.
 #[test]
-fn an_account_that_may_only_push_learns_why_it_cannot() {
+fn a_push_only_account_gets_the_reason_for_its_failure() {
     let bundle = bundle(&[&small("one")]);
     let cache = Project::new("cache").proxy_cache().member("robot$base+ci", Right::Deliver);
     let server = Harbor::start(setup().with(cache).with(Project::new("in").member("robot$base+ci", Right::Deliver)));
@@ -391,7 +392,7 @@ fn an_account_that_may_only_push_learns_why_it_cannot() {
 }
 
 #[test]
-fn a_sparse_index_is_refused_with_the_remedy() {
+fn a_sparse_index_is_refused_with_a_remedy() {
     let image = images::oci_index("team/app", "1.0", "content");
     let source = Registry::start();
     image.push(&source);
@@ -406,9 +407,10 @@ fn a_sparse_index_is_refused_with_the_remedy() {
     assert!(server.tag("base/team/app", "1.0").is_some());
 }
 
-/// Whether the isolated side has signed there cannot be known, so its tag is left alone; the image itself needs no reading.
+/// The account cannot check whether the isolated side has signed, so the signature tag is left alone; the image itself
+/// needs no reading.
 #[test]
-fn an_account_that_may_only_push_delivers_signed_images_without_their_signatures_and_says_so() {
+fn a_push_only_account_pushes_images_without_signatures_and_reports_it() {
     let image = images::oci("team/app", "1.0", &["content"]);
     let vendor = list(&image, "sig", &[signature(&image, "vendor")]);
     let source = Registry::start();

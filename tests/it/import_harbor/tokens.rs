@@ -1,4 +1,4 @@
-//! How many tokens it takes: each costs Harbor a password hash.
+//! The number of tokens a command needs: each costs Harbor a password hash.
 
 use super::fixture::{ADMIN, CI, ROBOT, bundle, import, map_file, setup, small};
 use crate::support::harbor::{Harbor, Project, Right, Scopes, Setup};
@@ -6,12 +6,12 @@ use crate::support::images::{self, Image};
 use crate::support::ran::Ran;
 use crate::support::{gapferry, tempdir};
 
-/// A token costs Harbor a password hash: 100 images in 60 repositories of 30 projects take a handful of them.
+/// 100 images in 60 repositories of 30 projects need only a handful of tokens.
 #[test]
-fn a_hundred_images_take_a_dozen_tokens_at_most() {
+fn importing_a_hundred_images_takes_at_most_a_dozen_tokens() {
     let image = |n: usize| {
         let (repository, tag) = (format!("p{:02}/team/app{:02}", n % 30, n % 60), format!("{}", n / 60));
-        // Each of the bases is first pushed to a project of its own, and is mounted from there.
+        // Each base layer first arrives in its own project and is mounted from there.
         images::oci(&repository, &tag, &["what all share", &format!("base {}", n % 20), &format!("{n}")])
     };
     let all: Vec<Image> = (0..100).map(image).collect();
@@ -23,7 +23,7 @@ fn a_hundred_images_take_a_dozen_tokens_at_most() {
         import(&bundle, &server, "", creds, &[]).ended(0);
         let tokens = server.token_requests();
         assert!(tokens <= 12, "{creds}: {tokens} tokens");
-        assert_eq!(server.mounts(), 59 + 40, "what is shared is still mounted into every other repository");
+        assert_eq!(server.mounts(), 59 + 40, "shared blobs are still mounted into every other repository");
         server.clear_log();
         import(&bundle, &server, "", creds, &[]).ended(0);
         let tokens = server.token_requests();
@@ -31,10 +31,10 @@ fn a_hundred_images_take_a_dozen_tokens_at_most() {
     }
 }
 
-/// An account that may only pull looks at what is all there, so that it need not push: a token for each repository would tell it nothing
-/// more.
+/// An account that may only pull checks whether everything is present, so that it need not push. A token for each
+/// repository would tell it nothing more.
 #[test]
-fn a_look_by_an_account_that_may_only_pull_takes_a_dozen_tokens_at_most() {
+fn a_pull_only_accounts_check_takes_at_most_a_dozen_tokens() {
     let image = |n: usize| images::oci(&format!("p{:02}/team/app{n:02}", n % 5), "1", &[&format!("{n}")]);
     let all: Vec<Image> = (0..40).map(image).collect();
     let bundle = bundle(&all.iter().collect::<Vec<_>>());
@@ -48,9 +48,9 @@ fn a_look_by_an_account_that_may_only_pull_takes_a_dozen_tokens_at_most() {
     assert!(tokens <= 12, "{tokens} tokens");
 }
 
-/// Each request with a password costs Harbor a hash, and it asks for one whenever it refuses a token.
+/// Each request with a password costs Harbor a hash, and Harbor asks for the password whenever it refuses a token.
 #[test]
-fn a_look_by_an_account_without_rights_says_so_and_shows_its_password_a_few_times() {
+fn an_account_without_rights_is_reported_after_few_password_requests() {
     let images: Vec<Image> = (0..30).map(|n| small(&format!("app{n}"))).collect();
     let bundle = bundle(&images.iter().collect::<Vec<_>>());
     let shut = setup().with(Project::new("shut"));
@@ -64,9 +64,9 @@ fn a_look_by_an_account_without_rights_says_so_and_shows_its_password_a_few_time
     assert!(server.log().len() > 30 && server.passwords() <= 12, "{} of {}", server.passwords(), server.log().len());
 }
 
-/// What is carried out of a Harbor costs it as few as what comes in.
+/// An export from Harbor costs as few tokens as an import.
 #[test]
-fn an_export_of_a_hundred_images_takes_a_dozen_tokens_at_most() {
+fn exporting_a_hundred_images_takes_at_most_a_dozen_tokens() {
     let (server, references) = full(Scopes::Granted, 100);
     let directory = tempdir();
     for creds in [CI, ROBOT] {
@@ -82,9 +82,9 @@ fn an_export_of_a_hundred_images_takes_a_dozen_tokens_at_most() {
     }
 }
 
-/// The same where the token server is not Harbor's own: whatever it makes of several repositories, all images are read.
+/// The same with a token server that is not Harbor's own: however it handles several repositories, all images are read.
 #[test]
-fn an_export_by_a_token_server_that_does_not_accept_several_repositories_is_whole() {
+fn an_export_is_complete_if_the_token_server_grants_one_repository_at_a_time() {
     for several_scopes in [Scopes::First, Scopes::FirstOpaque, Scopes::Refused] {
         let (_server, references) = full(several_scopes, 8);
         let directory = tempdir();
@@ -94,7 +94,7 @@ fn an_export_by_a_token_server_that_does_not_accept_several_repositories_is_whol
     }
 }
 
-/// This many images, 100 of them in 60 repositories of 30 projects, which everyone may read here, and their names.
+/// This many images, 100 of them in 60 repositories of 30 projects, readable by everyone, and their names.
 fn full(several_scopes: Scopes, number: usize) -> (Harbor, Vec<String>) {
     let image = |n: usize| {
         let (repository, tag) = (format!("p{:02}/team/app{:02}", n % 30, n % 60), format!("{}", n / 60));
@@ -110,9 +110,9 @@ fn full(several_scopes: Scopes, number: usize) -> (Harbor, Vec<String>) {
     (server, references)
 }
 
-/// A gateway may have a different token server: then each repository gets its own token again.
+/// A gateway may have its own kind of token server, which makes each repository need its own token.
 #[test]
-fn a_token_server_that_does_not_accept_several_repositories_at_once_is_asked_for_each() {
+fn a_token_server_without_multiple_scopes_is_asked_per_repository() {
     let images = ["one", "two", "three"].map(small);
     let bundle = bundle(&[&images[0], &images[1], &images[2]]);
     let directory = tempdir();

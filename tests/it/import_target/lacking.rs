@@ -1,8 +1,8 @@
-//! What the target claims and lacks is sent again, once.
+//! Content that the target claims but lacks is sent again, once.
 
 use super::*;
 
-/// Before a real registry, whose cache claims these blobs until they are uploaded.
+/// A server before a real registry with a cache that claims these blobs until they are uploaded.
 async fn stale_cache(registry: &Registry, blobs: Vec<Vec<u8>>) -> Server {
     let (host, uploaded) = (registry.host().to_owned(), Arc::new(Mutex::new(HashSet::new())));
     Server::start(move |request, _| {
@@ -21,7 +21,7 @@ async fn stale_cache(registry: &Registry, blobs: Vec<Vec<u8>>) -> Server {
 }
 
 #[tokio::test]
-async fn a_blob_that_the_target_claims_and_lacks_is_uploaded_once_for_all_images() {
+async fn a_blob_falsely_claimed_by_the_target_is_uploaded_once_for_all_images() {
     let (source, target, directory) = (Registry::start(), Registry::start(), tempdir());
     let (one, two) =
         (images::oci("team/app", "1", &["shared", "one"]), images::oci("team/app", "2", &["shared", "two"]));
@@ -40,7 +40,7 @@ async fn a_blob_that_the_target_claims_and_lacks_is_uploaded_once_for_all_images
 }
 
 #[tokio::test]
-async fn a_mount_of_nothing_is_an_upload_in_the_end() {
+async fn a_mount_without_effect_ends_in_an_upload() {
     let (source, target, directory) = (Registry::start(), Registry::start(), tempdir());
     let (one, two) =
         (images::oci("team/one", "1", &["shared", "one"]), images::oci("team/two", "1", &["shared", "two"]));
@@ -59,7 +59,7 @@ async fn a_mount_of_nothing_is_an_upload_in_the_end() {
 }
 
 #[tokio::test]
-async fn a_child_manifest_that_the_target_claims_and_lacks_is_put_again_with_what_it_lacks() {
+async fn a_falsely_claimed_child_manifest_is_pushed_again_with_its_blobs() {
     let (source, target, directory) = (Registry::start(), Registry::start(), tempdir());
     let index = images::oci_index("team/app", "1", "index");
     let bundle = export(&source, &[&index], directory.path());
@@ -77,7 +77,7 @@ async fn a_child_manifest_that_the_target_claims_and_lacks_is_put_again_with_wha
                 .with("Content-Type", &*child.media_type)
                 .with("Docker-Content-Digest", child.digest())
                 .body(child.manifest.clone()),
-            // The same cache claims its config.
+            // The same cache claims the child's config.
             () if asks_for_blob(request, &sha256(config)) && !*put => claimed(config, request),
             () => exchange(&host, request).unwrap(),
         }
@@ -89,8 +89,8 @@ async fn a_child_manifest_that_the_target_claims_and_lacks_is_put_again_with_wha
     assert_eq!(target.digest("team/app", &index.children[0].digest()), Some(index.children[0].digest()));
 }
 
-/// Before a real registry: answers 201 to manifests of `digests` and stores nothing, as distribution does while its cache
-/// remembers what a garbage collection has deleted.
+/// A server before a real registry that answers 201 to the manifests of `digests` and stores nothing, as distribution
+/// does while its cache remembers garbage-collected content.
 async fn swallows(registry: &Registry, digests: Vec<String>) -> Server {
     let host = registry.host().to_owned();
     Server::start(move |request, _| {
@@ -104,7 +104,7 @@ async fn swallows(registry: &Registry, digests: Vec<String>) -> Server {
 }
 
 #[tokio::test]
-async fn a_manifest_that_the_target_accepts_and_does_not_store_fails_its_image_with_the_remedy() {
+async fn a_manifest_accepted_but_not_stored_fails_its_image_with_a_remedy() {
     let (source, target, directory) = (Registry::start(), Registry::start(), tempdir());
     let (index, single) = (images::oci_index("team/app", "1", "index"), images::oci("team/one", "1", &["one"]));
     let bundle = export(&source, &[&index, &single], directory.path());
@@ -115,11 +115,11 @@ async fn a_manifest_that_the_target_accepts_and_does_not_store_fails_its_image_w
     for says in ["2 failed", &child, &single.digest(), "restart the registry"] {
         assert!(stderr.contains(says), "{says}: {stderr}");
     }
-    assert_eq!(target.digest("team/app", "1"), None, "no tag of what cannot be pulled");
+    assert_eq!(target.digest("team/app", "1"), None, "an unpullable image gets no tag");
 }
 
 #[tokio::test]
-async fn a_target_that_swallows_everything_is_named_in_one_line_for_all_images() {
+async fn a_target_that_stores_nothing_is_reported_in_one_line_for_all_images() {
     let (source, target, directory) = (Registry::start(), Registry::start(), tempdir());
     let images = (0..8).map(|nth| images::oci(&format!("team/app{nth}"), "1", &[&format!("content {nth}")]));
     let images: Vec<Image> = images.collect();
@@ -131,9 +131,9 @@ async fn a_target_that_swallows_everything_is_named_in_one_line_for_all_images()
     assert!(stderr.contains("8 images (") && stderr.contains("accepted the manifest and does not have it"), "{stderr}");
 }
 
-/// A cache that outlived a garbage collection claims what many repositories had.
+/// A cache that outlived a garbage collection claims the blobs of many repositories.
 #[tokio::test]
-async fn blobs_that_many_repositories_lack_are_counted_in_two_warnings_at_most() {
+async fn blobs_missing_in_many_repositories_cause_at_most_two_warnings() {
     let (source, target, directory) = (Registry::start(), Registry::start(), tempdir());
     let images = (0..6).map(|nth| images::oci(&format!("team/app{nth}"), "1", &[&format!("content {nth}")]));
     let images: Vec<Image> = images.collect();
@@ -147,7 +147,7 @@ async fn blobs_that_many_repositories_lack_are_counted_in_two_warnings_at_most()
 }
 
 #[tokio::test]
-async fn a_list_of_referrers_that_the_target_accepts_and_does_not_store_is_noticed() {
+async fn a_referrers_list_accepted_but_not_stored_is_detected() {
     let (source, target, directory) = (Registry::start(), Registry::start(), tempdir());
     let image = images::oci("team/app", "1", &["content"]);
     let sbom = images::referrer(&image, "application/spdx+json", b"an SBOM");
@@ -164,11 +164,11 @@ async fn a_list_of_referrers_that_the_target_accepts_and_does_not_store_is_notic
     let (code, stderr) = import(&bundle, &server.address, &["--retries", "0"]);
     assert_eq!(code, Some(1), "{stderr}");
     assert!(stderr.contains("accepted the list and does not have it"), "{stderr}");
-    assert_eq!(target.digest("team/app", "1"), Some(image.digest()), "the image can do without the list");
+    assert_eq!(target.digest("team/app", "1"), Some(image.digest()), "the image does not need the list");
 }
 
 #[tokio::test]
-async fn a_target_that_does_not_say_what_it_lacks_is_sent_all_of_the_image() {
+async fn a_target_that_does_not_name_missing_blobs_gets_the_whole_image() {
     let (source, target, directory) = (Registry::start(), Registry::start(), tempdir());
     let image = images::oci("team/app", "1", &["one", "two"]);
     let bundle = export(&source, &[&image], directory.path());
@@ -179,7 +179,7 @@ async fn a_target_that_does_not_say_what_it_lacks_is_sent_all_of_the_image() {
         let mut uploaded = uploaded.lock().unwrap();
         uploaded.extend(digests.iter().filter(|digest| uploads(request, digest)).cloned());
         match request.method == "PUT" && request.target.contains("/manifests/") && uploaded.len() < digests.len() {
-            // As Harbor says it.
+            // Harbor's answer.
             true => Answer::new(404).body(r#"{"errors":[{"code":"NOT_FOUND","message":"blob not found"}]}"#),
             false => exchange(&host, request).unwrap(),
         }
@@ -194,7 +194,7 @@ async fn a_target_that_does_not_say_what_it_lacks_is_sent_all_of_the_image() {
 }
 
 #[tokio::test]
-async fn a_target_that_lacks_what_it_was_sent_again_is_called_damaged() {
+async fn a_target_that_loses_a_resent_blob_is_reported_as_damaged() {
     let (source, target, directory) = (Registry::start(), Registry::start(), tempdir());
     let image = images::oci("team/app", "1", &["one"]);
     let bundle = export(&source, &[&image], directory.path());
@@ -217,7 +217,7 @@ async fn a_target_that_lacks_what_it_was_sent_again_is_called_damaged() {
 }
 
 #[tokio::test]
-async fn a_stream_that_has_passed_says_how_to_continue_and_that_way_works() {
+async fn a_consumed_stream_is_reported_with_a_remedy_that_works() {
     let (source, target, directory) = (Registry::start(), Registry::start(), tempdir());
     let image = images::oci("team/app", "1", &["one"]);
     let bundle = export(&source, &[&image], directory.path());
@@ -236,9 +236,9 @@ async fn a_stream_that_has_passed_says_how_to_continue_and_that_way_works() {
     assert_eq!(target.digest("team/app", "1"), Some(image.digest()));
 }
 
-/// Each refusal of a manifest uses up tries: one is enough to see that mounts here have no effect.
+/// Each refusal of a manifest costs tries of its own: one is enough to see that mounts here have no effect.
 #[tokio::test]
-async fn after_one_mount_of_nothing_all_of_the_image_is_looked_at_before_its_manifest_is_put_again() {
+async fn after_one_false_mount_all_blobs_are_checked_before_the_manifest_is_retried() {
     let (source, target, directory) = (Registry::start(), Registry::start(), tempdir());
     let layers = ["a", "b", "c", "d"];
     let images = ["team/one", "team/two"].map(|name| images::oci(name, "1", &layers));
@@ -261,14 +261,14 @@ async fn after_one_mount_of_nothing_all_of_the_image_is_looked_at_before_its_man
     assert_eq!(code, Some(0), "{stderr}");
     let puts =
         server.seen().into_iter().filter(|request| request.method == "PUT" && request.target.contains("/manifests/"));
-    assert!(puts.count() <= 4, "one that is taken; one refused, once more, and taken: {stderr}");
+    assert!(puts.count() <= 4, "one accepted; one refused, retried and accepted: {stderr}");
     for image in &images {
         assert_eq!(target.digest(&image.repository, "1"), Some(image.digest()));
     }
 }
 
 #[tokio::test]
-async fn a_registry_that_calls_the_manifest_itself_unknown_is_sent_no_blob_again() {
+async fn manifest_unknown_from_a_registry_causes_no_blob_upload() {
     let (source, target, directory) = (Registry::start(), Registry::start(), tempdir());
     let image = images::oci("team/app", "1", &["one"]);
     let bundle = export(&source, &[&image], directory.path());
@@ -282,7 +282,7 @@ async fn a_registry_that_calls_the_manifest_itself_unknown_is_sent_no_blob_again
     let server = server.await;
     let (code, stderr) = import(&bundle, &server.address, &[]);
     assert!(code == Some(1) && stderr.contains("MANIFEST_UNKNOWN"), "{stderr}");
-    assert_eq!(server.count("PUT", "/v2/team/app/manifests/"), 2, "once more, and no more");
+    assert_eq!(server.count("PUT", "/v2/team/app/manifests/"), 2, "one retry and no more");
     for digest in image.blob_digests() {
         assert_eq!(uploads_of(&server, &digest), 1);
     }

@@ -1,5 +1,5 @@
-//! Imports into a registry that lacks what it claims to have: an existing tag can still be pulled, or the run fails and
-//! says why.
+//! Imports into a registry that lacks content it claims to have: a tag that exists can still be pulled, or the run
+//! fails and says why.
 
 mod lacking;
 mod proven;
@@ -30,7 +30,7 @@ fn import(bundle: &Path, to: &str, options: &[&str]) -> (Option<i32>, String) {
     (status.code(), String::from_utf8_lossy(&stderr).into_owned())
 }
 
-/// `digest` as a blob that was asked for, not uploaded.
+/// Whether the request reads or checks the blob `digest`, rather than uploading it.
 fn asks_for_blob(request: &Seen, digest: &str) -> bool {
     matches!(&*request.method, "HEAD" | "GET") && request.target.ends_with(&format!("/blobs/{digest}"))
 }

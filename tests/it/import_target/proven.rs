@@ -1,4 +1,4 @@
-//! What is there already is proven before anything relies on it.
+//! Existing content at the target is verified before anything relies on it.
 
 use super::*;
 
@@ -8,7 +8,7 @@ fn data_of(registry: &Registry, digest: &str) -> PathBuf {
     registry.storage().join(format!("docker/registry/v2/blobs/sha256/{}/{hex}/data", &hex[..2]))
 }
 
-/// An image that shares its layers with one that the target has, so that they are relied on.
+/// An image that shares its layers with one at the target, so that the import relies on them.
 struct Shared {
     target: Registry,
     bundle: PathBuf,
@@ -39,7 +39,7 @@ fn reads_of_blobs(seen: &[Seen]) -> Vec<&Seen> {
 }
 
 #[tokio::test]
-async fn a_blob_that_head_claims_and_get_denies_is_uploaded_before_the_manifest_is_put() {
+async fn a_blob_that_head_finds_and_get_does_not_is_uploaded_before_the_manifest() {
     let it = Shared::new();
     let ((digest, content), host) = (it.layer(), it.target.host().to_owned());
     std::fs::remove_file(data_of(&it.target, &digest)).unwrap();
@@ -58,11 +58,11 @@ async fn a_blob_that_head_claims_and_get_denies_is_uploaded_before_the_manifest_
 }
 
 #[tokio::test]
-async fn a_last_byte_that_is_announced_and_does_not_come_is_not_proof() {
+async fn a_last_byte_that_is_announced_but_not_sent_proves_nothing() {
     let it = Shared::new();
     let ((digest, content), host) = (it.layer(), it.target.host().to_owned());
     let uploaded = Mutex::new(false);
-    // As distribution does whose cache knows the length of a file that was cut.
+    // distribution answers like this when its cache knows the length of a file that was truncated.
     let server = Server::start(move |request, _| {
         let mut uploaded = uploaded.lock().unwrap();
         *uploaded |= uploads(request, &digest);
@@ -79,7 +79,7 @@ async fn a_last_byte_that_is_announced_and_does_not_come_is_not_proof() {
 }
 
 #[tokio::test]
-async fn a_registry_that_knows_no_ranges_is_not_read_to_the_end() {
+async fn a_blob_is_not_read_whole_from_a_registry_without_ranges() {
     let it = Shared::new();
     let ((digest, content), host) = (it.layer(), it.target.host().to_owned());
     let server = Server::start(move |request, _| match request.method == "GET" && asks_for_blob(request, &digest) {
@@ -89,12 +89,12 @@ async fn a_registry_that_knows_no_ranges_is_not_read_to_the_end() {
     let server = server.await;
     let (code, stderr) = import(&it.bundle, &server.address, &[]);
     assert_eq!(code, Some(0), "{stderr}");
-    assert_eq!(uploads_of(&server, &it.layer().0), 0, "its length is right");
+    assert_eq!(uploads_of(&server, &it.layer().0), 0, "the file has the right length");
     assert!(it.is_pushed());
 }
 
 #[test]
-fn a_blob_is_proven_at_the_storage_that_the_registry_leads_to_without_credentials() {
+fn a_blob_is_verified_at_redirected_storage_without_credentials() {
     let it = Shared::new();
     let proxy = Proxy::with_tokens(it.target.host());
     proxy.when("GET", "/blobs/sha256").always().fault(Fault::Redirect(proxy.elsewhere().address.clone()));
@@ -103,7 +103,7 @@ fn a_blob_is_proven_at_the_storage_that_the_registry_leads_to_without_credential
     let seen = proxy.elsewhere().seen();
     assert_eq!(reads_of_blobs(&seen).len(), it.image.blobs.len());
     assert!(seen.iter().all(|request| request.header("authorization").is_empty()), "{seen:?}");
-    // A storage that does not have it may answer 403, as S3 does.
+    // Storage that lacks the blob may answer 403, as S3 does.
     let (digest, other) = (it.layer().0, images::oci("team/app", "2", &["one", "three"]));
     let (source, directory) = (Registry::start(), tempdir());
     let bundle = export(&source, &[&other], directory.path());
@@ -113,7 +113,7 @@ fn a_blob_is_proven_at_the_storage_that_the_registry_leads_to_without_credential
 }
 
 #[test]
-fn an_account_that_may_not_read_is_reported_so_once_and_pushes() {
+fn an_account_without_read_rights_is_reported_once_and_can_push() {
     for fault in [Fault::Status(403), Fault::Unauthorized] {
         let it = Shared::new();
         let proxy = Proxy::with_tokens(it.target.host());
@@ -123,13 +123,13 @@ fn an_account_that_may_not_read_is_reported_so_once_and_pushes() {
         assert_eq!(stderr.matches("may not read from").count(), 1, "{stderr}");
         let blobs: HashSet<String> =
             reads_of_blobs(&proxy.seen()).into_iter().map(|read| read.target.clone()).collect();
-        assert_eq!(blobs.len(), 1, "one question is enough: {fault:?}");
+        assert_eq!(blobs.len(), 1, "one request is enough: {fault:?}");
         assert!(it.is_pushed());
     }
 }
 
 #[test]
-fn an_account_that_may_not_read_what_it_pushes_has_pushed_it_and_is_reported_so_once() {
+fn a_push_by_an_account_without_read_rights_succeeds_with_one_warning() {
     let it = Shared::new();
     let proxy = Proxy::before(it.target.host());
     for method in ["GET", "HEAD"] {
@@ -142,7 +142,7 @@ fn an_account_that_may_not_read_what_it_pushes_has_pushed_it_and_is_reported_so_
 }
 
 #[test]
-fn a_storage_that_refuses_everything_is_no_proof_of_damage() {
+fn storage_that_refuses_everything_is_not_evidence_of_damage() {
     for status in [400, 403, 407] {
         let it = Shared::new();
         let proxy = Proxy::before(it.target.host());
@@ -155,11 +155,11 @@ fn a_storage_that_refuses_everything_is_no_proof_of_damage() {
 }
 
 #[test]
-fn a_run_that_changes_nothing_reads_no_blob_and_a_new_tag_one_byte_of_each() {
+fn an_unchanged_import_reads_no_blob_and_a_new_tag_one_byte_of_each() {
     let it = Shared::new();
     let reads = || it.target.requests().iter().filter(|r| r.method == "GET" && r.path.contains("/blobs/")).count();
     assert_eq!(import(&it.bundle, it.target.host(), &[]).0, Some(0));
-    assert_eq!(reads(), it.image.blobs.len(), "one for each blob that is relied on");
+    assert_eq!(reads(), it.image.blobs.len(), "one for each blob the import relies on");
     let before = reads();
     let (code, stderr) = import(&it.bundle, it.target.host(), &[]);
     assert!(code == Some(0) && stderr.contains("1 present"), "{stderr}");
@@ -167,7 +167,7 @@ fn a_run_that_changes_nothing_reads_no_blob_and_a_new_tag_one_byte_of_each() {
 }
 
 #[test]
-fn a_blob_without_any_byte_is_proven_too() {
+fn an_empty_blob_is_verified_too() {
     let (source, target, directory) = (Registry::start(), Registry::start(), tempdir());
     let layer = ("application/vnd.example.empty", Vec::new());
     let image = images::oci_raw("team/app", "1", b"{}", &[layer]);
@@ -180,7 +180,7 @@ fn a_blob_without_any_byte_is_proven_too() {
 }
 
 #[test]
-fn a_file_that_a_registry_lost_is_brought_back_and_one_that_it_cut_is_reported_in_every_repository() {
+fn a_lost_file_is_restored_and_a_truncated_one_reported_in_every_repository() {
     for left in [None, Some(0), Some(4)] {
         let (source, target, directory) = (Registry::start(), Registry::start(), tempdir());
         let images = ["team/app", "team/other"].map(|name| images::oci(name, "1", &["shared"]));
@@ -202,16 +202,16 @@ fn a_file_that_a_registry_lost_is_brought_back_and_one_that_it_cut_is_reported_i
         assert!(stderr.contains("2 failed") && stderr.contains("still has the old content"), "{stderr}");
         assert!(stderr.contains("`gapferry check`"), "{stderr}");
         for image in &images {
-            assert_eq!(target.digest(&image.repository, "1"), None, "no tag of what cannot be pulled");
+            assert_eq!(target.digest(&image.repository, "1"), None, "an unpullable image gets no tag");
         }
-        // The remedy that is named.
+        // Follows the remedy in the message.
         std::fs::remove_file(&data).unwrap();
         assert_eq!(import(&bundle, target.host(), &[]).0, Some(0));
     }
 }
 
 #[test]
-fn reupload_notices_a_file_that_the_registry_keeps_instead() {
+fn reupload_detects_a_registry_that_keeps_its_old_file() {
     let it = Shared::new();
     let data = data_of(&it.target, &it.layer().0);
     std::fs::write(&data, b"cut").unwrap();
@@ -222,11 +222,12 @@ fn reupload_notices_a_file_that_the_registry_keeps_instead() {
 }
 
 #[tokio::test]
-async fn a_blob_is_mounted_only_from_where_it_can_be_read() {
+async fn a_blob_is_mounted_only_from_a_repository_where_it_can_be_read() {
     let (source, target, directory) = (Registry::start(), Registry::start(), tempdir());
     let images = ["team/app", "team/other"].map(|name| images::oci(name, "1", &["shared"]));
     let bundle = export(&source, &[&images[0], &images[1]], directory.path());
-    // There as a whole, so nothing of it has to be pushed; the other image takes its blobs from there.
+    // The first image is complete at the target, so nothing of it has to be pushed; the other takes its blobs from
+    // there.
     images[0].push(&target);
     let (layer, host) = (sha256(&images[0].blobs[1]), target.host().to_owned());
     let uploaded = Mutex::new(false);
@@ -246,7 +247,7 @@ async fn a_blob_is_mounted_only_from_where_it_can_be_read() {
 }
 
 #[tokio::test]
-async fn an_increment_whose_base_the_target_cannot_give_pushes_nothing() {
+async fn an_increment_whose_base_is_unreadable_at_the_target_pushes_nothing() {
     let (source, target, directory) = (Registry::start(), Registry::start(), tempdir());
     let image = images::oci("team/app", "1", &["one"]);
     let bundle = export(&source, &[&image], directory.path());
@@ -273,7 +274,7 @@ async fn an_increment_whose_base_the_target_cannot_give_pushes_nothing() {
     assert_eq!(code, Some(7), "{stderr}");
     assert!(stderr.contains("claims to have and cannot return") && stderr.contains("nothing was pushed"), "{stderr}");
     assert_eq!(server.count("PUT", "/"), 0);
-    // What would help is written down, and helps.
+    // The missing content is written down, and the resulting repair works.
     let written: serde_json::Value = serde_json::from_slice(&std::fs::read(&missing).unwrap()).unwrap();
     let digests: Vec<&str> =
         written["blobs"].as_array().unwrap().iter().map(|blob| blob["digest"].as_str().unwrap()).collect();
@@ -286,7 +287,7 @@ async fn an_increment_whose_base_the_target_cannot_give_pushes_nothing() {
 }
 
 #[tokio::test]
-async fn blobs_that_a_garbage_collection_has_taken_are_named_in_one_warning() {
+async fn garbage_collected_blobs_are_reported_in_one_warning() {
     let it = Shared::new();
     let host = it.target.host().to_owned();
     let (layers, contents) = (it.image.blobs[1..].to_vec(), it.image.blobs[1..].to_vec());
@@ -305,15 +306,15 @@ async fn blobs_that_a_garbage_collection_has_taken_are_named_in_one_warning() {
     assert!(layers.iter().all(|layer| stderr.contains(&sha256(layer))) && it.is_pushed(), "{stderr}");
 }
 
-/// A cache may answer HEAD for a tag whose image a garbage collection has taken.
+/// A cache may answer HEAD for a tag whose image was garbage-collected.
 #[tokio::test]
-async fn a_tag_that_head_claims_beside_missing_blobs_is_put_anyway() {
+async fn a_tag_that_only_head_finds_is_pushed_again_if_blobs_are_missing() {
     let (source, target, directory) = (Registry::start(), Registry::start(), tempdir());
     let image = images::oci("team/app", "1", &["one"]);
     let signature = cosign::list(&image, "sig", &[cosign::signature(&image, "vendor")]);
     signature.push(&source);
     let bundle = export(&source, &[&image], directory.path());
-    // Another tag, so that the repository is not new.
+    // Adds another tag, so that the repository is not new.
     images::oci("team/app", "other", &["other"]).push(&target);
     let (host, claimed) = (target.host().to_owned(), [image.clone(), signature.clone()]);
     let server = Server::start(move |request, _| {
@@ -335,10 +336,10 @@ async fn a_tag_that_head_claims_beside_missing_blobs_is_put_anyway() {
     }
 }
 
-/// distribution answers 201 and keeps the file that it has, also where no repository knows it: what a full disk has left of an
-/// upload would be an image that cannot be pulled.
+/// distribution answers 201 and keeps its existing file, even if no repository links it. A file truncated by a full
+/// disk would become an image that cannot be pulled.
 #[test]
-fn a_damaged_file_that_no_repository_knows_is_noticed_when_its_blob_is_uploaded() {
+fn a_damaged_unlinked_file_is_detected_when_its_blob_is_uploaded() {
     for left in ["", "cut"] {
         let (source, target, directory) = (Registry::start(), Registry::start(), tempdir());
         let images = ["team/app", "team/other"].map(|name| images::oci(name, "1", &["shared"]));
@@ -351,16 +352,16 @@ fn a_damaged_file_that_no_repository_knows_is_noticed_when_its_blob_is_uploaded(
         assert!(stderr.contains("2 failed") && stderr.contains("still has the old content"), "{left:?}: {stderr}");
         assert!(stderr.contains("`gapferry check`"), "{left:?}: {stderr}");
         for image in &images {
-            assert_eq!(target.digest(&image.repository, "1"), None, "no tag of what cannot be pulled");
+            assert_eq!(target.digest(&image.repository, "1"), None, "an unpullable image gets no tag");
         }
-        // The remedy that is named.
+        // Follows the remedy in the message.
         std::fs::remove_file(&data).unwrap();
         assert_eq!(import(&bundle, target.host(), &[]).0, Some(0));
     }
 }
 
 #[tokio::test]
-async fn once_a_target_has_lied_what_is_uploaded_to_it_is_read_as_well() {
+async fn after_a_false_claim_uploads_to_that_target_are_verified_too() {
     let it = Shared::new();
     let (source, directory) = (Registry::start(), tempdir());
     let image = images::oci("team/app", "1", &["one", "two", "three"]);
@@ -373,11 +374,11 @@ async fn once_a_target_has_lied_what_is_uploaded_to_it_is_read_as_well() {
     std::fs::remove_file(data_of(&it.target, &digest)).unwrap();
     let server = Server::start(move |request, _| match request.method == "HEAD" && asks_for_blob(request, &digest) {
         true => claimed(&content, request),
-        // The registry announces the byte and breaks off.
+        // The registry announces the byte and closes the connection.
         false => exchange(&host, request).unwrap_or_else(|_| claimed(&third, request).but(Fault::Truncate(0))),
     });
     let server = server.await;
     let (code, stderr) = import(&bundle, &server.address, &["--retries", "1"]);
     assert!(code == Some(1) && stderr.contains("still has the old content"), "{stderr}");
-    assert!(!it.is_pushed(), "no tag of what cannot be pulled");
+    assert!(!it.is_pushed(), "an unpullable image gets no tag");
 }

@@ -1,4 +1,4 @@
-//! What a target does not take, and pushes that rely on nothing there.
+//! Content that a target refuses, and pushes that rely on nothing at the target.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -14,7 +14,7 @@ fn reupload_sends_everything_whatever_the_target_has() {
     assert_eq!(import(&bundle, target.host(), &["--reupload"]).0, Some(0));
     assert_eq!(target.uploads(), 2 * uploads);
     let again = target.requests().split_off(before);
-    assert!(!again.iter().any(|r| r.method == "HEAD" && r.path.contains("/blobs/")), "nothing is asked");
+    assert!(!again.iter().any(|r| r.method == "HEAD" && r.path.contains("/blobs/")), "no request is sent");
     for manifest in [one.digest(), two.digest()].into_iter().chain(two.children.iter().map(Image::digest)) {
         let put = again.iter().filter(|r| r.method == "PUT" && r.path.ends_with(&manifest)).count();
         assert_eq!(put, 1, "{manifest}: {again:?}");
@@ -22,14 +22,14 @@ fn reupload_sends_everything_whatever_the_target_has() {
 }
 
 #[test]
-fn reupload_is_not_for_a_bundle_that_comes_in_several_runs() {
+fn reupload_is_refused_for_a_bundle_imported_in_several_runs() {
     let (code, stderr) = import(Path::new("no.tar"), "127.0.0.1:1", &["--reupload", "--state", "no-state"]);
     assert_eq!(code, Some(2));
     assert!(stderr.contains("--reupload needs the whole bundle"), "{stderr}");
 }
 
 #[tokio::test]
-async fn a_repository_that_has_to_be_created_first_is_reported_as_one() {
+async fn a_repository_that_must_be_created_first_is_reported_as_such() {
     let (source, target, directory) = (Registry::start(), Registry::start(), tempdir());
     let (new, old) = (images::oci("team/new", "1", &["new"]), images::oci("team/old", "1", &["old"]));
     let bundle = export(&source, &[&new, &old], directory.path());
@@ -48,7 +48,7 @@ async fn a_repository_that_has_to_be_created_first_is_reported_as_one() {
 }
 
 #[test]
-fn a_registry_that_refuses_foreign_layers_is_asked_once_and_the_setting_is_named() {
+fn a_refusal_of_foreign_layers_is_requested_once_and_the_setting_named() {
     let (source, directory) = (Registry::start(), tempdir());
     let image = images::with_foreign_layer("team/windows", "1");
     let bundle = export(&source, &[&image], directory.path());
@@ -61,7 +61,7 @@ fn a_registry_that_refuses_foreign_layers_is_asked_once_and_the_setting_is_named
 }
 
 #[test]
-fn a_registry_in_maintenance_is_named_once_for_all_images() {
+fn a_registry_in_maintenance_is_reported_once_for_all_images() {
     let (source, directory) = (Registry::start(), tempdir());
     let target = Registry::with(Options { read_only: true, ..Options::default() });
     let images = ["team/one", "team/two", "team/three"].map(|name| images::oci(name, "1", &[name]));
@@ -72,9 +72,9 @@ fn a_registry_in_maintenance_is_named_once_for_all_images() {
     assert_eq!(stderr.matches("405 Method Not Allowed").count(), 1, "{stderr}");
 }
 
-/// Each run would name one of them, and each right would be asked for alone.
+/// Otherwise each run would name one repository, and each right would be requested separately.
 #[test]
-fn repositories_that_deny_everything_are_all_named_at_once() {
+fn all_repositories_that_deny_access_are_named_at_once() {
     let (source, target, directory) = (Registry::start(), Registry::start(), tempdir());
     let images = ["team/a", "team/closed", "team/z", "team/zclosed"].map(|name| images::oci(name, "1", &[name]));
     let bundle = export(&source, &images.each_ref(), directory.path());
@@ -85,9 +85,9 @@ fn repositories_that_deny_everything_are_all_named_at_once() {
     assert!(stderr.contains("team/closed") && stderr.contains("team/zclosed"), "{stderr}");
 }
 
-/// Somebody who forgot to log in would read a line for each of a thousand images, and wait for each of their blobs.
+/// A user who forgot to log in would read a line for each of a thousand images, and wait for each of their blobs.
 #[test]
-fn a_registry_that_denies_every_push_is_asked_once_for_each_repository_and_named_once_for_all_images() {
+fn a_registry_that_denies_every_push_is_reported_once_after_one_try_per_repository() {
     let (source, target, directory) = (Registry::start(), Registry::start(), tempdir());
     let images: Vec<Image> = (0..30).map(|nth| images::oci(&format!("team/{nth}"), "1", &[&nth.to_string()])).collect();
     let bundle = export(&source, &images.iter().collect::<Vec<_>>(), directory.path());
@@ -103,7 +103,7 @@ fn a_registry_that_denies_every_push_is_asked_once_for_each_repository_and_named
     assert_eq!(target.uploads(), 0);
 }
 
-/// Where rights are granted by repository, a denial says nothing of the others.
+/// Where rights are granted per repository, a denial says nothing about other repositories.
 #[test]
 fn a_repository_that_denies_pushes_fails_only_its_own_images() {
     let (source, target, directory) = (Registry::start(), Registry::start(), tempdir());
@@ -119,12 +119,12 @@ fn a_repository_that_denies_pushes_fails_only_its_own_images() {
         assert!(stderr.contains(failed), "{stderr}");
     }
     assert_eq!(target.digest("team/two", "1"), Some(two.digest()));
-    // One for the first blob, or a mount and what follows it.
-    assert!(proxy.count("POST", "/v2/team/one/blobs/uploads/") <= 3, "it is not asked for every blob");
+    // One request for the first blob, or a mount and its follow-up.
+    assert!(proxy.count("POST", "/v2/team/one/blobs/uploads/") <= 3, "the refusal is not repeated for every blob");
 }
 
 #[test]
-fn a_full_quota_of_our_own_registry_is_named_once_for_all_images() {
+fn a_full_quota_of_gapferry_serve_is_reported_once_for_all_images() {
     let (source, directory) = (Registry::start(), tempdir());
     let small = images::oci("team/small", "1", &["small"]);
     let large: Vec<Image> =
@@ -136,11 +136,11 @@ fn a_full_quota_of_our_own_registry_is_named_once_for_all_images() {
     assert_eq!(code, Some(4), "{stderr}");
     assert!(stderr.contains(&format!("3 images: {} has no space left", target.host())), "{stderr}");
     assert_eq!(stderr.matches("quota of this registry").count(), 1, "{stderr}");
-    assert_eq!(target.get("/v2/team/small/manifests/1").status, 200, "what fits is pushed");
+    assert_eq!(target.get("/v2/team/small/manifests/1").status, 200, "images that fit are pushed");
 }
 
 #[test]
-fn a_registry_that_accepts_no_types_of_dockers_own_is_named_with_its_setting() {
+fn a_refusal_of_docker_media_types_is_reported_with_the_setting() {
     let (source, target, directory) = (Registry::start(), Registry::start(), tempdir());
     let bundle = export(&source, &[&images::oci("team/app", "1", &["one"])], directory.path());
     let proxy = Proxy::before(target.host());
@@ -149,15 +149,16 @@ fn a_registry_that_accepts_no_types_of_dockers_own_is_named_with_its_setting() {
     assert!(code == Some(1) && stderr.contains("compat") && stderr.contains("docker2s2"), "{stderr}");
 }
 
-/// A registry that knows no referrers, or a gateway that objects to one, would cost every image of a bundle its tag.
+/// A registry without referrers support, or a gateway that rejects one, would otherwise cost every image of a bundle
+/// its tag.
 #[tokio::test]
-async fn a_companion_that_the_target_rejects_does_not_fail_its_image() {
+async fn a_companion_refused_by_the_target_does_not_cost_an_image_its_tag() {
     let (source, target, directory) = (Registry::start(), Registry::start(), tempdir());
     let apps = ["one", "two"].map(|name| images::oci(&format!("team/{name}"), "1", &[name]));
     for app in &apps {
         let sbom = images::referrer(app, "application/spdx+json", app.repository.as_bytes());
         sbom.push(&source);
-        // A referrer of what was refused has lost its subject.
+        // A referrer of a refused artifact has no subject.
         let (of_sbom, list) = (
             images::referrer(&sbom, "application/example", app.repository.as_bytes()),
             images::referrers_tag(app, std::slice::from_ref(&sbom)),
@@ -195,8 +196,11 @@ async fn a_companion_that_the_target_rejects_does_not_fail_its_image() {
         receipt["images"].as_array().unwrap().iter().flat_map(|image| image["companions"].as_array().unwrap());
     assert!(outcomes.clone().count() == 4 && outcomes.clone().all(|one| one["outcome"] == "failed"), "{receipt}");
     let confirmed = receipt["confirmed"].as_array().unwrap();
-    assert!(!confirmed.iter().any(|blob| *blob == sha256(b"team/one")), "a garbage collection takes it: {receipt}");
-    // When it takes them, the same command brings them.
+    assert!(
+        !confirmed.iter().any(|blob| *blob == sha256(b"team/one")),
+        "a garbage collection would remove it: {receipt}"
+    );
+    // Once the target accepts them, the same command brings them.
     refuses.store(false, Ordering::Relaxed);
     assert_eq!(import(&bundle, &server.address, &[]).0, Some(0));
 }

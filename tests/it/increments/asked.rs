@@ -1,4 +1,5 @@
-//! What an export asks of its source when receipts know most of it; and that nothing becomes less true by that.
+//! The requests of an export whose receipts cover most content, and that fewer requests never make the bundle less
+//! correct.
 
 use std::collections::BTreeSet;
 
@@ -21,7 +22,7 @@ fn images() -> (Vec<Image>, [&'static str; 3]) {
     (images, ["team/app:1", "team/multi:1", "team/signed:v1"])
 }
 
-/// All of it has arrived: `first.receipt`.
+/// All images have arrived: `first.receipt`.
 fn arrived() -> (Sides, Vec<Image>, [&'static str; 3]) {
     let (sides, (images, names)) = (Sides::new(), images());
     images.iter().for_each(|image| image.push(&sides.source));
@@ -36,7 +37,7 @@ fn rewrite(sides: &Sides, from: &str, to: &str, change: impl FnOnce(&mut Value))
     std::fs::write(sides.path(to), receipt.to_string()).expect("a receipt");
 }
 
-/// As receipts were before they kept manifests.
+/// Reduces a receipt to the form from before receipts recorded manifests.
 fn without_more(receipt: &mut Value) {
     receipt.as_object_mut().unwrap().remove("manifests").expect("manifests are kept");
     let images = receipt["images"].as_array_mut().unwrap();
@@ -44,26 +45,26 @@ fn without_more(receipt: &mut Value) {
 }
 
 #[test]
-fn of_an_image_that_has_arrived_only_its_tag_and_what_refers_to_it_is_asked() {
+fn for_an_image_that_arrived_only_its_tag_and_referrers_are_queried() {
     let (sides, images, names) = arrived();
     let before = sides.source.requests().len();
     sides.export("second", &names, &["--since", "first.receipt"]);
-    // A list of signatures, to which the other side may have added, is always carried.
+    // A signature list is always carried, because the other side may have extended it.
     assert_eq!(sides.carried("second"), [images[3].digest()]);
     let asked = sides.source.requests().split_off(before);
     let reads = |part: &str| asked.iter().filter(|r| r.method == "GET" && r.path.contains(part)).count();
     assert_eq!((reads("/manifests/"), reads("/blobs/")), (0, 0), "{asked:#?}");
-    // Pulls are counted by GET; a question is free.
+    // Registries count GET as a pull; HEAD is free.
     let tags = asked.iter().filter(|r| r.method == "HEAD" && r.path.contains("/manifests/")).count();
     assert_eq!(tags, images.len(), "three tags and that of the signature: {asked:#?}");
     assert_eq!(
         reads("/tags/list"),
         4,
-        "whether there is another signature; of two tags, whether more follow: {asked:#?}"
+        "the lists show new signatures; after two tags, another request shows whether more follow: {asked:#?}"
     );
     let (first, second) = (sides.json("first"), sides.json("second"));
     assert_eq!(second.lock.images, first.lock.images);
-    assert_eq!(second.assumed.len() + 1, sides.carried("first").len(), "all but the list of signatures");
+    assert_eq!(second.assumed.len() + 1, sides.carried("first").len(), "all but the signature list");
 }
 
 #[test]
@@ -77,7 +78,7 @@ fn a_receipt_with_manifests_gives_the_same_bundle_as_one_without() {
     }
     let bytes = |name: &str| std::fs::read(sides.path(name)).unwrap();
     assert!(bytes("rich.tar") == bytes("bare.tar"));
-    // And a bundle of which it is assumed that it arrived serves as well as one.
+    // A bundle assumed to have arrived works as a base as well.
     let before = sides.source.requests().len();
     sides.export("on", &names, &["--since", "first.tar"]);
     let reads = sides.source.requests().split_off(before).into_iter().filter(|r| r.method == "GET");
@@ -85,7 +86,7 @@ fn a_receipt_with_manifests_gives_the_same_bundle_as_one_without() {
 }
 
 #[test]
-fn a_tag_that_has_moved_and_a_signature_that_came_since_are_in_the_increment() {
+fn an_increment_contains_moved_tags_and_new_signatures() {
     let (sides, images, names) = arrived();
     let moved = images::oci("team/app", "1", &["another one"]);
     let signature = images::cosign_signature(&images[1]);
@@ -101,7 +102,7 @@ fn a_tag_that_has_moved_and_a_signature_that_came_since_are_in_the_increment() {
 }
 
 #[test]
-fn what_a_forged_receipt_says_of_platforms_is_not_in_the_lock_of_an_image_that_is_carried() {
+fn platforms_from_a_forged_receipt_do_not_enter_the_lock_of_a_carried_image() {
     let (sides, images, names) = arrived();
     rewrite(&sides, "first.receipt", "forged.receipt", |receipt| {
         let app = receipt["images"].as_array_mut().unwrap().iter_mut().find(|image| image["platforms"].is_array());
@@ -126,11 +127,11 @@ fn a_forged_receipt_does_not_keep_an_image_from_being_exported_for_its_platform(
     sides.export("second", &["team/app:1"], &options).reported(&["2 images no longer wanted"]);
     let platforms = &sides.json("second").lock.images[0].platforms;
     assert_eq!(platforms[0].to_string(), "linux/amd64");
-    assert_eq!(sides.json("second").parents.len(), 1, "one receipt given twice is one");
+    assert_eq!(sides.json("second").parents.len(), 1, "a receipt given twice counts once");
 }
 
 #[test]
-fn a_manifest_that_is_not_what_its_digest_says_makes_a_receipt_invalid() {
+fn a_receipt_with_a_manifest_of_the_wrong_digest_is_rejected() {
     let (sides, _, names) = arrived();
     let requests = sides.source.requests().len();
     for (name, change) in [("text", " "), ("digest", "0")] {

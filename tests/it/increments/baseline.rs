@@ -1,4 +1,5 @@
-//! What may be built on: receipts, whatever became of their import, and inventories; and what must not come after what.
+//! Bases of increments: receipts, whatever the outcome of their import, and inventories; and the order in which bundles
+//! may follow each other.
 
 use std::path::PathBuf;
 
@@ -13,7 +14,7 @@ fn app(name: &str) -> Image {
 }
 
 #[test]
-fn what_a_failed_import_did_not_bring_is_in_the_next_increment() {
+fn the_next_increment_contains_what_a_failed_import_did_not_push() {
     let sides = Sides::new();
     let (good, bad) = (app("good"), app("bad"));
     [&good, &bad].iter().for_each(|image| image.push(&sides.source));
@@ -23,7 +24,7 @@ fn what_a_failed_import_did_not_bring_is_in_the_next_increment() {
     sides.import("first", &["--on-existing", "fail", "--receipt", "first.receipt"]).ended(1);
     sides.export("second", &names, &["--since", "first.receipt"]);
     let carried = sides.carried("second");
-    // Its blobs may even exist; they were not confirmed.
+    // Its blobs may even be present, but nothing confirmed that.
     for blob in [&bad.blobs[0], &bad.blobs[2], &bad.manifest] {
         assert!(carried.contains(&sha256(blob)), "{carried:?}");
     }
@@ -33,7 +34,7 @@ fn what_a_failed_import_did_not_bring_is_in_the_next_increment() {
 }
 
 #[test]
-fn an_old_bundle_that_is_brought_again_is_refused() {
+fn an_older_bundle_is_refused_after_a_newer_one() {
     let sides = Sides::new();
     app("good").push(&sides.source);
     sides.export_at(1_700_000_000, "old", &["team/good:1"], &[]);
@@ -50,9 +51,10 @@ fn an_old_bundle_that_is_brought_again_is_refused() {
     sides.import("newer", &["--newer-than", "new.receipt"]).ended(0);
 }
 
-/// What a single image is for stands in its config, and a forged lock could say anything of one that the target has.
+/// The platform of a single image is in its config, and a forged lock could claim any platform for an image that the
+/// target has.
 #[test]
-fn the_platform_of_an_image_that_is_left_to_the_target_is_asked_there() {
+fn the_platform_of_an_image_not_in_the_increment_is_read_from_the_target() {
     let sides = Sides::new();
     images::oci_for("arm64", "team/app", "1", &["arm"]).push(&sides.source);
     sides.export("first", &["team/app:1"], &[]);
@@ -98,7 +100,7 @@ fn inventory(sides: &Sides, allowlist: &str) -> Ran {
 }
 
 #[test]
-fn an_inventory_stands_in_for_a_receipt_and_confirms_only_what_is_whole() {
+fn an_inventory_replaces_a_receipt_and_confirms_only_complete_images() {
     let sides = Sides::new();
     let (one, two, three) = (app("one"), images::oci_index("team/two", "1", "two"), app("three"));
     [&one, &two, &three].iter().for_each(|image| image.push(&sides.source));
@@ -111,10 +113,10 @@ fn an_inventory_stands_in_for_a_receipt_and_confirms_only_what_is_whole() {
     inventory(&sides, &allowlist).ended(0).reported(&["2 of 3 images are complete"]);
     let names = ["team/one:1", "team/two:1", "team/three:1"];
     sides.export("next", &names, &["--since", "inventory.json"]).reported(&["builds on an inventory of"]);
-    assert_eq!(sides.carried("next").len(), 3, "the third image, but for the base");
+    assert_eq!(sides.carried("next").len(), 3, "the third image without its base");
     sides.deliver("next").reported(&["1 image pushed, 2 present"]);
 
-    // A layer is lost there.
+    // The target loses a layer.
     lose(&sides, &sha256(&one.blobs[2]));
     inventory(&sides, &allowlist).ended(0).reported(&["2 of 3 images are complete"]);
     let report = sides.read("inventory.json");
@@ -155,7 +157,7 @@ fn an_inventory_with_json_counts_what_is_there_and_names_what_could_not_be_read(
     inventory(&[]).ended(2);
 }
 
-/// Takes a blob's data from the target's storage.
+/// Removes a blob's data from the target's storage.
 pub fn lose(sides: &Sides, digest: &str) {
     std::fs::remove_dir_all(data_of(sides, digest).parent().expect("a directory")).expect("the blob");
 }
@@ -168,7 +170,7 @@ pub fn data_of(sides: &Sides, digest: &str) -> PathBuf {
 }
 
 #[test]
-fn a_file_that_is_neither_receipt_nor_bundle_is_refused_before_anything_is_asked() {
+fn a_base_that_is_neither_receipt_nor_bundle_is_refused_before_any_request() {
     let sides = Sides::new();
     std::fs::write(sides.path("odd.json"), "{\"version\": 7}").unwrap();
     std::fs::write(sides.path("odd.bin"), "something").unwrap();
@@ -180,7 +182,7 @@ fn a_file_that_is_neither_receipt_nor_bundle_is_refused_before_anything_is_asked
 }
 
 #[test]
-fn a_receipt_may_come_through_a_pipe_and_one_volume_says_what_a_whole_set_had() {
+fn a_receipt_can_be_a_pipe_and_one_volume_stands_for_its_set_as_a_base() {
     let sides = Sides::new();
     app("old").push(&sides.source);
     sides.export("first", &["team/old:1"], &["--volume-size", "64KiB"]);
@@ -192,7 +194,7 @@ fn a_receipt_may_come_through_a_pipe_and_one_volume_says_what_a_whole_set_had() 
     let receipt = std::fs::read(sides.path("first.receipt")).unwrap();
     let mut piped = sides.export_command("piped", &names, &["--since", "-"]);
     Ran::of(piped.write_stdin(receipt)).ended(0).reported(&["builds on a receipt of"]);
-    // As a shell gives it: `--since <(ssh inside cat receipt.json)`.
+    // As a shell passes it: `--since <(ssh inside cat receipt.json)`.
     let (fifo, receipt) = (sides.path("fifo"), sides.path("first.receipt"));
     let made = std::process::Command::new("mkfifo").arg(&fifo).status().unwrap();
     assert!(made.success());
@@ -203,12 +205,12 @@ fn a_receipt_may_come_through_a_pipe_and_one_volume_says_what_a_whole_set_had() 
     sides.export("volume", &names, &twice).reported(&["builds on the bundle", "assuming that"]);
     assert_eq!(sides.json("volume").parents.len(), 1);
     for name in ["piped", "fifo", "volume"] {
-        assert_eq!(sides.carried(name).len(), 3, "{name}: all of the new one but for the base");
+        assert_eq!(sides.carried(name).len(), 3, "{name}: the new image without its base");
     }
 }
 
 #[test]
-fn of_an_increment_only_whole_images_are_served() {
+fn only_complete_images_of_an_increment_are_served() {
     let sides = Sides::new();
     let (old, new) = (app("old"), images::oci("team/new", "1", &["nothing shared"]));
     old.push(&sides.source);

@@ -1,4 +1,4 @@
-//! Bundles that build on what has arrived, one after the other.
+//! A chain of bundles, each building on what has arrived.
 
 use std::collections::BTreeSet;
 
@@ -11,7 +11,7 @@ fn app(tag: &str) -> Image {
 }
 
 #[test]
-fn an_increment_contains_only_what_is_new_and_the_target_ends_with_all_of_it() {
+fn an_increment_holds_only_new_content_and_the_target_ends_complete() {
     let sides = Sides::new();
     let index = images::oci_index("team/multi", "1", "both platforms");
     let signed = images::oci("team/signed", "v1", &["signed"]);
@@ -25,7 +25,7 @@ fn an_increment_contains_only_what_is_new_and_the_target_ends_with_all_of_it() {
     next.push(&sides.source);
     let now = ["team/app:1", "team/app:2", "team/multi:1", "team/signed:v1"];
     sides.export("second", &now, &["--since", "first.receipt"]).reported(&["builds on a receipt of"]);
-    // The base layer has arrived. A list of signatures, to which the other side may have added, is always carried.
+    // The base layer has arrived. A signature list is always carried, because the other side may have extended it.
     let new = [&next.blobs[0], &next.blobs[2], &next.manifest, &signature.manifest];
     let new: BTreeSet<String> = new.map(|blob| crate::support::sha256(blob)).into();
     assert_eq!(sides.carried("second").into_iter().collect::<BTreeSet<_>>(), new);
@@ -47,12 +47,12 @@ fn an_increment_contains_only_what_is_new_and_the_target_ends_with_all_of_it() {
         &format!("dir:{}", copy.display()),
         &["--preserve-digests"],
     );
-    // What an increment's receipt confirms is everything, not only what it brought.
+    // An increment's receipt confirms every image, not only those it brought.
     assert_eq!(sides.read("second.receipt")["images"].as_array().unwrap().len(), 4);
 }
 
 #[test]
-fn a_chain_of_five_with_one_lost_in_the_middle_ends_complete() {
+fn a_chain_of_five_increments_with_one_lost_ends_complete() {
     let sides = Sides::new();
     let mut names: Vec<String> = Vec::new();
     let mut receipt = None;
@@ -69,7 +69,8 @@ fn a_chain_of_five_with_one_lost_in_the_middle_ends_complete() {
             receipt = Some(format!("{name}.receipt"));
         }
         if step == 4 {
-            // The one after the lost one carries what was lost too: two images, each a layer, a config and a manifest.
+            // The next increment also carries the content of the lost one: two images, each with a layer, a config and
+            // a manifest.
             assert_eq!(sides.carried(&name).len(), 6);
         }
     }
@@ -81,7 +82,7 @@ fn a_chain_of_five_with_one_lost_in_the_middle_ends_complete() {
 }
 
 #[test]
-fn a_chain_on_bundles_alone_is_reported_to_be_an_assumption_and_breaks_without_harm_when_one_is_lost() {
+fn a_chain_based_on_bundles_warns_and_fails_safely_when_one_is_lost() {
     let sides = Sides::new();
     let mut names: Vec<String> = Vec::new();
     for step in 1..=3_u32 {
@@ -108,7 +109,7 @@ fn a_chain_on_bundles_alone_is_reported_to_be_an_assumption_and_breaks_without_h
     let wrote = |r: &&crate::support::registry::Logged| !matches!(&*r.method, "GET" | "HEAD");
     assert_eq!(sides.target.requests().iter().skip(requests).filter(wrote).count(), 0, "nothing is half-imported");
     assert_eq!(sides.target.tags("team/app"), tags);
-    // Exactly what the lost one would have brought.
+    // Exactly the content of the lost one.
     let missing: BTreeSet<String> = sides.read("missing.json")["blobs"]
         .as_array()
         .unwrap()
@@ -116,7 +117,7 @@ fn a_chain_on_bundles_alone_is_reported_to_be_an_assumption_and_breaks_without_h
         .map(|blob| blob["digest"].as_str().unwrap().to_owned())
         .collect();
     assert_eq!(missing, sides.carried("b2").into_iter().collect());
-    // The lost one is found after all.
+    // The lost bundle turns up after all.
     sides.deliver("b2");
     sides.import("b3", &["--missing", "missing.json"]).ended(0);
     assert_eq!(sides.read("missing.json")["blobs"].as_array().unwrap().len(), 0);

@@ -1,4 +1,4 @@
-//! Two sides and what is carried between them.
+//! Two sides and a medium between them.
 
 use std::path::{Path, PathBuf};
 
@@ -9,7 +9,7 @@ use crate::support::ran::Ran;
 use crate::support::registry::Registry;
 use crate::support::{gapferry, tempdir};
 
-/// The connected side, the isolated side, and a directory that is carried.
+/// The connected side, the isolated side, and the medium, a directory.
 pub struct Sides {
     pub source: Registry,
     pub target: Registry,
@@ -31,7 +31,7 @@ impl Sides {
         self.try_export(name, images, options).ended(0)
     }
 
-    /// The same, made at a time (seconds since 1970).
+    /// The same, with the given creation time (seconds since 1970).
     #[track_caller]
     pub fn export_at(&self, time: u64, name: &str, images: &[&str], options: &[&str]) -> Ran {
         let mut command = self.export_command(name, images, options);
@@ -54,7 +54,7 @@ impl Sides {
         import_to(self.target.host(), self.stick.path(), name, options)
     }
 
-    /// Import `NAME.tar` and write `NAME.receipt`.
+    /// Imports `NAME.tar` and writes `NAME.receipt`.
     #[track_caller]
     pub fn deliver(&self, name: &str) -> Ran {
         self.import(name, &["--receipt", &format!("{name}.receipt")]).ended(0)

@@ -1,4 +1,4 @@
-//! Targets that have not all that was assumed, or not where it was assumed.
+//! Targets that lack assumed content, or have it in another repository.
 
 use super::baseline::{data_of, lose};
 use super::fixture::Sides;
@@ -8,7 +8,7 @@ use crate::support::ran::Ran;
 use crate::support::{gapferry, sha256};
 
 #[test]
-fn a_layer_that_only_a_removed_image_has_is_mounted_from_its_repository() {
+fn a_layer_left_only_in_a_removed_images_repository_is_mounted_from_there() {
     let sides = Sides::new();
     let old = images::oci("team/old", "1", &[&images::noise(3, 100_000)]);
     old.push(&sides.source);
@@ -25,7 +25,7 @@ fn a_layer_that_only_a_removed_image_has_is_mounted_from_its_repository() {
 }
 
 #[test]
-fn what_the_target_has_lost_is_named_and_can_be_brought_by_a_repair() {
+fn content_lost_at_the_target_is_named_and_can_be_restored_by_a_repair() {
     let sides = Sides::new();
     let base = images::noise(4, 100_000);
     let old = images::oci("team/app", "1", &[&base]);
@@ -55,10 +55,10 @@ fn what_the_target_has_lost_is_named_and_can_be_brought_by_a_repair() {
     }
 }
 
-/// An operator who doubts the target's storage must neither hear that a healthy target has lost everything, nor get
-/// images with damaged layers.
+/// A user who doubts the target's storage must neither hear that a healthy target lost everything, nor get images of
+/// damaged layers.
 #[test]
-fn reupload_reads_to_the_end_what_an_increment_leaves_to_the_target() {
+fn reupload_reads_in_full_what_an_increment_relies_on_at_the_target() {
     let sides = Sides::new();
     let base = images::noise(4, 100_000);
     images::oci("team/app", "1", &[&base]).push(&sides.source);
@@ -73,7 +73,7 @@ fn reupload_reads_to_the_end_what_an_increment_leaves_to_the_target() {
         assert_eq!(sides.target.digest(&image.repository, "2"), Some(image.digest()));
         sides.target.request("GET", &format!("/v2/{}/blobs/{layer}", image.repository)).send().expect(200);
     }
-    // As long as before, so its last byte says nothing.
+    // The same length as before, so the last byte proves nothing.
     let mut rotten = new[0].blobs[1].clone();
     rotten[0] ^= 1;
     std::fs::write(data_of(&sides, &layer), rotten).unwrap();
@@ -82,9 +82,9 @@ fn reupload_reads_to_the_end_what_an_increment_leaves_to_the_target() {
     assert_eq!(sides.read("missing.json")["blobs"][0]["digest"], layer.as_str());
 }
 
-/// A proxy on the way may refuse everything that the registry redirects to. That is no loss.
+/// A proxy in between may refuse every redirect of the registry. That does not mean that content is lost.
 #[test]
-fn a_storage_that_answers_nothing_from_here_does_not_stop_an_increment() {
+fn unreachable_storage_behind_the_registry_does_not_stop_an_increment() {
     let sides = Sides::new();
     let base = images::noise(4, 100_000);
     images::oci("team/app", "1", &[&base]).push(&sides.source);
@@ -102,7 +102,7 @@ fn a_storage_that_answers_nothing_from_here_does_not_stop_an_increment() {
 }
 
 #[test]
-fn a_repair_is_found_in_a_registry_that_answers_though_another_of_the_lock_is_gone() {
+fn a_repair_is_fetched_from_one_registry_while_another_is_gone() {
     let sides = Sides::new();
     let gone = crate::support::registry::Registry::start();
     let (kept, other) = (images::oci("team/kept", "1", &["kept"]), images::oci("team/gone", "1", &["gone"]));
@@ -129,7 +129,7 @@ fn a_repair_is_found_in_a_registry_that_answers_though_another_of_the_lock_is_go
 }
 
 #[test]
-fn an_increment_that_goes_to_another_registry_than_the_receipt_is_of_pushes_nothing_there() {
+fn an_increment_for_another_registry_than_its_receipt_pushes_nothing() {
     let sides = Sides::new();
     images::oci("team/app", "1", &["one"]).push(&sides.source);
     sides.export("first", &["team/app:1"], &[]);
@@ -141,7 +141,7 @@ fn an_increment_that_goes_to_another_registry_than_the_receipt_is_of_pushes_noth
         .ended(7)
         .reported(&["nothing was pushed"]);
     assert_eq!(other.tags("team/app"), [""; 0]);
-    // Receipts of both: only what both have is left out.
+    // With receipts of both registries, the increment omits only what both have.
     super::fixture::import_to(other.host(), sides.stick.path(), "first", &["--receipt", "other.receipt"]).ended(0);
     sides.deliver("second");
     let since = ["--since", "second.receipt", "--since", "other.receipt"];
@@ -151,10 +151,10 @@ fn an_increment_that_goes_to_another_registry_than_the_receipt_is_of_pushes_noth
     sides.deliver("third");
 }
 
-/// So many repositories, with an image each.
+/// The number of repositories, with one image each.
 const MANY: usize = 12;
 
-/// `NAME.tar` of the first repositories, with an image each; gives their names.
+/// Exports these repositories, with one image each, to `NAME.tar`; returns their names.
 fn many(sides: &Sides, name: &str, repositories: std::ops::RangeInclusive<usize>, options: &[&str]) {
     let images = repositories.map(|n| images::oci(&format!("team/app{n}"), "1", &[&format!("only here: {n}")]));
     let names: Vec<String> = images.inspect(|image| image.push(&sides.source)).map(|image| image.name()).collect();
@@ -162,20 +162,20 @@ fn many(sides: &Sides, name: &str, repositories: std::ops::RangeInclusive<usize>
 }
 
 #[test]
-fn a_target_that_has_nothing_is_not_asked_for_everything_everywhere() {
+fn an_empty_target_is_not_asked_for_every_blob_in_every_repository() {
     let sides = Sides::new();
     many(&sides, "first", 1..=MANY, &[]);
     many(&sides, "second", 1..=MANY, &["--since", "first.tar"]);
     let lacks = format!("lacks {0} blobs of {0}", 3 * MANY);
     sides.import("second", &["--missing", "missing.json"]).ended(7).reported(&["nothing was pushed", &lacks]);
     assert_eq!(sides.read("missing.json")["blobs"].as_array().unwrap().len(), 3 * MANY);
-    // Twenty everywhere and those that were under way then, the rest where it is needed.
+    // Twenty lookups in every repository and those in flight by then, the rest only where needed.
     let asked = sides.target.requests().len();
     assert!(asked < 30 * MANY, "{asked} for {} things in {MANY} repositories", 3 * MANY);
 }
 
 #[test]
-fn one_lost_bundle_does_not_make_everything_be_looked_for_everywhere() {
+fn one_lost_bundle_does_not_trigger_a_search_of_every_repository() {
     let sides = Sides::new();
     many(&sides, "first", 1..=MANY, &[]);
     sides.deliver("first");
@@ -184,11 +184,14 @@ fn one_lost_bundle_does_not_make_everything_be_looked_for_everywhere() {
     let before = sides.target.requests().len();
     sides.import("third", &[]).ended(7).reported(&["lacks 3 blobs of"]);
     let asked = sides.target.requests().len() - before;
-    assert!(asked < 3 * MANY + 3 * (MANY + 2) + 10, "each where it is, three of them everywhere: {asked}");
+    assert!(
+        asked < 3 * MANY + 3 * (MANY + 2) + 10,
+        "each blob where it is, three of them in every repository: {asked}"
+    );
 }
 
 #[test]
-fn what_was_found_is_not_asked_for_again() {
+fn blobs_that_were_found_are_not_looked_up_again() {
     let sides = Sides::new();
     many(&sides, "first", 1..=3, &[]);
     sides.deliver("first");
@@ -205,7 +208,7 @@ fn what_was_found_is_not_asked_for_again() {
 }
 
 #[test]
-fn a_bundle_that_expects_nothing_lacks_nothing_and_accepts_no_repair() {
+fn a_bundle_without_a_base_lacks_nothing_and_needs_no_repair() {
     let sides = Sides::new();
     many(&sides, "first", 1..=1, &[]);
     std::fs::write(sides.path("missing.json"), "from an earlier run").unwrap();

@@ -1,4 +1,4 @@
-//! Increments: what has arrived does not cross again, and nothing is believed to have arrived that has not.
+//! Increments: content that has arrived does not cross again, and nothing counts as arrived without evidence.
 
 mod asked;
 mod baseline;

@@ -8,7 +8,7 @@ use crate::support::images::{self, Image};
 use crate::support::ran::Ran;
 use crate::support::tempdir;
 
-/// An image that goes, with a signature and an SBOM, and one that stays with its own.
+/// An image that is pruned, with a signature and an SBOM, and an image that stays, with its own.
 struct TestSite {
     sides: Sides,
     target: Embedded,
@@ -27,7 +27,7 @@ fn with_companions(tag: &str) -> [Image; 3] {
 }
 
 impl TestSite {
-    /// Both have arrived; the next bundle has only the one that stays.
+    /// Both have arrived; the next bundle contains only the one that stays.
     fn new() -> TestSite {
         let (sides, layout) = (Sides::new(), tempdir());
         let target = Embedded::writable(&layout.path().join("layout"));
@@ -55,7 +55,7 @@ impl TestSite {
 }
 
 #[test]
-fn what_refers_to_a_pruned_image_goes_with_it_and_nothing_else() {
+fn pruning_an_image_removes_its_referrers_and_nothing_else() {
     let site = TestSite::new();
     let [image, signature, sbom] = &site.going;
     let look = site.prune(&["--prune", "--arrived", "first.receipt"]).ended(0);
@@ -67,16 +67,16 @@ fn what_refers_to_a_pruned_image_goes_with_it_and_nothing_else() {
         "SBOM of",
         "1 tag and 2 companions to prune; --yes deletes them",
     ]);
-    assert!(site.has(image) && site.has(signature) && site.has(sbom), "a look changes nothing");
+    assert!(site.has(image) && site.has(signature) && site.has(sbom), "without --yes nothing is deleted");
     let pruned = site.prune(&PRUNE).ended(0);
     pruned.reported(&["1 of 1 tag deleted, 2 of 2 companions", &sbom.digest()]);
     assert!(!site.has(image) && !site.has(signature) && !site.has(sbom));
-    assert!(site.staying.iter().all(|image| site.has(image)), "what the other image has is left alone");
+    assert!(site.staying.iter().all(|image| site.has(image)), "the other image's companions are left alone");
     site.prune(&PRUNE).ended(0).reported(&["nothing to prune"]);
 }
 
 #[test]
-fn what_went_is_in_the_document_and_in_the_receipt() {
+fn pruned_content_is_listed_in_the_report_and_the_receipt() {
     let site = TestSite::new();
     let outcomes = |document: &Value| -> Vec<(bool, String)> {
         let pruned = document["pruned"].as_array().unwrap_or_else(|| panic!("{document}"));
@@ -96,10 +96,10 @@ fn what_went_is_in_the_document_and_in_the_receipt() {
 }
 
 #[test]
-fn what_this_side_has_signed_stays() {
+fn signatures_made_on_the_isolated_side_are_not_pruned() {
     let site = TestSite::new();
     let [image, signature, sbom] = &site.going;
-    // A list of both sides' signatures, and a signature of the SBOM.
+    // A joined list of both sides' signatures, and a signature of the SBOM.
     let joined = images::oci("team/app", signature.tag.as_deref().unwrap(), &["signed here"]);
     let own = images::referrer(sbom, "application/vnd.cncf.notary.signature", b"signed here");
     [&joined, &own].iter().for_each(|pushed| pushed.push(&site.target));
@@ -109,7 +109,7 @@ fn what_this_side_has_signed_stays() {
 }
 
 #[test]
-fn what_another_tag_still_leads_to_keeps_its_companions() {
+fn an_image_still_tagged_elsewhere_keeps_its_companions() {
     let site = TestSite::new();
     let [image, signature, sbom] = &site.going;
     image.named("team/app", "kept-here").push(&site.target);
@@ -118,7 +118,7 @@ fn what_another_tag_still_leads_to_keeps_its_companions() {
 }
 
 #[test]
-fn companions_that_an_interrupted_run_left_go_with_the_next_one() {
+fn companions_left_by_an_interrupted_prune_are_removed_by_the_next() {
     let site = TestSite::new();
     let [_, signature, sbom] = &site.going;
     site.target.request("DELETE", "/v2/team/app/manifests/1").send().expect(202);

@@ -1,4 +1,4 @@
-//! Tags of images that are no longer wanted.
+//! Pruning tags of images that are no longer wanted.
 
 use std::process::Stdio;
 
@@ -13,7 +13,7 @@ use crate::support::ran::Ran;
 use crate::support::registry::{Options, Registry};
 use crate::support::{gapferry, gapferry_process, images, tempdir};
 
-/// Images 1 to 3 have arrived at `host`; the next bundle has only the first, and at `host` 3 means something else by now.
+/// Images 1 to 3 have arrived at `host`. The next bundle contains only the first, and tag 3 has a new digest at `host`.
 fn outdated(sides: &Sides, host: &str) {
     for tag in ["1", "2", "3"] {
         images::oci("team/app", tag, &[tag]).push(&sides.source);
@@ -28,7 +28,7 @@ fn outdated(sides: &Sides, host: &str) {
 }
 
 #[test]
-fn a_tag_goes_only_with_prune_and_yes_and_only_if_it_is_unchanged() {
+fn a_tag_is_pruned_only_with_prune_and_yes_and_only_if_unchanged() {
     let (sides, layout) = (Sides::new(), tempdir());
     let target = Embedded::writable(&layout.path().join("layout"));
     outdated(&sides, target.host());
@@ -39,15 +39,15 @@ fn a_tag_goes_only_with_prune_and_yes_and_only_if_it_is_unchanged() {
     import(&["--prune"]).reported(&["would delete", "team/app:2", "1 tag to prune; --yes deletes", "--arrived FILE"]);
     import(&["--prune", "--arrived", "first.receipt"])
         .reported(&["would delete", "1 tag to prune; --yes deletes them"]);
-    assert!(there("2"), "a look changes nothing");
+    assert!(there("2"), "without --yes nothing is deleted");
     import(&["--prune", "--yes", "--arrived", "first.receipt"]).reported(&["deleted", "1 of 1 tag deleted"]);
     assert!(there("1") && !there("2") && there("3"));
     import(&["--prune", "--yes", "--arrived", "first.receipt"]).reported(&["nothing to prune"]);
 }
 
-/// Nobody could say afterwards what is gone.
+/// Without it, nobody could tell later what is gone.
 #[test]
-fn a_receipt_says_what_was_deleted_until_the_import_was_stopped() {
+fn the_receipt_of_a_stopped_import_lists_what_was_deleted() {
     let (sides, layout) = (Sides::new(), tempdir());
     let target = Embedded::writable(&layout.path().join("layout"));
     let barrier = Barrier::before(target.host(), "DELETE /v2/team/app/manifests/3 ");
@@ -68,7 +68,7 @@ fn a_receipt_says_what_was_deleted_until_the_import_was_stopped() {
 }
 
 #[test]
-fn a_registry_that_cannot_delete_a_tag_alone_keeps_it_and_that_is_reported() {
+fn a_registry_that_cannot_delete_just_a_tag_keeps_it_with_a_report() {
     let sides = Sides::new();
     outdated(&sides, sides.target.host());
     sides
@@ -79,7 +79,7 @@ fn a_registry_that_cannot_delete_a_tag_alone_keeps_it_and_that_is_reported() {
 }
 
 #[test]
-fn a_registry_whose_deletion_is_switched_off_is_not_reported_to_lack_it() {
+fn disabled_deletion_is_not_reported_as_unsupported() {
     let sides = Sides { target: Registry::with(Options { no_deletion: true, ..Options::default() }), ..Sides::new() };
     outdated(&sides, sides.target.host());
     let deleting = ["--prune", "--yes", "--arrived", "first.receipt"];
@@ -87,13 +87,13 @@ fn a_registry_whose_deletion_is_switched_off_is_not_reported_to_lack_it() {
 }
 
 #[test]
-fn a_signature_that_was_an_image_of_its_own_stays_with_the_image_it_signs() {
+fn a_signature_once_carried_as_an_image_stays_with_the_image_it_signs() {
     let (sides, layout) = (Sides::new(), tempdir());
     let target = Embedded::writable(&layout.path().join("layout"));
     let image = images::oci("team/signed", "v1", &["signed"]);
     let signature = images::cosign_signature(&image);
     [&image, &signature, &image.named("team/signed", "v0")].iter().for_each(|image| image.push(&sides.source));
-    // All tags, of which that of the signature is one.
+    // All tags, including the signature's.
     sides.export("first", &["team/signed"], &[]);
     import_to(target.host(), sides.stick.path(), "first", &["--receipt", "first.receipt"]).ended(0);
     sides.export("next", &["team/signed:v1"], &["--since", "first.receipt"]).reported(&["1 image no longer wanted"]);
@@ -104,7 +104,7 @@ fn a_signature_that_was_an_image_of_its_own_stays_with_the_image_it_signs() {
 }
 
 #[test]
-fn out_of_a_pipe_an_old_bundle_is_refused_and_pruning_comes_last() {
+fn from_a_pipe_an_older_bundle_is_refused_and_pruning_runs_last() {
     let (sides, layout) = (Sides::new(), tempdir());
     let target = Embedded::writable(&layout.path().join("layout"));
     outdated(&sides, target.host());
@@ -125,7 +125,7 @@ fn out_of_a_pipe_an_old_bundle_is_refused_and_pruning_comes_last() {
     assert!(!there("2"));
 }
 
-/// A receipt that says of an image at `host` that gapferry brought it.
+/// A receipt claiming that gapferry pushed an image to `host`.
 fn forged(sides: &Sides, host: &str, digest: &str) {
     let receipt = json!({
         "version": 1, "target": host, "finished": "2026-11-21T00:00:00Z", "confirmed": [],
@@ -136,7 +136,7 @@ fn forged(sides: &Sides, host: &str, digest: &str) {
 }
 
 #[test]
-fn a_forged_receipt_at_the_connected_side_deletes_nothing_that_gapferry_did_not_bring() {
+fn a_forged_receipt_cannot_delete_what_gapferry_did_not_push() {
     let (sides, layout) = (Sides::new(), tempdir());
     let target = Embedded::writable(&layout.path().join("layout"));
     let database = images::oci("prod/db", "1", &["pushed by somebody else"]);
@@ -146,7 +146,7 @@ fn a_forged_receipt_at_the_connected_side_deletes_nothing_that_gapferry_did_not_
     let import = |name: &str, options: &[&str]| import_to(target.host(), sides.stick.path(), name, options);
     import("first", &["--receipt", "first.receipt"]).ended(0);
     forged(&sides, target.host(), &database.digest());
-    // Signed by the connected side, which believed the receipt.
+    // Signed by the connected side, which trusted the receipt.
     let key = Key::new(sides.stick.path(), "own", Kind::P256);
     let (key, public) = (key.private.to_str().unwrap(), key.public.to_str().unwrap());
     let increment = sides.export("next", &["team/app:1"], &["--since", "forged.receipt", "--sign-key", key]);
@@ -161,7 +161,7 @@ fn a_forged_receipt_at_the_connected_side_deletes_nothing_that_gapferry_did_not_
 }
 
 #[test]
-fn an_inventory_or_a_receipt_without_the_demanded_signature_proves_nothing() {
+fn an_inventory_or_unsigned_receipt_proves_nothing_where_a_signature_is_required() {
     let (sides, layout) = (Sides::new(), tempdir());
     let target = Embedded::writable(&layout.path().join("layout"));
     outdated(&sides, target.host());
@@ -176,7 +176,7 @@ fn an_inventory_or_a_receipt_without_the_demanded_signature_proves_nothing() {
     let prune = ["--prune", "--yes", "--arrived", "first.receipt", "--arrived-key", public];
     import(&prune).ended(3).reported(&["first.receipt is refused: it is not signed"]);
     assert!(there());
-    // An unsigned receipt says nothing to a signed one: someone else may have pushed what it found there.
+    // An unsigned receipt proves nothing to a signed one: another program may have pushed what it found.
     let receipt = ["--receipt", "first.receipt", "--sign-key", key];
     import_to(target.host(), sides.stick.path(), "first", &receipt).ended(0);
     import(&prune).ended(0).reported(&["is left: no receipt of --arrived lists", "nothing to prune"]);
@@ -190,16 +190,17 @@ fn an_inventory_or_a_receipt_without_the_demanded_signature_proves_nothing() {
     assert_eq!(second.get("/v2/team/app/manifests/2").status, 404);
 }
 
-/// Somebody on the isolated side may have pushed the same image before.
+/// Someone on the isolated side may have pushed the same image earlier.
 #[test]
-fn what_an_import_only_found_at_the_target_is_not_gapferrys_to_delete() {
+fn images_an_import_found_in_place_are_never_pruned() {
     let (sides, layout) = (Sides::new(), tempdir());
     let target = Embedded::writable(&layout.path().join("layout"));
     images::oci("team/app", "2", &["2"]).push(&target);
     outdated(&sides, target.host());
     let import = |name: &str, options: &[&str]| import_to(target.host(), sides.stick.path(), name, options).ended(0);
     let there = |tag: &str| target.get(&format!("/v2/team/app/manifests/{tag}")).status == 200;
-    // A rerun with another receipt proves nothing, one with the same receipt or with --arrived knows what the first has pushed.
+    // A rerun with another receipt proves nothing. A rerun with the same receipt or with --arrived knows what the first
+    // run pushed.
     import("first", &["--receipt", "alone.receipt"]).reported(&["3 present"]);
     import("next", &["--prune", "--yes", "--arrived", "alone.receipt"]).reported(&["nothing to prune"]);
     assert!(there("2") && there("3"));

@@ -1,5 +1,5 @@
-//! `docs/json.md` against the types that are printed: its reference is made of their names and comments, so that no field and no
-//! code can be missing. After a change: `WRITE_DOCS=1 cargo test --test it json_docs`.
+//! Checks `docs/json.md` against the printed types: its reference is generated from their names and comments, so no
+//! field and no code can be missing. After a change: `WRITE_DOCS=1 cargo test --test it json_docs`.
 
 mod page;
 mod types;
@@ -10,10 +10,10 @@ use std::path::Path;
 use crate::support::commands;
 use page::Page;
 
-/// The reference begins behind this line.
+/// The reference starts after this line.
 const MARK: &str = "<!-- What follows is made of the types by tests/it/json_docs. -->\n";
 
-/// Types that serialize themselves otherwise than by their fields, in words.
+/// Types with their own serialization, described in words.
 const MANUAL: &[(&str, &str)] = &[
     (
         "ListedImage",
@@ -23,23 +23,23 @@ const MANUAL: &[(&str, &str)] = &[
     ("Descriptor", "object: a descriptor of the OCI image specification"),
 ];
 
-/// Each of their values has to be described.
+/// Every value of these types must be described.
 const CODES: &[&str] = &["Code", "StorageProblemKind", "HintCode", "ProblemKind", "Verdict"];
 
-/// A script could meet a field or a code that no document explains, or a JSON that does not say whether all is well.
+/// A script could meet an undocumented field or code, or JSON that does not say whether all is well.
 #[test]
-fn every_field_and_every_code_is_in_the_document_and_every_report_says_version_and_ok() {
+fn json_md_documents_every_field_and_code_and_every_report_has_version_and_ok() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/json.md");
     let sources = types::read();
     let expected = Page::new(&sources).render().unwrap_or_else(|complaints| panic!("\n{}", complaints.join("\n")));
     let text = std::fs::read_to_string(&path).expect("docs/json.md");
-    let (head, found) = text.split_once(MARK).expect("the line behind which the reference begins");
+    let (head, found) = text.split_once(MARK).expect("the line before the reference");
     if std::env::var_os("WRITE_DOCS").is_some() {
         std::fs::write(&path, format!("{head}{MARK}{expected}")).expect("writing docs/json.md");
         return;
     }
     let differing = expected.lines().zip(found.lines()).find(|(expected, found)| expected != found);
-    assert!(expected == found, "docs/json.md is not what the types say (see above how to write it): {differing:?}");
+    assert!(expected == found, "docs/json.md differs from the types (see above how to regenerate it): {differing:?}");
 }
 
 /// A script that reads `images` of one report as a list could meet a number in another.
@@ -66,9 +66,9 @@ fn shape(kind: &str) -> &str {
     ["list", "number", "boolean"].into_iter().find(|shape| kind.starts_with(shape)).unwrap_or("other")
 }
 
-/// A command could print JSON that no document mentions.
+/// A command could print undocumented JSON.
 #[test]
-fn every_command_that_prints_json_is_in_the_document() {
+fn json_md_documents_every_command_that_prints_json() {
     let prints = |command: &clap::Command| command.get_arguments().any(|arg| arg.get_id() == "json");
     let printing: BTreeSet<String> =
         commands().into_iter().filter(|(_, command)| prints(command)).map(|(name, _)| name).collect();

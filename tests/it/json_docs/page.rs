@@ -1,10 +1,10 @@
-//! The part of `docs/json.md` that follows from the types.
+//! The part of `docs/json.md` generated from the types.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::types::{Alternative, Declared, Field, Printed, Shape, Sources, Word};
 
-/// What each command prints, by what a person would type. All reports are in it.
+/// The reports of each command, by what a user types. Every report is listed.
 const COMMANDS: &[(&str, &[&str])] = &[
     ("auth check", &["AuthReport"]),
     ("check", &["CheckReport"]),
@@ -28,10 +28,10 @@ const COMMANDS: &[(&str, &[&str])] = &[
     ("split", &["ConvertReport"]),
     ("verify", &["VerifyReport"]),
 ];
-/// Of any command, or a part of another report.
+/// Printed by any command, or part of another report.
 const OTHERS: &[&str] = &["ErrorReport", "PushReport"];
 
-/// Types that are no objects, in words.
+/// Types that are not objects, described in words.
 const LEAVES: &[(&str, &str)] = &[
     ("String", "string"),
     ("SocketAddr", "string"),
@@ -53,7 +53,7 @@ const LEAVES: &[(&str, &str)] = &[
     ("Value", "JSON"),
 ];
 
-/// What functions make of fields.
+/// Serializer functions, with the JSON they produce.
 const WITH: &[(&str, &str)] = &[
     ("as_path", "path"),
     ("as_optional_path", "path"),
@@ -68,10 +68,10 @@ const WITH: &[(&str, &str)] = &[
     ("text", "string"),
 ];
 
-/// Functions that make another type of a field.
+/// Serializer functions that turn a field into another type.
 const WITH_TYPE: &[(&str, &str)] = &[("as_detail", "ErrorDetail"), ("as_one_detail", "ErrorDetail")];
 
-/// Fields that mean the same wherever they have no description of their own.
+/// Fields with one meaning wherever they have no description of their own.
 const COMMON: &[(&str, &str)] = &[
     ("version", "`1`."),
     ("ok", "Whether everything that was asked for is done and right."),
@@ -99,12 +99,12 @@ const COMMON: &[(&str, &str)] = &[
     ("blobs", "Number of blobs."),
 ];
 
-/// Renders all types that reports lead to.
+/// Renders every type reachable from the reports.
 pub struct Page<'s> {
     sources: &'s Sources,
-    /// Those that are still to be rendered, each with the file that names it.
+    /// Types still to be rendered, each with the file that names it.
     open: BTreeMap<String, String>,
-    /// Those that are rendered, each with its own file.
+    /// Rendered types, each with its own file.
     done: BTreeMap<String, String>,
     complaints: Vec<String>,
 }
@@ -114,7 +114,7 @@ impl<'s> Page<'s> {
         Page { sources, open: BTreeMap::new(), done: BTreeMap::new(), complaints: Vec::new() }
     }
 
-    /// The text, or all that is missing for it.
+    /// The text, or everything that is missing for it.
     pub fn render(mut self) -> Result<String, Vec<String>> {
         let mut text = "\n## Commands\n\n| command | prints |\n|---|---|\n".to_owned();
         for (command, types) in COMMANDS {
@@ -140,7 +140,7 @@ impl<'s> Page<'s> {
         if self.complaints.is_empty() { Ok(text) } else { Err(self.complaints) }
     }
 
-    /// Every report belongs to a command, and says its version and whether all is well.
+    /// Checks that every report belongs to a command and has its version and `ok`.
     fn check_reports(&mut self) {
         let known: BTreeSet<&str> = COMMANDS.iter().flat_map(|(_, types)| *types).chain(OTHERS).copied().collect();
         for (report, file) in &self.sources.reports {
@@ -159,7 +159,7 @@ impl<'s> Page<'s> {
         }
     }
 
-    /// The types that an untagged enum can be, and those that they can be.
+    /// The types an untagged enum can be, including nested ones.
     fn alternatives(&self, name: &str, from: &str) -> Vec<String> {
         match self.sources.get(name, from).map(|declared| (&declared.shape, &declared.file)) {
             Some((Shape::OneOf(all), file)) => {
@@ -169,7 +169,7 @@ impl<'s> Page<'s> {
                 });
                 types.flat_map(|one| self.alternatives(one, file)).collect()
             }
-            // All of them stand in this one.
+            // A struct with a single flattened field is any of that field's alternatives.
             Some((Shape::Fields(fields), file)) => match fields.iter().find(|field| field.is_flat) {
                 Some(field) if fields.len() == 1 => self.alternatives(&named(&field.type_), file),
                 _ => vec![name.to_owned()],
@@ -178,7 +178,7 @@ impl<'s> Page<'s> {
         }
     }
 
-    /// The fields of a type, with those of its flat ones.
+    /// The fields of a type, including those of its flattened fields.
     fn names(&self, name: &str, from: &str) -> Vec<String> {
         let Some(declared) = self.sources.get(name, from) else { return Vec::new() };
         let Shape::Fields(fields) = &declared.shape else { return Vec::new() };
@@ -224,7 +224,7 @@ impl<'s> Page<'s> {
         format!("| field | type | meaning |\n|---|---|---|\n{rows}")
     }
 
-    /// `may_be_absent`: the object that it is in may be.
+    /// `may_be_absent`: whether the enclosing object may be absent.
     fn row(&mut self, field: &Field, of: &Declared, may_be_absent: bool) -> String {
         if field.is_flat {
             return self.flat(field, of);
@@ -248,7 +248,7 @@ impl<'s> Page<'s> {
         format!("| `{}` | {type_}{absent} | {meaning} |\n", field.name)
     }
 
-    /// The fields of a flat one stand among the others.
+    /// Lists the fields of a flattened type among the others.
     fn flat(&mut self, field: &Field, of: &Declared) -> String {
         let is_optional = matches!(field.type_, Printed::Nullable(_));
         let name = named(&field.type_);
@@ -341,7 +341,7 @@ fn plain(word: &str) -> String {
     text[..1].to_uppercase() + &text[1..] + "."
 }
 
-/// A comment of Rust for readers of JSON. `none` stands for `None`.
+/// Rewrites a Rust comment for readers of JSON. `none` replaces `None`.
 fn sentence(doc: &str, none: &str) -> String {
     let text = doc.replace("[`", "`").replace("`]", "`").replace("::", ".").replace("`None`", none).replace('|', "\\|");
     let text = text.replace(". absent", ". Absent");

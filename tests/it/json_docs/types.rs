@@ -1,4 +1,4 @@
-//! What the sources say of the types that are printed as JSON.
+//! Reads the types printed as JSON from the sources.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -15,10 +15,10 @@ pub struct Declared {
 
 pub enum Shape {
     Fields(Vec<Field>),
-    /// Words, with what they mean.
+    /// String values with their meanings.
     Words(Vec<Word>),
     OneOf(Vec<Alternative>),
-    /// The field `tag` says which of these it is.
+    /// The field `tag` names the variant.
     Tagged {
         tag: String,
         words: Vec<Word>,
@@ -26,7 +26,7 @@ pub enum Shape {
 }
 
 pub enum Alternative {
-    /// By its name in Rust.
+    /// A type, by its Rust name.
     Type(String),
     Fields {
         doc: String,
@@ -37,25 +37,25 @@ pub enum Alternative {
 pub struct Word {
     pub word: String,
     pub doc: String,
-    /// The fields next to the tag.
+    /// The fields beside the tag.
     pub fields: Vec<Field>,
 }
 
 pub struct Field {
-    /// In JSON.
+    /// The name in JSON.
     pub name: String,
     pub doc: String,
     pub type_: Printed,
-    /// It may be left out.
+    /// The field may be absent.
     pub may_be_absent: bool,
-    /// Its own fields stand in its place.
+    /// The field is flattened: its own fields replace it.
     pub is_flat: bool,
 }
 
-/// A type of Rust as far as it matters to JSON.
+/// A Rust type, reduced to what matters in JSON.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Printed {
-    /// By its name in Rust.
+    /// A type, by its Rust name.
     Named(String),
     Nullable(Box<Printed>),
     List(Box<Printed>),
@@ -63,11 +63,11 @@ pub enum Printed {
         of: Box<Printed>,
         by: Box<Printed>,
     },
-    /// What a function makes of it.
+    /// The result of a serializer function.
     With(String),
 }
 
-/// All of them, and the types that implement `JsonReport`, each with the file that implements it.
+/// All declared types, and the types that implement `JsonReport`, each with its file.
 pub struct Sources {
     pub types: BTreeMap<String, Vec<Declared>>,
     pub reports: Vec<(String, String)>,
@@ -112,7 +112,7 @@ impl Sources {
         self.types.entry(name.to_string()).or_default().push(declared);
     }
 
-    /// The type of that name; if several have it, the one of the same room as `from`.
+    /// The type of that name; among several, the one in the same room as `from`.
     pub fn get(&self, name: &str, from: &str) -> Option<&Declared> {
         let room = |file: &str| file.split(['/', '.']).next().unwrap_or_default().to_owned();
         let all = self.types.get(name)?;
@@ -122,7 +122,7 @@ impl Sources {
                 several
                     .iter()
                     .find(|one| room(&one.file) == room(from))
-                    .unwrap_or_else(|| panic!("{from} means one of several types called {name}")),
+                    .unwrap_or_else(|| panic!("{from} refers to one of several types called {name}")),
             ),
         }
     }
@@ -154,7 +154,7 @@ fn shape_of(item: &syn::ItemEnum) -> Shape {
     }
 }
 
-/// Those that are printed.
+/// The fields that are printed.
 fn fields(fields: &Fields, of: &[Attribute]) -> Vec<Field> {
     let rule = serde_of(of).get("rename_all").cloned().flatten();
     let Fields::Named(fields) = fields else { return Vec::new() };
@@ -223,7 +223,7 @@ fn serializes(attributes: &[Attribute]) -> bool {
     traits.any(|path| path.segments.last().is_some_and(|last| last.ident == "Serialize"))
 }
 
-/// What `#[serde(…)]` says, by its words.
+/// The contents of `#[serde(…)]` by key.
 fn serde_of(attributes: &[Attribute]) -> BTreeMap<String, Option<String>> {
     let mut message = BTreeMap::new();
     for attribute in attributes.iter().filter(|attribute| attribute.path().is_ident("serde")) {
@@ -261,7 +261,7 @@ fn doc(attributes: &[Attribute]) -> String {
     lines.join(" ")
 }
 
-/// As serde does it. `is_variant`: it is written `LikeThis`, else `like_this`.
+/// Renames like serde. `is_variant`: the name is written `LikeThis`, otherwise `like_this`.
 fn rename(name: &str, rule: Option<&str>, is_variant: bool) -> String {
     let snake = if is_variant { snake_of(name) } else { name.to_owned() };
     match rule {
@@ -273,7 +273,7 @@ fn rename(name: &str, rule: Option<&str>, is_variant: bool) -> String {
             let first = words.next().unwrap_or_default().to_owned();
             words.fold(first, |all, word| all + &word[..1].to_uppercase() + &word[1..])
         }
-        Some(other) => panic!("{other} is no rule that this test knows"),
+        Some(other) => panic!("{other} is a rule unknown to this test"),
     }
 }
 

@@ -1,4 +1,4 @@
-//! A limit that ends a run does not end the job: the next run continues where this one stopped.
+//! A limit that ends a run does not end the job: the next run resumes where this one stopped.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
@@ -16,7 +16,7 @@ use crate::support::registry::Registry;
 
 const IMAGES: usize = 10;
 
-/// A registry of ten images that lets only so many pulls through, then asks for six hours; more are granted by the test.
+/// A registry of ten images that grants a number of pulls and then demands a wait of six hours; the test grants more.
 struct Limited {
     server: Server,
     left: Arc<AtomicUsize>,
@@ -47,7 +47,7 @@ impl Limited {
         Limited { server: server.await, left, at_the_end }
     }
 
-    /// Done when the last pull that is granted comes in.
+    /// Runs `job` when the last granted pull arrives.
     fn at_the_end(&self, job: impl FnOnce() + Send + 'static) {
         *self.at_the_end.lock().unwrap() = Some(Box::new(job));
     }
@@ -60,14 +60,14 @@ impl Limited {
         (0..IMAGES).map(|n| format!("{}/team/app:{n}", self.server.address)).collect()
     }
 
-    /// Pins all images in this file.
+    /// Writes a lock of all images to this file.
     async fn lock(&self, file: &Path) -> Output {
         let (file, references) = (file.display().to_string(), self.list());
         let arguments = ["lock", "-o", &file].into_iter().chain(references.iter().map(String::as_str));
         gapferry(&arguments.collect::<Vec<_>>()).await
     }
 
-    /// How often each tag or digest was asked for by GET, refusals included.
+    /// The GET requests for each tag or digest, including refused ones.
     fn pulls(&self) -> BTreeMap<String, usize> {
         let mut pulls = BTreeMap::new();
         for request in self.server.seen().iter().filter(|request| is_pull(request)) {
@@ -78,7 +78,7 @@ impl Limited {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_export_that_hits_the_limit_again_and_again_finishes() {
+async fn an_export_interrupted_by_rate_limits_finishes_after_several_runs() {
     for name in ["b.tar", "b"] {
         let limited = Limited::start().await;
         let directory = support::tempdir();
@@ -92,7 +92,7 @@ async fn an_export_that_hits_the_limit_again_and_again_finishes() {
             let text = all_output(&output);
             assert_eq!(output.status.code(), Some(4), "{text}");
             assert!(text.contains("run again, continues") && text.contains("6 h 0 min"), "{text}");
-            assert!(text.lines().count() < 10, "one limit is told once: {text}");
+            assert!(text.lines().count() < 10, "one limit is reported once: {text}");
         }
         limited.grant(2);
         let output = gapferry(&arguments).await;
@@ -106,7 +106,7 @@ async fn an_export_that_hits_the_limit_again_and_again_finishes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_lock_file_that_hits_the_limit_is_finished_by_the_next_run() {
+async fn a_lock_interrupted_by_a_rate_limit_is_finished_by_the_next_run() {
     let limited = Limited::start().await;
     let directory = support::tempdir();
     let lock = directory.path().join("images.lock");
@@ -120,12 +120,12 @@ async fn a_lock_file_that_hits_the_limit_is_finished_by_the_next_run() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_run_killed_while_it_waits_for_the_limit_is_continued() {
+async fn a_run_killed_while_waiting_for_the_limit_is_resumed() {
     let limited = Limited::start().await;
     let directory = support::tempdir();
     let out = directory.path().join("b.tar").display().to_string();
     let references = limited.list();
-    // One after the other: all but one of the requests are answered when the limit is reached.
+    // One request at a time, so at most one is unanswered when the limit is reached.
     let mut arguments = vec!["export", "-j", "1", "-o", &out];
     arguments.extend(references.iter().map(String::as_str));
     limited.grant(5);
@@ -133,7 +133,7 @@ async fn a_run_killed_while_it_waits_for_the_limit_is_continued() {
     let mut process = support::gapferry_process().args(&patient).stderr(Stdio::piped()).spawn().unwrap();
     let lines = BufReader::new(process.stderr.take().unwrap()).lines();
     let waiting = lines.map_while(Result::ok).find(|line| line.starts_with("waiting "));
-    let waiting = waiting.expect("it says that it waits");
+    let waiting = waiting.expect("the program reports that it waits");
     assert!(waiting.contains("6 h 0 min") && waiting.contains("429"), "{waiting}");
     process.kill().unwrap();
     process.wait().unwrap();
@@ -143,7 +143,7 @@ async fn a_run_killed_while_it_waits_for_the_limit_is_continued() {
 }
 
 #[test]
-fn an_import_that_hits_a_limit_stops_asking_and_the_next_run_does_the_rest() {
+fn an_import_that_hits_a_limit_stops_and_the_next_run_does_the_rest() {
     let (source, target) = (Registry::start(), Registry::start());
     let names: Vec<String> = (0..IMAGES).map(|n| format!("team/app{n}")).collect();
     names.iter().for_each(|name| images::oci(name, "1", &[name]).push(&source));
@@ -157,7 +157,7 @@ fn an_import_that_hits_a_limit_stops_asking_and_the_next_run_does_the_rest() {
     let output = import(&proxy.address);
     let text = all_output(&output);
     assert_eq!(output.status.code(), Some(1), "{text}");
-    // Only requests under way got the answer.
+    // Only requests in flight were refused, and none was sent after them.
     assert!(proxy.done().len() <= 6, "{:?}", proxy.done());
     assert!(text.contains("6 h 0 min"), "{text}");
     assert!(import(target.host()).status.success());
@@ -165,8 +165,8 @@ fn an_import_that_hits_a_limit_stops_asking_and_the_next_run_does_the_rest() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_mistake_in_the_list_repeats_no_pull_that_succeeded_whether_a_limit_came_too_or_not() {
-    // What is not there costs a pull, too.
+async fn a_mistake_in_the_list_wastes_no_successful_pull_with_or_without_a_limit() {
+    // A missing image costs a pull too.
     for first in [IMAGES + 1, 5] {
         let limited = Limited::start().await;
         let directory = support::tempdir();
@@ -184,7 +184,7 @@ async fn a_mistake_in_the_list_repeats_no_pull_that_succeeded_whether_a_limit_ca
         let kept = text.lines().find_map(|line| line.split_once(" manifests kept")?.0.parse::<usize>().ok());
         let kept = kept.unwrap_or_else(|| panic!("{text}"));
         assert!(kept >= first - 1, "{text}");
-        // Every image is granted one pull in all.
+        // Each image needs one granted pull.
         limited.grant(IMAGES - kept);
         let right = with(&[]);
         let output = gapferry(&right.iter().map(String::as_str).collect::<Vec<_>>()).await;
@@ -194,7 +194,7 @@ async fn a_mistake_in_the_list_repeats_no_pull_that_succeeded_whether_a_limit_ca
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_platform_that_one_image_lacks_repeats_no_pull_of_the_others() {
+async fn a_platform_missing_from_one_image_wastes_no_pull_of_the_others() {
     let names: Vec<String> = (0..30).map(|n| format!("team/app:{n}")).collect();
     let shop = Shop::with(&names.iter().map(|name| (&name[..], &name[..])).collect::<Vec<_>>());
     let server = Server::registry(move |request, _| shop.answer(request)).await;
@@ -216,7 +216,7 @@ async fn a_platform_that_one_image_lacks_repeats_no_pull_of_the_others() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_unrelated_file_of_that_name_stays_as_it_is_and_the_run_says_so_once() {
+async fn an_unrelated_file_with_the_checkpoints_name_is_kept_and_reported_once() {
     let limited = Limited::start().await;
     let directory = support::tempdir();
     let (out, walk) = (directory.path().join("b").display().to_string(), directory.path().join("b.walk"));
@@ -235,14 +235,14 @@ async fn an_unrelated_file_of_that_name_stays_as_it_is_and_the_run_says_so_once(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_lock_that_could_not_be_written_leaves_what_was_pulled_for_it() {
+async fn a_lock_that_cannot_be_written_keeps_the_pulled_manifests() {
     let limited = Limited::start().await;
     let directory = support::tempdir();
     let lock = directory.path().join("images.lock");
     limited.grant(9);
     assert_eq!(limited.lock(&lock).await.status.code(), Some(4));
     limited.grant(1);
-    // The moment the last manifest is pulled, something else takes the name.
+    // When the last manifest is pulled, another file takes the name.
     let taken = lock.clone();
     limited.at_the_end(move || std::fs::create_dir(taken).unwrap());
     let output = limited.lock(&lock).await;

@@ -1,4 +1,4 @@
-//! Servers that repeat what they were sent: whatever they encode it in, no secret is seen.
+//! Servers that repeat the request: no secret is printed, in any encoding.
 
 use crate::limits::{all_output, gapferry};
 use crate::support;
@@ -6,14 +6,14 @@ use crate::support::faulty::{Answer, Seen, Server};
 
 const PASSWORD: &str = "hunter2/&\"secret";
 const TOKEN: &str = "eyJhbGciOiJub25lIn0.tokenSecretValue.x";
-/// Parts of the password, and of it in base64 behind any user's name.
+/// Fragments of the password, plain and as base64 after a user name of any length.
 const LEAKS: [&str; 4] = ["hunter2", "dW50ZXIy", "h1bnRlcj", "odW50ZXI"];
 
 fn encoded(text: &str) -> String {
     text.bytes().map(|byte| format!("%{byte:02X}")).collect::<String>().replace("%68", "h").replace("%75", "u")
 }
 
-/// In a body, in headers that are shown, and in an address.
+/// Repeats the request in a body, in headers that are shown, and in a URL.
 fn echo(request: &Seen, status: u16) -> Answer {
     let authorization = request.header("authorization");
     let body = serde_json::json!({ "errors": [{ "code": "DENIED",
@@ -45,7 +45,7 @@ async fn server() -> Server {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_secret_that_a_server_repeats_is_masked_wherever_it_is_printed() {
+async fn a_secret_repeated_by_a_server_is_masked_wherever_it_is_printed() {
     let server = server().await;
     let directory = support::tempdir();
     let file = |name: &str| directory.path().join(name).display().to_string();

@@ -1,4 +1,4 @@
-//! What is known already is not pulled again: tags are looked up for nothing (HEAD), immutable ones not even that.
+//! Known content is not pulled again: tags are checked with HEAD, which is free, and immutable tags not at all.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -10,7 +10,7 @@ use crate::support::faulty::{Answer, Seen, Server};
 use crate::support::images;
 use crate::support::registry::Registry;
 
-/// Runs it; it has to succeed.
+/// Checks that the run succeeded; returns its output.
 #[track_caller]
 fn well(output: std::process::Output) -> String {
     let text = all_output(&output);
@@ -39,7 +39,7 @@ fn shop() -> Shop {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_export_with_nothing_changed_needs_no_pull() {
+async fn an_unchanged_export_costs_no_pull() {
     let (server, shop) = changing(shop()).await;
     let directory = support::tempdir();
     let list = allowlist(directory.path(), &server.address, &NAMES);
@@ -51,7 +51,7 @@ async fn an_export_with_nothing_changed_needs_no_pull() {
         well(gapferry(&["export", "-f", &list, "-o", &out]).await);
         assert_eq!(pulls(), pulled, "{out}");
         assert_eq!(server.count("HEAD", "/v2/team/app/manifests/"), heads + NAMES.len());
-        // What has changed costs one.
+        // A changed image costs one pull.
         shop.lock().unwrap().add(NAMES[2], &format!("other content of {out}"));
         well(gapferry(&["export", "-f", &list, "-o", &out]).await);
         assert_eq!(pulls(), pulled + 1, "{out}");
@@ -59,12 +59,12 @@ async fn an_export_with_nothing_changed_needs_no_pull() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn tags_of_one_image_cost_one_pull_where_pulls_are_counted() {
+async fn several_tags_of_one_image_cost_one_pull_where_pulls_are_counted() {
     let shop = Shop::with(&[("team/app:1", "same"), ("team/app:1.2", "same"), ("team/app:latest", "same")]);
     let answer = move |request: &_| shop.answer(request).with("ratelimit-limit", "100;w=1");
     let server = Server::registry(move |request, _| answer(request).with("ratelimit-remaining", "50;w=1")).await;
     let reference = |tag| format!("{}/team/app:{tag}", server.address);
-    // One after the other: of the first answer it is known that pulls are counted.
+    // One request at a time: the first answer shows that pulls are counted.
     well(gapferry(&["lock", "-j", "1", &reference("1"), &reference("1.2"), &reference("latest")]).await);
     assert_eq!(server.seen().iter().filter(|request| is_pull(request)).count(), 1);
 }
@@ -85,7 +85,7 @@ async fn an_immutable_tag_needs_no_request() {
     assert!(text.contains("3 images taken from the earlier lock"), "{text}");
     assert_eq!(support::sha256_file(Path::new(&out)), before);
 
-    // Only what matches: `edge` has moved, and so, against all promises, has 1.0.
+    // Only matching tags are immutable: `edge` has moved, and so, contrary to the promise, has 1.0.
     shop.lock().unwrap().add(NAMES[0], "moved");
     shop.lock().unwrap().add(NAMES[2], "moved");
     let versions = ["--immutable-tags", r"^\d+[.]0$", "--immutable-tags", r"^\d+[.]1$"];
@@ -96,7 +96,7 @@ async fn an_immutable_tag_needs_no_request() {
     let digests = |text: &str| text.matches("sha256:").count();
     let listed = well(gapferry(&["list", "--json", &out]).await);
     assert!(digests(&listed) > 0 && listed.contains(NAMES[2]), "{listed}");
-    assert_ne!(support::sha256_file(Path::new(&out)), before, "edge was taken as it is now");
+    assert_ne!(support::sha256_file(Path::new(&out)), before, "edge resolves to its current image");
     well(gapferry(&["verify", &out]).await);
 }
 
@@ -105,7 +105,7 @@ fn is_about(request: &Seen, end: &str) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_entry_that_is_not_what_is_asked_for_now_is_not_taken_over() {
+async fn a_lock_entry_that_does_not_match_the_request_is_not_reused() {
     let (server, _) = changing(shop()).await;
     let directory = support::tempdir();
     let reference = format!("{}/{}", server.address, NAMES[0]);
@@ -115,13 +115,13 @@ async fn an_entry_that_is_not_what_is_asked_for_now_is_not_taken_over() {
     let asked = server.traffic().requests;
     well(gapferry(&pin).await);
     assert_eq!(server.traffic().requests, asked);
-    // It is an image for amd64: only the registry can say that there is no other.
+    // The image is for amd64; only the registry can confirm that there is no other.
     let output = gapferry(&[&pin[..], &["--platform", "linux/arm64"]].concat()).await;
     assert_ne!(output.status.code(), Some(0), "{}", all_output(&output));
     assert!(server.traffic().requests > asked);
 }
 
-/// A registry whose images stand in a lock file; there is no bundle yet.
+/// A registry whose images are in a lock file, without a bundle.
 struct Pinned {
     server: Server,
     shop: Arc<Mutex<Shop>>,
@@ -141,7 +141,7 @@ async fn pinned() -> Pinned {
 }
 
 impl Pinned {
-    /// Exports by the lock, with these options.
+    /// Exports from the lock with these options.
     async fn export(&self, more: &[&str]) -> std::process::Output {
         let export = ["export", "-f", &self.list, "-o", &self.out, "--lock", &self.lock];
         gapferry(&[&export[..], more].concat()).await
@@ -149,7 +149,7 @@ impl Pinned {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_lock_without_a_bundle_saves_the_questions_and_the_manifests_are_pulled_by_digest() {
+async fn a_lock_without_a_bundle_saves_tag_lookups_and_manifests_are_pulled_by_digest() {
     let site = pinned().await;
     site.shop.lock().unwrap().add(NAMES[0], "moved");
     let before = site.server.seen().len();
@@ -160,7 +160,7 @@ async fn a_lock_without_a_bundle_saves_the_questions_and_the_manifests_are_pulle
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_tag_said_never_to_move_that_has_moved_is_an_error_not_another_image() {
+async fn an_immutable_tag_that_moved_is_an_error_and_not_another_image() {
     let site = pinned().await;
     let before = std::fs::read(&site.lock).unwrap();
     let digest_of = |bytes: &[u8]| images_of(bytes)[0]["digest"].as_str().unwrap().to_owned();
@@ -170,7 +170,7 @@ async fn a_tag_said_never_to_move_that_has_moved_is_an_error_not_another_image()
     well(gapferry(&["lock", "-f", &site.list, "-o", &now]).await);
     let moved = digest_of(&std::fs::read(&now).unwrap());
 
-    // Gone by digest; and asked about again because what is wanted of it is something else.
+    // The digest is gone, and other options force a new lookup.
     for more in [&[][..], &["--no-referrers"]] {
         let output = site.export(&[&["--immutable-tags", r"^1\."], more].concat()).await;
         let text = all_output(&output);
@@ -181,12 +181,12 @@ async fn a_tag_said_never_to_move_that_has_moved_is_an_error_not_another_image()
         assert_eq!(std::fs::read(&site.lock).unwrap(), before);
         assert!(!Path::new(&site.out).exists());
     }
-    // Without a pattern for that tag it is what it means now.
+    // Without a pattern for the tag, its current digest counts.
     well(site.export(&["--immutable-tags", r"^1\.1"]).await);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_line_that_is_denied_is_reported_as_that_and_does_not_move_to_what_its_tag_means() {
+async fn a_denied_entry_is_reported_and_does_not_follow_its_tag() {
     let (server, _) = changing(shop()).await;
     let directory = support::tempdir();
     let list = allowlist(directory.path(), &server.address, &NAMES[..1]);
@@ -207,7 +207,7 @@ async fn a_line_that_is_denied_is_reported_as_that_and_does_not_move_to_what_its
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_lock_kept_at_home_counts_not_the_bundle_on_a_stick_that_came_back() {
+async fn the_given_lock_counts_and_not_the_bundle_on_a_returned_medium() {
     let site = pinned().await;
     let honest = site.shop.lock().unwrap().clone();
     let before = images_of(&std::fs::read(&site.lock).unwrap());
@@ -216,14 +216,14 @@ async fn the_lock_kept_at_home_counts_not_the_bundle_on_a_stick_that_came_back()
     *site.shop.lock().unwrap() = honest;
     well(site.export(&["--immutable-tags", "."]).await);
     assert_eq!(images_of(&std::fs::read(&site.lock).unwrap()), before);
-    // What cannot be read says nothing; the bundle does not take its place.
+    // An unreadable lock counts as nothing; the bundle does not replace it.
     std::fs::write(&site.lock, "{").unwrap();
     let output = site.export(&["--immutable-tags", "."]).await;
     assert_eq!(output.status.code(), Some(2), "{}", all_output(&output));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_blob_that_the_registry_has_lost_is_named_once_with_what_helps() {
+async fn a_blob_lost_by_the_registry_is_named_once_with_a_remedy() {
     let shop = shop();
     let layer = support::sha256(b"one");
     let lost = layer.clone();
@@ -240,7 +240,7 @@ async fn a_blob_that_the_registry_has_lost_is_named_once_with_what_helps() {
 }
 
 #[test]
-fn platforms_that_are_all_an_index_has_are_not_asked_about_again() {
+fn selecting_every_platform_of_an_index_needs_no_new_pull() {
     let registry = Registry::start();
     images::oci_index("team/multi", "2.0", "content").push(&registry);
     let directory = support::tempdir();
@@ -253,12 +253,12 @@ fn platforms_that_are_all_an_index_has_are_not_asked_about_again() {
     let all = ["--platform", "linux/amd64", "--platform", "linux/arm64"];
     export(&all);
     assert_eq!(export(&[&all[..], &["--immutable-tags", "."]].concat()), 0);
-    // One of them is less than what the bundle has.
+    // One platform is fewer than the bundle has.
     assert!(export(&[&all[..2], &["--immutable-tags", "."]].concat()) > 0);
 }
 
 #[test]
-fn at_a_real_registry_a_second_export_pulls_nothing_and_an_immutable_one_asks_nothing() {
+fn a_second_export_pulls_nothing_and_with_immutable_tags_sends_no_request() {
     let registry = Registry::start();
     images::oci("team/app", "1.0", &["content"]).push(&registry);
     let multi = images::oci_index("team/multi", "2.0", "content");
@@ -282,7 +282,7 @@ fn at_a_real_registry_a_second_export_pulls_nothing_and_an_immutable_one_asks_no
 }
 
 #[test]
-fn signatures_that_were_left_behind_once_are_carried_when_they_are_wanted() {
+fn signatures_excluded_once_are_carried_when_requested_later() {
     let registry = Registry::start();
     let image = images::oci("team/app", "1.0", &["content"]);
     image.push(&registry);
@@ -298,8 +298,8 @@ fn signatures_that_were_left_behind_once_are_carried_when_they_are_wanted() {
     assert!(export(&["--immutable-tags", "."]), "the bundle cannot be verified by cosign beyond the gap");
 }
 
-/// What changes an image's lock entry. One made with others would lack signatures, platforms, the original index or layers,
-/// or bring along what is to stay.
+/// Options that change an image's lock entry. An entry made with other options would lack signatures, platforms, the
+/// original index or layers, or include what is to be left out.
 const OPTIONS: [&[&str]; 8] = [
     &[],
     &["--no-referrers"],
@@ -312,7 +312,7 @@ const OPTIONS: [&[&str]; 8] = [
 ];
 
 #[test]
-fn an_image_is_what_the_options_of_this_run_make_of_it_not_those_of_an_earlier_one() {
+fn an_images_entry_follows_the_options_of_this_run_and_not_of_an_earlier_one() {
     let registry = Registry::start();
     let signed = images::oci_index("team/signed", "1.0", "signed");
     signed.push(&registry);
@@ -334,7 +334,8 @@ fn an_image_is_what_the_options_of_this_run_make_of_it_not_those_of_an_earlier_o
             let mut run = support::gapferry();
             let run = run.args(plan).arg(directory.path().join("b")).arg("--lock").arg(earlier).args(now);
             let got = images_of(&run.assert().success().get_output().stdout);
-            // The form of an index is kept until an option asks for another: its digest would change for no reason.
+            // The form of an index is kept until an option requests another; otherwise its digest would change for no
+            // reason.
             let is_kept = before.strip_suffix(&["--index", "sparse"]) == Some(now);
             let wanted = if is_kept { images_of(&std::fs::read(earlier).unwrap()) } else { wanted.clone() };
             assert_eq!(got, wanted, "wanted {now:?}, the earlier lock was made with {before:?}");
@@ -345,13 +346,13 @@ fn an_image_is_what_the_options_of_this_run_make_of_it_not_those_of_an_earlier_o
 fn images_of(json: &[u8]) -> Vec<serde_json::Value> {
     let json: serde_json::Value = serde_json::from_slice(json).unwrap();
     let mut images = json["images"].as_array().unwrap().clone();
-    // A plan always says whether there may be more companions, a lock only where that is so.
+    // A plan always says whether there may be more companions; a lock says so only if there may be.
     for image in &mut images {
         if image["attachedUnknown"] == false {
             image.as_object_mut().unwrap().remove("attachedUnknown");
         }
     }
-    // A plan says of each companion of what kind it is, a lock does not.
+    // A plan names the kind of each companion; a lock does not.
     for companion in images.iter_mut().filter_map(|image| image.get_mut("attached")?.as_array_mut()).flatten() {
         companion.as_object_mut().unwrap().remove("kind");
     }
@@ -359,7 +360,7 @@ fn images_of(json: &[u8]) -> Vec<serde_json::Value> {
 }
 
 #[test]
-fn a_pattern_that_is_none_is_refused_before_anything_is_asked() {
+fn an_invalid_pattern_is_refused_before_any_request() {
     let output = support::gapferry().args(["lock", "nobody.invalid/a:1", "--immutable-tags", "("]).output().unwrap();
     assert_eq!(output.status.code(), Some(2));
     assert!(all_output(&output).contains("invalid pattern"), "{}", all_output(&output));

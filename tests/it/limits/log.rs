@@ -1,4 +1,4 @@
-//! `--log-http`: everything that was asked, and no secret.
+//! `--log-http`: every request, and no secret.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -14,7 +14,7 @@ const SIGNATURE: &str = "signatureSecretValue";
 const COOKIE: &str = "cookieSecretValue";
 const STATE: &str = "stateSecretValue";
 
-/// A registry behind tokens, whose storage is reached by signed URLs, and which takes uploads.
+/// A registry that requires tokens, takes uploads, and redirects to storage with signed URLs.
 async fn registry() -> Server {
     let (shop, failed) = (Shop::with(&[("team/app:1", "the layer")]), AtomicUsize::new(0));
     let authorized = |request: &Seen| request.header("authorization") == format!("Bearer {TOKEN}");
@@ -48,7 +48,7 @@ async fn registry() -> Server {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_log_shows_every_exchange_and_no_secret() {
+async fn log_http_shows_every_exchange_and_no_secret() {
     let server = registry().await;
     let directory = support::tempdir();
     let out = directory.path().join("b.tar").display().to_string();
@@ -84,9 +84,9 @@ async fn the_log_shows_every_exchange_and_no_secret() {
     }
 }
 
-/// A gateway leads to a login page, which says where it came from; with `/v2/` answered, or not even that.
+/// A gateway redirects to a login page whose URL repeats the request; `/v2/` is answered, or redirected too.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_login_page_that_repeats_what_led_to_it_shows_no_secret() {
+async fn a_login_page_that_repeats_its_request_reveals_no_secret() {
     for is_root_open in [true, false] {
         let server = Server::start(move |request, _| match request.target.split('?').next().unwrap() {
             "/v2/" if is_root_open => {
@@ -113,25 +113,25 @@ async fn a_login_page_that_repeats_what_led_to_it_shows_no_secret() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn on_a_terminal_the_log_and_the_bars_do_not_tear_each_other() {
+async fn on_a_terminal_log_lines_and_progress_bars_do_not_mix() {
     let server = registry().await;
     let directory = support::tempdir();
     let (out, typescript) = (directory.path().join("b").display().to_string(), directory.path().join("typescript"));
     let creds = format!("user:{PASSWORD}");
     let program = env!("CARGO_BIN_EXE_gapferry");
     let command = format!("{program} export {}/team/app:1 -o {out} --log-http --creds {creds}", server.address);
-    // Gives the program a terminal.
+    // script(1) provides a terminal.
     let mut script = std::process::Command::new("script");
     script.args(["-qec", &command]).arg(&typescript).stdout(std::process::Stdio::null()).env("TERM", "xterm");
     let status = tokio::task::spawn_blocking(move || script.status().unwrap()).await.unwrap();
     let text = std::fs::read_to_string(&typescript).unwrap();
     assert!(status.success(), "{text}");
-    assert!(text.contains("[2K"), "there were bars to step aside: {text:?}");
+    assert!(text.contains("[2K"), "progress bars were cleared before log lines: {text:?}");
     let asked: Vec<&str> = text.lines().filter(|line| line.contains("> GET ")).collect();
     assert!(asked.len() > 5, "{text}");
     for line in asked {
         let (before, url) = line.split_once(" > GET ").unwrap();
-        // What moves the bars out of the way ends with an escape sequence.
+        // Clearing the bars ends with an escape sequence.
         let number = before.rsplit_once("http ").unwrap().1;
         assert!(number.parse::<u32>().is_ok() && url.starts_with("http://"), "{line:?}");
     }
@@ -139,7 +139,7 @@ async fn on_a_terminal_the_log_and_the_bars_do_not_tear_each_other() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_the_option_nothing_is_logged() {
+async fn without_log_http_nothing_is_logged() {
     let server = registry().await;
     let creds = format!("user:{PASSWORD}");
     let output = gapferry(&["inspect", &format!("{}/team/app:1", server.address), "--creds", &creds]).await;
@@ -148,7 +148,7 @@ async fn without_the_option_nothing_is_logged() {
 }
 
 #[test]
-fn every_command_that_asks_a_registry_has_the_option() {
+fn every_command_that_contacts_a_registry_has_log_http() {
     let help = |command: &[&str]| support::gapferry().args(command).arg("--help").output().unwrap();
     let commands: [&[&str]; 6] = [&["export"], &["lock"], &["inspect"], &["import"], &["login"], &["auth", "check"]];
     for command in commands {

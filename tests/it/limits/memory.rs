@@ -1,14 +1,14 @@
-//! Memory does not grow with what others write into manifests.
+//! Memory use does not grow with the contents of other people's manifests.
 
 use serde_json::json;
 
 use crate::support::faulty::{Answer, Seen, Server};
 use crate::support::{self, sha256};
 
-/// Manifests of 512 KiB each, 192 MiB in all: more than may stay in memory.
+/// Manifests of 512 KiB each, 192 MiB in all: more than may be kept in memory.
 const IMAGES: usize = 384;
 const ANNOTATIONS: usize = 512 * 1024;
-/// KiB that a run may take; a build that is not optimised takes some 40 MiB without any image.
+/// The memory a run may use, in KiB; an unoptimised build uses about 40 MiB without any image.
 const MOST: u64 = 160 * 1024;
 
 /// A storage whose images have little content and long annotations.
@@ -44,7 +44,7 @@ fn storage(root: &std::path::Path) {
     }
 }
 
-/// The most memory that a run took, in KiB; it has to succeed.
+/// The peak memory of a run, in KiB; the run must succeed.
 #[expect(
     clippy::disallowed_methods,
     reason = "the process is looked at while it runs, and nothing depends on how often"
@@ -54,7 +54,7 @@ fn peak(arguments: &[&str]) -> u64 {
     let status = format!("/proc/{}/status", run.id());
     let mut peak = 0;
     let ended = loop {
-        // Gone once it has ended; until then it only rises.
+        // The file disappears when the process ends; until then the value only rises.
         let text = std::fs::read_to_string(&status).unwrap_or_default();
         let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
         peak = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse().ok()).unwrap_or(peak);
@@ -67,12 +67,12 @@ fn peak(arguments: &[&str]) -> u64 {
     peak
 }
 
-/// Layers of each image that no other image has.
+/// Layers per image that no other image has.
 const LAYERS: usize = 100;
-/// Bytes that each may take in a run that plans them all, its share of the manifest included. It used to take 1,600.
+/// Bytes each layer may take in a run that plans them all, including its share of the manifest. It used to take 1,600.
 const FOR_EACH_LAYER: usize = 1200;
 
-/// A registry with images of many layers, whose layers are never requested.
+/// A registry of images with many layers, whose blobs are never requested.
 async fn many_layers() -> Server {
     let answer = |request: &Seen| {
         let name = request.target.strip_prefix("/v2/team/app")?.split('/').next()?;
@@ -95,7 +95,7 @@ async fn many_layers() -> Server {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn images_of_many_layers_take_little_memory_for_each() {
+async fn each_layer_of_a_planned_image_takes_little_memory() {
     let (server, directory) = (many_layers().await, support::tempdir());
     let list = |images: usize| {
         let file = directory.path().join(format!("{images}.txt"));
@@ -114,7 +114,7 @@ async fn images_of_many_layers_take_little_memory_for_each() {
 }
 
 #[test]
-fn long_annotations_of_many_images_do_not_stay_in_memory() {
+fn long_annotations_of_many_images_are_not_kept_in_memory() {
     let directory = support::tempdir();
     let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
     let (from, bundle) = (path("storage"), path("bundle"));
@@ -124,6 +124,6 @@ fn long_annotations_of_many_images_do_not_stay_in_memory() {
         let peak = peak(arguments);
         assert!(peak > 0 && peak < MOST, "{arguments:?} took {peak} KiB");
     }
-    // What waited in the temporary file is what came in.
+    // The temporary file held the manifests unchanged.
     support::gapferry().args(["verify", &bundle, "--full"]).assert().success();
 }

@@ -1,5 +1,4 @@
-//! Registries that limit what may be asked: waiting, going on later, and asking for nothing that is known already. And the
-//! log of what was asked.
+//! Registries with rate limits: waiting, resuming later, and not requesting known content. And the log of requests.
 
 mod checkpoint;
 mod echo;
@@ -20,7 +19,7 @@ async fn gapferry(arguments: &[&str]) -> Output {
     tokio::task::spawn_blocking(run).await.unwrap()
 }
 
-/// Everything it said.
+/// Everything it printed.
 fn all_output(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }

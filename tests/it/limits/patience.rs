@@ -1,4 +1,4 @@
-//! 429: all requests wait, visibly, as long as allowed; then the run stops, and the next one continues.
+//! 429: all requests wait, visibly, as long as allowed; then the run stops, and the next one resumes.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -41,9 +41,9 @@ fn waits(recorder: &Recorder) -> Vec<(String, Duration)> {
 }
 
 #[tokio::test]
-async fn one_429_pauses_every_worker_of_that_registry_and_is_reported_once() {
+async fn one_429_pauses_every_worker_of_its_registry_and_is_reported_once() {
     let (shop, first) = (shop(6), std::sync::OnceLock::new());
-    // Whoever asks before the second is over is refused as well.
+    // A request before the second is over is refused as well.
     let server = Server::registry(move |request, _| {
         match first.get_or_init(Instant::now).elapsed() < Duration::from_millis(950) {
             true => Answer::new(429).with("Retry-After", "1"),
@@ -58,11 +58,11 @@ async fn one_429_pauses_every_worker_of_that_registry_and_is_reported_once() {
     let waits = waits(&recorder);
     assert_eq!(waits.len(), 1, "{waits:?}");
     assert!(waits[0].0.contains("429") && waits[0].1 >= Duration::from_secs(1), "{waits:?}");
-    assert_eq!(server.seen().len(), 7, "one refusal, and what each of six asked for");
+    assert_eq!(server.seen().len(), 7, "one refusal, and the requests of all six");
 }
 
 #[tokio::test]
-async fn a_registry_that_wants_more_patience_than_allowed_is_not_asked_by_the_others_again() {
+async fn after_a_retry_after_above_the_limit_no_worker_asks_that_registry_again() {
     let server = Server::registry(|_, _| Answer::new(429).with("Retry-After", "21600")).await;
     let (registries, recorder) = client(Config { per_host: 1, ..Config::default() });
     let tags = tags(&server, 20);
@@ -75,7 +75,7 @@ async fn a_registry_that_wants_more_patience_than_allowed_is_not_asked_by_the_ot
 }
 
 #[tokio::test]
-async fn a_date_is_understood_by_the_clock_of_the_registry() {
+async fn a_retry_after_date_is_read_by_the_registrys_clock() {
     let shop = shop(1);
     // Its clock is two years behind.
     let server = Server::registry(move |request, before| match before {
@@ -95,7 +95,7 @@ async fn a_date_is_understood_by_the_clock_of_the_registry() {
 }
 
 #[tokio::test]
-async fn the_last_pulls_of_docker_hubs_limit_are_taken_slowly_and_visibly() {
+async fn the_last_pulls_of_docker_hubs_limit_are_spread_out_and_reported() {
     let (shop, left) = (shop(10), AtomicUsize::new(9));
     let server = Server::registry(move |request, _| {
         let left = if is_pull(request) { left.fetch_sub(1, Ordering::SeqCst) - 1 } else { left.load(Ordering::SeqCst) };
@@ -110,12 +110,12 @@ async fn the_last_pulls_of_docker_hubs_limit_are_taken_slowly_and_visibly() {
     let waits = waits(&recorder);
     assert_eq!(waits.len(), 4, "from 5 left on: {waits:?}");
     assert!(waits[0].0.contains("allows 100 pulls in 2.0 s, and 5 are left"), "{waits:?}");
-    assert!(waits.windows(2).all(|pair| pair[0].1 < pair[1].1), "ever more slowly: {waits:?}");
+    assert!(waits.windows(2).all(|pair| pair[0].1 < pair[1].1), "each wait is longer than the one before: {waits:?}");
     assert!(waits.iter().all(|(_, delay)| *delay <= Duration::from_millis(20)), "{waits:?}");
 }
 
 #[tokio::test]
-async fn how_slow_the_last_pulls_will_be_is_reported_once_if_they_take_longer_than_was_allowed() {
+async fn pacing_beyond_the_allowed_wait_is_reported_once() {
     for (max_wait, lines) in [(Duration::from_secs(1), 1), (Duration::from_secs(60), 0)] {
         let (shop, left) = (shop(6), AtomicUsize::new(7));
         let server = Server::registry(move |request, _| {
@@ -141,7 +141,7 @@ async fn how_slow_the_last_pulls_will_be_is_reported_once_if_they_take_longer_th
 }
 
 #[tokio::test]
-async fn a_limit_without_a_time_to_wait_is_waited_for_by_what_the_registry_stated() {
+async fn a_limit_without_retry_after_is_waited_out_by_the_registrys_limit_headers() {
     let (shop, refused) = (shop(3), AtomicUsize::new(0));
     let server = Server::registry(move |request, before| {
         let limited = before > 0 && is_pull(request) && refused.fetch_add(1, Ordering::SeqCst) < 3;
@@ -149,7 +149,7 @@ async fn a_limit_without_a_time_to_wait_is_waited_for_by_what_the_registry_state
         answer.with("ratelimit-limit", "100;w=1").with("ratelimit-remaining", "50;w=1")
     });
     let server = server.await;
-    // No further tries for what is only a failure.
+    // No retries for ordinary failures.
     let (registries, recorder) = client(Config { retries: 0, ..Config::default() });
     let tags = tags(&server, 2);
     for tag in &tags {
@@ -161,7 +161,7 @@ async fn a_limit_without_a_time_to_wait_is_waited_for_by_what_the_registry_state
 }
 
 #[tokio::test]
-async fn a_limit_of_which_nothing_is_reported_is_waited_for_as_long_as_was_allowed() {
+async fn an_unexplained_limit_is_waited_out_as_long_as_allowed() {
     let (shop, refused) = (shop(1), AtomicUsize::new(0));
     let server = Server::registry(move |request, _| match refused.fetch_add(1, Ordering::SeqCst) < 9 {
         true => Answer::new(429),
@@ -181,7 +181,7 @@ async fn a_limit_of_which_nothing_is_reported_is_waited_for_as_long_as_was_allow
 }
 
 #[tokio::test]
-async fn a_limit_of_which_nothing_is_reported_ends_the_run_when_the_patience_allowed_is_used_up() {
+async fn an_unexplained_limit_ends_the_run_when_the_allowed_wait_is_used_up() {
     let server = Server::registry(|_, _| Answer::new(429)).await;
     let max_wait = Duration::from_millis(200);
     let (registries, recorder) = client(Config { retries: 2, max_wait, ..Config::default() });
@@ -192,12 +192,12 @@ async fn a_limit_of_which_nothing_is_reported_ends_the_run_when_the_patience_all
 }
 
 #[tokio::test]
-async fn a_limit_stated_without_a_time_to_wait_is_asked_again_until_all_the_patience_is_used_up() {
+async fn a_limit_without_retry_after_is_retried_until_the_allowed_wait_is_used_up() {
     let refuse = |_: &_, _| Answer::new(429).with("ratelimit-limit", "100;w=50").with("ratelimit-remaining", "0;w=50");
     let server = Server::registry(refuse).await;
     let config = Config { retries: 0, max_wait: Duration::from_millis(1500), ..Config::default() };
     let (registries, _) = client(config);
     let error = registries.manifest(&tags(&server, 1)[0], Need::Required).await.unwrap_err();
     assert_eq!(error.kind(), Kind::RateLimited);
-    assert_eq!(server.seen().len(), 3, "at once, after 0.5 s, and after the second that was left: {}", error.chain());
+    assert_eq!(server.seen().len(), 3, "at once, after 0.5 s, and after the remaining second: {}", error.chain());
 }

@@ -1,4 +1,4 @@
-//! A scripted registry that has images: the answers a test does not care about.
+//! A scripted registry with images: the answers a test does not care about.
 
 use std::collections::BTreeMap;
 
@@ -14,14 +14,14 @@ pub struct Shop {
 }
 
 impl Shop {
-    /// With these images, each of one layer: `name:tag` and what is in the layer.
+    /// A registry with these images, each with one layer: `name:tag` and the layer's content.
     pub fn with(images: &[(&str, &str)]) -> Shop {
         let mut shop = Shop::default();
         images.iter().for_each(|(name, content)| shop.add(name, content));
         shop
     }
 
-    /// A tag that exists gets a new meaning.
+    /// Moves a tag to new content.
     pub fn add(&mut self, name: &str, content: &str) {
         let (repository, tag) = name.split_once(':').unwrap();
         let layer = content.as_bytes().to_vec();
@@ -44,13 +44,13 @@ impl Shop {
         tags.push(tag.to_owned());
     }
 
-    /// The digest that a tag means.
+    /// The digest of a tag.
     pub fn digest(&self, name: &str) -> String {
         let (repository, tag) = name.split_once(':').unwrap();
         sha256(&self.manifests[&format!("/v2/{repository}/manifests/{tag}")])
     }
 
-    /// What a tag means is deleted, as registries delete it: by digest.
+    /// Deletes the manifest of a tag, as registries do: by digest.
     pub fn delete(&mut self, name: &str) {
         let (repository, tag) = name.split_once(':').unwrap();
         let manifest = self.manifests[&format!("/v2/{repository}/manifests/{tag}")].clone();
@@ -72,7 +72,7 @@ impl Shop {
     }
 }
 
-/// A request that Docker Hub counts.
+/// Whether Docker Hub counts the request as a pull.
 pub fn is_pull(request: &Seen) -> bool {
     request.method == "GET" && request.target.contains("/manifests/")
 }

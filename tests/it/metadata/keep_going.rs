@@ -1,4 +1,4 @@
-//! `--keep-going` and `--skip-missing-platform`: one image that cannot be had does not cost the others.
+//! `--keep-going` and `--skip-missing-platform`: one unavailable image does not cost the others.
 
 use serde_json::{Value, json};
 
@@ -36,15 +36,15 @@ fn references(images: &Value) -> Vec<&str> {
 }
 
 #[tokio::test]
-async fn the_others_are_carried_and_the_lock_says_what_is_missing_and_why() {
+async fn other_images_are_carried_and_the_lock_says_what_is_missing_and_why() {
     let (site, target) = (TestSite::new().await, Registry::start());
     site.source.put_image("a", "1", "amd64");
     site.source.put_image("c", "1", "amd64");
     site.source.put_manifest("d", "1", OCI_MANIFEST, &json!({"schemaVersion": 2}));
     let (list, bundle, lock) = (site.list(&["a:1", "b:1", "c:1", "d:1", "e"]), site.path("b"), site.path("lock"));
     let output = ends_with(4, &["export", "-f", &list, "-o", &bundle]);
-    // Its tags are listed first.
-    assert!(stderr(&output).contains("list.txt:5"), "the line of the allowlist: {}", stderr(&output));
+    // Listing the tags fails first.
+    assert!(stderr(&output).contains("list.txt:5"), "the message names the line of the allowlist: {}", stderr(&output));
     assert!(!std::path::Path::new(&bundle).exists());
     let output = ends_with(1, &["export", "-f", &list, "-o", &bundle, "--keep-going", "--lock", &lock]);
     assert!(
@@ -66,12 +66,12 @@ async fn the_others_are_carried_and_the_lock_says_what_is_missing_and_why() {
     }
     let output = ends_with(0, &["import", &bundle, "--to", target.host()]);
     assert!(stderr(&output).contains("b:1 (not found)"), "{}", stderr(&output));
-    // The lock makes the same bundle again, lacking the same.
+    // The lock gives the same bundle again, with the same gaps.
     let again = site.path("again");
     ends_with(0, &["export", "--locked", &lock, "-o", &again]);
     let bytes = |bundle: &str| std::fs::read(format!("{bundle}/bundle.json")).unwrap();
     assert_eq!(bytes(&again), bytes(&bundle));
-    // Both are of one time: the receipt of the one that lacks an image lets the complete one in.
+    // Both have the same time, so the incomplete bundle's receipt admits the complete one.
     site.source.put_image("b", "1", "amd64");
     let (all, lacking) = (site.path("all.lock"), site.path("lacking"));
     let whole = site.list(&["a:1", "b:1"]);
@@ -89,7 +89,7 @@ async fn the_others_are_carried_and_the_lock_says_what_is_missing_and_why() {
 }
 
 #[tokio::test]
-async fn what_fails_while_it_is_fetched_is_left_out_in_every_form() {
+async fn images_that_fail_while_fetching_are_left_out_in_every_form() {
     for out in ["b", "b.tar"] {
         let site = TestSite::new().await;
         site.source.put_image("a", "1", "amd64");
@@ -106,7 +106,7 @@ async fn what_fails_while_it_is_fetched_is_left_out_in_every_form() {
 }
 
 #[tokio::test]
-async fn volumes_are_planned_anew_without_what_fails_while_it_is_fetched() {
+async fn volumes_are_planned_again_without_images_that_fail_while_fetching() {
     let site = TestSite::new().await;
     site.source.put_image("a", "1", "amd64");
     site.source.put_image("b", "1", "amd64");
@@ -125,7 +125,7 @@ async fn volumes_are_planned_anew_without_what_fails_while_it_is_fetched() {
         report["volumes"].as_array().unwrap().iter().map(|volume| volume["path"].as_str().unwrap()).collect();
     assert_eq!((references(&report["missing"]), volumes.len() > 1), (vec!["b:1"], true), "{report}");
     ends_with(0, &[&["verify", "--full"], &volumes[..]].concat());
-    // One of them again, of the lock that lacks the image.
+    // One volume again, from the lock that lacks the image.
     let before = std::fs::read(volumes[1]).unwrap();
     std::fs::remove_file(volumes[1]).unwrap();
     let again = ["export", "--locked", &lock, "-o", &out, "--volume-size", "1MB", "--only-volume", "2"];
@@ -136,7 +136,7 @@ async fn volumes_are_planned_anew_without_what_fails_while_it_is_fetched() {
 }
 
 #[tokio::test]
-async fn one_pass_ends_unfinished() {
+async fn keep_going_cannot_finish_a_stream() {
     let site = TestSite::new().await;
     site.source.put_image("a", "1", "amd64");
     site.source.put_image("b", "1", "amd64");
@@ -150,7 +150,7 @@ async fn one_pass_ends_unfinished() {
 }
 
 #[tokio::test]
-async fn an_increment_does_not_take_a_missing_image_for_one_that_is_not_wanted() {
+async fn an_increment_does_not_prune_an_image_that_is_only_missing() {
     let site = TestSite::new().await;
     site.source.put_image("a", "1", "amd64");
     site.source.put_image("c", "1", "amd64");
@@ -159,7 +159,7 @@ async fn an_increment_does_not_take_a_missing_image_for_one_that_is_not_wanted()
     ends_with(0, &["export", "-f", &list, "-o", &first]);
     site.source.remove(gone["digest"].as_str().unwrap());
     site.source.remove("/v2/b/manifests/1");
-    // c is not wanted any more; b is, and cannot be had.
+    // c is no longer wanted; b is wanted but unavailable.
     let list = site.list(&["a:1", "b:1"]);
     ends_with(1, &["export", "-f", &list, "--since", &first, "-o", &next, "--keep-going"]);
     let json: Value = serde_json::from_slice(&std::fs::read(format!("{next}/bundle.json")).unwrap()).unwrap();
@@ -200,14 +200,14 @@ async fn a_receipt_says_what_was_missing_and_the_next_increment_brings_it() {
         assert!(carried.contains(&sha256(layer.as_bytes())[7..]), "{carried}");
         assert_eq!(json["lock"].get("missing"), None);
     }
-    // Of one time with the bundle that lacks the image, since it is of the same lock.
+    // It has the same lock, and so the same time, as the bundle that lacks the image.
     ends_with(0, &["export", "--locked", &lock, "-o", &whole]);
     ends_with(0, &["import", &whole, "--to", target.host(), "--newer-than", &receipt, "--receipt", &receipt]);
     ends_with(3, &["import", &first, "--to", target.host(), "--newer-than", &receipt]);
 }
 
 #[tokio::test]
-async fn what_images_have_of_the_platforms_is_taken() {
+async fn skip_missing_platform_takes_the_platforms_that_exist() {
     let site = TestSite::new().await;
     site.source.put_image("amd64", "1", "amd64");
     let platform = |architecture: &str| json!({"platform": {"os": "linux", "architecture": architecture}});
@@ -226,8 +226,7 @@ async fn what_images_have_of_the_platforms_is_taken() {
     ends_with(0, &["verify", "--full", &bundle]);
 }
 
-/// An image with one layer and a signature under cosign's tag, which has its own layer; returns the digest of that
-/// layer.
+/// An image with one layer, and a signature with its own layer under cosign's tag; returns that layer's digest.
 fn put_signed(site: &TestSite, repository: &str) -> String {
     let image = site.source.put_image(repository, "1", "amd64");
     let payload = format!("payload of {repository}");
@@ -240,7 +239,7 @@ fn put_signed(site: &TestSite, repository: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_companion_whose_blob_is_lost_is_left_out_and_its_image_stays() {
+async fn a_companion_with_a_lost_blob_is_left_out_and_its_image_kept() {
     for out in ["b", "b.tar"] {
         let site = TestSite::new().await;
         let lost = put_signed(&site, "a");
@@ -259,14 +258,14 @@ async fn a_companion_whose_blob_is_lost_is_left_out_and_its_image_stays() {
         ends_with(0, &["verify", "--full", &bundle]);
         let target = Registry::start();
         ends_with(0, &["import", &bundle, "--to", target.host()]);
-        // Where signatures are required, the image goes with its own.
+        // With required signatures, the image is left out together with its signature.
         ends_with(1, &[&export[..], &["--keep-going", "--require-referrers"]].concat());
         let json: Value = serde_json::from_slice(&std::fs::read(&lock).unwrap()).unwrap();
         assert_eq!((references(&json["images"]), references(&json["missing"])), (vec!["b:1"], vec!["a:1"]));
     }
 }
 
-/// Otherwise one broken signature costs all images of a night.
+/// Otherwise one broken signature costs every image of the night.
 #[tokio::test]
 async fn a_signature_that_the_registry_cannot_deliver_is_left_out() {
     let site = TestSite::new().await;
@@ -282,9 +281,9 @@ async fn a_signature_that_the_registry_cannot_deliver_is_left_out() {
     assert_eq!(lock["images"][0]["attachedUnknown"], true, "{lock}");
 }
 
-/// A bundle without it would look complete until someone has to prove where the image came from.
+/// The bundle would count as complete until somebody has to prove where the image came from.
 #[tokio::test]
-async fn one_wrong_answer_costs_a_bundle_no_signature() {
+async fn one_wrong_answer_does_not_lose_a_signature() {
     for fault in [Fault::ExtraBytes(87), Fault::WrongDigest, Fault::WrongLength(-1), Fault::Page] {
         for part in ["payload", "manifest"] {
             let site = TestSite::new().await;
@@ -301,9 +300,10 @@ async fn one_wrong_answer_costs_a_bundle_no_signature() {
     }
 }
 
-/// What is wrong in itself may be left out. What an outage or a limit kept away must not be dropped with exit code 0.
+/// A defective signature may be left out. One that an outage or a limit made unavailable must not be dropped with exit
+/// code 0.
 #[tokio::test]
-async fn a_signature_that_an_outage_keeps_away_is_not_left_out() {
+async fn a_signature_unreachable_in_an_outage_is_not_left_out() {
     let limit = || Fault::TooMany(After::Seconds(7200));
     for (fault, code, reason) in [(Fault::Reset(Stage::Request), 5, "unreachable"), (limit(), 4, "rate-limited")] {
         let site = TestSite::new().await;
@@ -314,7 +314,7 @@ async fn a_signature_that_an_outage_keeps_away_is_not_left_out() {
         let export = ["export", "-f", &list, "-o", &bundle, "--retries", "1", "--retry-budget", "1s"];
         let output = ends_with(code, &export);
         assert!(!std::path::Path::new(&bundle).exists(), "{fault:?}: {}", stderr(&output));
-        // The image is incomplete there: the lock says so, and the exit code shows it.
+        // The image is incomplete: lock and exit code say so.
         ends_with(1, &[&export[..], &["--keep-going"]].concat());
         let lock = lock_of(&bundle);
         assert_eq!((references(&lock["images"]), references(&lock["missing"])), (vec!["b:1"], vec!["a:1"]));
@@ -326,7 +326,7 @@ async fn a_signature_that_an_outage_keeps_away_is_not_left_out() {
 }
 
 #[tokio::test]
-async fn an_export_of_which_nothing_is_left_does_not_replace_a_bundle() {
+async fn an_export_with_no_image_left_does_not_replace_a_bundle() {
     let site = TestSite::new().await;
     let image = |name: &str, more: u64| {
         let layer = site.source.put_blob(name, b"a layer that both have");
@@ -353,7 +353,7 @@ async fn an_export_of_which_nothing_is_left_does_not_replace_a_bundle() {
         let listed: Value = serde_json::from_str(&stdout(&ends_with(0, &["list", &bundle, "--json"]))).unwrap();
         assert_eq!(references(&listed["images"]), ["good:1"]);
     }
-    // A lock that names nothing is no order to carry nothing either.
+    // An empty lock is not an order to carry nothing either.
     let (lock, bundle) = (site.path("lock"), site.path("b"));
     ends_with(0, &["lock", "-f", &site.list(&["good:1"]), "-o", &lock]);
     let mut empty: Value = serde_json::from_slice(&std::fs::read(&lock).unwrap()).unwrap();
@@ -365,7 +365,7 @@ async fn an_export_of_which_nothing_is_left_does_not_replace_a_bundle() {
 }
 
 #[tokio::test]
-async fn the_complete_bundle_of_a_lock_arrives_after_one_that_lacked_something() {
+async fn the_complete_bundle_of_a_lock_is_accepted_after_an_incomplete_one() {
     for (lost, reference) in [("layer", None), ("manifest", None), ("signature", Some("attachedUnknown"))] {
         let (site, target) = (TestSite::new().await, Registry::start());
         let signature = put_signed(&site, "a");
@@ -378,15 +378,15 @@ async fn the_complete_bundle_of_a_lock_arrives_after_one_that_lacked_something()
             _ => site.source.content.lock().unwrap().retain(|path, _| !path.contains("/b/manifests/")),
         }
         let (lacking, whole, receipt) = (site.path("lacking"), site.path("whole"), site.path("receipt"));
-        // Some time later than the lock was made.
+        // Some time after the lock was made.
         let mut command = gapferry();
         command.env("SOURCE_DATE_EPOCH", "4000000000");
-        // It is not all that the lock promises, whatever is lost.
+        // The bundle lacks something the lock promises, whatever it is.
         command.args(["export", "--locked", &lock, "-o", &lacking, "--keep-going"]).assert().code(1);
         ends_with(0, &["import", &lacking, "--to", target.host(), "--receipt", &receipt]);
         let report: Value = serde_json::from_slice(&std::fs::read(&receipt).unwrap()).unwrap();
         assert_eq!(report["images"][0].get("attachedUnknown").is_some(), reference.is_some(), "{lost}: {report}");
-        // It brings nothing new after the complete one, which is not older.
+        // It is not older than the complete bundle and adds nothing to it.
         put_signed(&site, "a");
         site.source.put_image("b", "1", "amd64");
         ends_with(0, &["export", "--locked", &lock, "-o", &whole]);
@@ -401,7 +401,7 @@ async fn the_complete_bundle_of_a_lock_arrives_after_one_that_lacked_something()
 }
 
 #[tokio::test]
-async fn an_image_that_gives_a_shared_layer_another_size_is_the_only_one_left_out() {
+async fn only_the_image_that_gives_a_shared_layer_another_size_is_left_out() {
     for (wrong_first, out) in [(true, "b"), (false, "b.tar"), (false, "-")] {
         let site = TestSite::new().await;
         let names = if wrong_first { ["a", "c"] } else { ["c", "a"] };
@@ -431,7 +431,7 @@ async fn an_image_that_gives_a_shared_layer_another_size_is_the_only_one_left_ou
 }
 
 #[tokio::test]
-async fn two_entries_of_one_name_cost_the_second_one_alone() {
+async fn of_two_entries_with_one_name_only_the_second_is_left_out() {
     let site = TestSite::new().await;
     let first = site.source.put_image("a", "1", "amd64");
     site.source.put_image("a", "1", "arm64");
@@ -445,9 +445,9 @@ async fn two_entries_of_one_name_cost_the_second_one_alone() {
     ends_with(0, &["verify", "--full", &bundle]);
 }
 
-/// A deletion is for ever: what a cut list of tags does not show may still be wanted.
+/// Deletion is permanent: a tag missing from a cut list may still be wanted.
 #[tokio::test]
-async fn a_list_of_tags_that_may_be_short_is_recorded_and_prunes_nothing() {
+async fn a_possibly_incomplete_tag_list_is_recorded_and_prunes_nothing() {
     let (site, layout) = (TestSite::new().await, tempdir());
     let target = Embedded::writable(&layout.path().join("layout"));
     for tag in ["1", "2", "3"] {
@@ -462,7 +462,7 @@ async fn a_list_of_tags_that_may_be_short_is_recorded_and_prunes_nothing() {
     list_tags(json!(["1", "2", "3"]));
     ends_with(0, &["export", "-f", &list, "-o", &first]);
     ends_with(0, &["import", &first, "--to", target.host(), "--receipt", &receipt]);
-    // An entry that cannot be read: it may have been any tag.
+    // An unreadable entry may have been any tag.
     list_tags(json!(["1", null]));
     ends_with(1, &["export", "-f", &list, "-o", &next, "--since", &receipt]);
     let entry = json!([{"reference": site.source.name("app"), "reason": "tags-incomplete"}]);
@@ -472,7 +472,7 @@ async fn a_list_of_tags_that_may_be_short_is_recorded_and_prunes_nothing() {
     let short = "1 list of tags may be incomplete; images that it lacks were left out: ";
     assert!(stderr(&output).contains(&format!("{short}{}", site.source.name("app"))), "{}", stderr(&output));
     assert_eq!(target.get("/v2/app/manifests/2").status, 200);
-    // Nor is it forgotten on the way through a lock.
+    // The doubt survives the way through a lock.
     ends_with(1, &["lock", "-f", &list, "-o", &lock]);
     let again = site.path("again");
     let output = ends_with(0, &["export", "--locked", &lock, "-o", &again, "--since", &receipt]);
@@ -483,7 +483,7 @@ async fn a_list_of_tags_that_may_be_short_is_recorded_and_prunes_nothing() {
     }
     let reference = format!("{again}#{}:2", site.source.name("app"));
     assert!(stderr(&ends_with(2, &["inspect", &reference])).contains("may have been incomplete"));
-    // In the same repository, a tag that is named in full is not in doubt, and what left the allowlist may go.
+    // A tag of the repository named in full is not in doubt, and entries removed from the allowlist may be pruned.
     let list = site.list(&["app:1"]);
     ends_with(0, &["export", "-f", &list, "-o", &next, "--since", &receipt]);
     assert!(lock_of(&next).get("missing").is_none());

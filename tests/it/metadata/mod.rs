@@ -1,5 +1,5 @@
-//! Manifests as other people's tools write them, and images that are not there: what can be carried is carried, byte for
-//! byte, and what cannot is named.
+//! Manifests as other tools write them, and images that are unavailable: what can be carried is carried byte for byte,
+//! and the rest is named.
 
 mod keep_going;
 mod odd;
@@ -24,10 +24,10 @@ pub const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.
 
 type Content = Arc<Mutex<BTreeMap<String, (String, Vec<u8>)>>>;
 
-/// A registry that serves what was put there, whatever it is: no registry of today would take some of it.
+/// A registry that serves whatever was put there, including content that today's registries refuse.
 pub struct Source {
     content: Content,
-    /// What is not there is refused.
+    /// Missing content is refused with a denial.
     is_refusing: Arc<AtomicBool>,
     server: Server,
 }
@@ -44,7 +44,7 @@ impl Source {
         Source { content, is_refusing, server: server.await }
     }
 
-    /// Only what has these digests is there any more; the rest is gone, or refused.
+    /// Keeps only these digests; everything else is gone, or denied.
     pub fn keep_only(&self, digests: &[String], refuse: bool) {
         self.content.lock().unwrap().retain(|path, _| digests.iter().any(|digest| path.ends_with(digest)));
         self.is_refusing.store(refuse, Ordering::Relaxed);
@@ -60,7 +60,7 @@ impl Source {
         json!({"digest": sha256(bytes), "size": bytes.len()})
     }
 
-    /// By its digest, and by `tag` if it is not empty; gives its descriptor.
+    /// Stores a manifest by digest, and by `tag` unless that is empty; returns its descriptor.
     pub fn put_manifest(&self, repository: &str, tag: &str, media_type: &str, manifest: &Value) -> Value {
         let bytes = manifest.to_string().into_bytes();
         for reference in [sha256(&bytes).as_str(), tag].iter().filter(|reference| !reference.is_empty()) {
@@ -95,12 +95,12 @@ fn answer(content: &BTreeMap<String, (String, Vec<u8>)>, request: &Seen) -> Answ
     }
 }
 
-/// `descriptor` with this media type.
+/// Returns `descriptor` with this media type.
 pub fn typed(descriptor: Value, media_type: &str) -> Value {
     with(descriptor, json!({"mediaType": media_type}))
 }
 
-/// `object` with these fields, which count more than its own.
+/// Returns `object` with these fields, which override its own.
 pub fn with(mut object: Value, fields: Value) -> Value {
     for (key, value) in fields.as_object().expect("an object") {
         object[key] = value.clone();

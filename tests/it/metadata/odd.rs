@@ -1,4 +1,4 @@
-//! What export writes without a complaint, verify and import take; what it cannot carry, it names.
+//! Verify and import accept whatever export writes without complaint; export names what it cannot carry.
 
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
@@ -9,7 +9,7 @@ use super::*;
 use crate::support::registry::Registry;
 use crate::support::{gapferry_process, tempdir};
 
-/// Fields of a descriptor without meaning, each in a form that some program writes.
+/// Meaningless descriptor fields in forms that real tools write.
 fn descriptor_oddities() -> impl Strategy<Value = Value> {
     prop_oneof![
         Just(json!({})),
@@ -34,13 +34,14 @@ fn platform_oddities() -> impl Strategy<Value = Value> {
 
 #[derive(Clone, Debug)]
 struct Odd {
-    /// How often the one layer is listed; `None`: `"layers": null`.
+    /// How often the single layer is listed; `None`: `"layers": null`.
     layers: Option<usize>,
     layer: Value,
     manifest: Value,
-    /// Whether the manifests say what they are.
+    /// Whether the manifests have a media type.
     typed: bool,
-    /// For an index: what its entry says of the platform, how much too large it says the child is, and what it calls it.
+    /// For an index: the platform in its entry, by how much the entry overstates the child's size, and the child's
+    /// media type.
     index: Option<(Value, u64, &'static str)>,
     nested: bool,
 }
@@ -66,7 +67,7 @@ fn odd() -> impl Strategy<Value = Odd> {
 }
 
 impl Odd {
-    /// Puts it under a tag, and gives the digest that the tag means.
+    /// Stores the image under a tag; returns the tag's digest.
     fn put(&self, source: &Source, tag: &str) -> String {
         let layer = with(typed(source.put_blob("x", b"layer"), OCI_LAYER), self.layer.clone());
         let config = typed(source.put_blob("x", br#"{"os":"linux","architecture":"amd64"}"#), OCI_CONFIG);
@@ -98,7 +99,7 @@ fn digest_of(descriptor: &Value) -> String {
 }
 
 #[tokio::test]
-async fn what_export_writes_verify_and_import_take() {
+async fn verify_and_import_accept_whatever_export_writes() {
     let (source, target, site) = (Source::start().await, Registry::start(), tempdir());
     let mut runner = TestRunner::deterministic();
     let strategy = proptest::collection::vec(odd(), 40);
@@ -114,13 +115,13 @@ async fn what_export_writes_verify_and_import_take() {
     for (n, digest) in digests.iter().enumerate() {
         assert_eq!(target.digest("x", &format!("t{n}")).as_ref(), Some(digest), "{:?}", all[n]);
     }
-    // And what one of our own registries has stored it gives back.
+    // `gapferry serve` returns what it stored.
     let served = crate::support::embedded::Embedded::writable(&site.path().join("layout"));
     ends_with(0, &["import", &bundle, "--to", served.host()]);
 }
 
 #[tokio::test]
-async fn content_that_the_descriptor_brings_along_is_used_where_the_registry_lacks_it() {
+async fn embedded_descriptor_data_is_used_where_the_registry_lacks_the_blob() {
     let (source, site) = (Source::start().await, tempdir());
     let data =
         json!({"mediaType": "application/vnd.oci.empty.v1+json", "digest": sha256(b"{}"), "size": 2, "data": "e30="});
@@ -139,7 +140,7 @@ async fn content_that_the_descriptor_brings_along_is_used_where_the_registry_lac
 
 /// Some registries answer 403 for what they do not have.
 #[tokio::test]
-async fn what_a_registry_denies_is_looked_for_elsewhere_like_what_it_lacks() {
+async fn content_denied_by_a_registry_is_searched_elsewhere_like_missing_content() {
     let (source, site) = (Source::start().await, tempdir());
     source.is_refusing.store(true, Ordering::Relaxed);
     let there = with(source.put_image("x", "", "amd64"), json!({"platform": {"os": "linux", "architecture": "amd64"}}));
@@ -167,9 +168,10 @@ async fn what_a_registry_denies_is_looked_for_elsewhere_like_what_it_lacks() {
     assert!(output.status.success(), "{}", stderr(&output));
 }
 
-/// The operator has to find the entry among thousands, and a registry that denies what it lacks must not hide that it is gone.
+/// The operator must find the entry among thousands, and a registry that denies missing content must not hide that it
+/// is gone.
 #[tokio::test]
-async fn a_lock_that_cannot_be_followed_is_named_with_its_line_and_what_the_tag_means_now() {
+async fn a_lock_entry_that_is_gone_is_named_with_its_line_and_the_tags_current_digest() {
     let (source, site) = (Source::start().await, tempdir());
     source.put_image("a", "1", "amd64");
     let old = digest_of(&source.put_image("b", "1", "amd64"));
@@ -194,9 +196,9 @@ async fn a_lock_that_cannot_be_followed_is_named_with_its_line_and_what_the_tag_
     assert!(stderr(&output).contains(&place), "a blob: {}", stderr(&output));
 }
 
-/// Memory and space are planned by what manifests say: one hostile number must not end the run, or cost the other images.
+/// Sizes in manifests determine memory and space: one hostile number must not end the run or cost other images.
 #[tokio::test]
-async fn a_blob_that_is_reported_as_larger_than_any_disk_fails_only_its_image() {
+async fn a_blob_declared_larger_than_any_disk_fails_only_its_image() {
     let (source, site) = (Source::start().await, tempdir());
     source.put_image("good", "1", "amd64");
     let config = typed(source.put_blob("huge", br#"{"os":"linux","architecture":"amd64"}"#), OCI_CONFIG);
@@ -216,9 +218,9 @@ async fn a_blob_that_is_reported_as_larger_than_any_disk_fails_only_its_image() 
     }
 }
 
-/// Each of these sizes is possible, and no disk here has room for all: the answer is that, and takes no memory.
+/// Each size is possible, but no disk here has space for all of them: gapferry must say so without using memory.
 #[tokio::test]
-async fn bytes_that_cannot_fit_are_refused_without_a_plan_of_them() {
+async fn sizes_that_cannot_fit_on_the_disk_are_refused_without_using_memory() {
     let (source, site) = (Source::start().await, tempdir());
     let config = typed(source.put_blob("huge", br#"{"os":"linux","architecture":"amd64"}"#), OCI_CONFIG);
     let layer = |n: u8| with(typed(source.put_blob("huge", &[n]), OCI_LAYER), json!({"size": 4_u64 << 40}));
@@ -227,7 +229,7 @@ async fn bytes_that_cannot_fit_are_refused_without_a_plan_of_them() {
     source.put_manifest("huge", "1", OCI_MANIFEST, &manifest);
     for form in ["huge", "huge.tar"] {
         let bundle = site.path().join(form).display().to_string();
-        // In KiB: enough for a small image, and less than the chunks of 28 TiB take.
+        // In KiB: enough for a small image, and less than the chunk values of 28 TiB take.
         let script = format!("ulimit -v {}; exec \"$0\" export \"$1\" -o \"$2\"", 768 << 10);
         let program = gapferry_process();
         let mut command = std::process::Command::new("sh");
@@ -240,7 +242,7 @@ async fn bytes_that_cannot_fit_are_refused_without_a_plan_of_them() {
 }
 
 #[tokio::test]
-async fn an_image_that_is_two_things_is_refused_and_says_which() {
+async fn an_ambiguous_manifest_is_refused_with_the_reason() {
     let (source, site) = (Source::start().await, tempdir());
     let config = typed(source.put_blob("x", b"{}"), OCI_CONFIG);
     let child = source.put_image("x", "", "amd64");
@@ -257,7 +259,7 @@ async fn an_image_that_is_two_things_is_refused_and_says_which() {
 }
 
 #[tokio::test]
-async fn an_index_that_names_an_attestation_nobody_has_can_be_carried_without_it() {
+async fn an_index_with_a_missing_attestation_can_be_carried_without_it() {
     let (source, site) = (Source::start().await, tempdir());
     let amd64 = with(source.put_image("x", "", "amd64"), json!({"platform": {"os": "linux", "architecture": "amd64"}}));
     let arm64 = with(source.put_image("x", "", "arm64"), json!({"platform": {"os": "linux", "architecture": "arm64"}}));
@@ -274,7 +276,7 @@ async fn an_index_that_names_an_attestation_nobody_has_can_be_carried_without_it
     let both = ["--platform", "linux/amd64", "--platform", "linux/arm64"];
     let output = ends_with(4, &[&["export", &name, "-o", &bundle], &both[..]].concat());
     assert!(stderr(&output).contains("--index sparse"), "{}", stderr(&output));
-    // The manifest of one platform needs no attestation.
+    // A single platform's manifest needs no attestation.
     let one = site.path().join("one").display().to_string();
     ends_with(0, &["export", &name, "-o", &one, "--platform", "linux/amd64"]);
     assert_eq!(lock_of(&one)["images"][0]["digest"], index["manifests"][0]["digest"]);
@@ -282,7 +284,7 @@ async fn an_index_that_names_an_attestation_nobody_has_can_be_carried_without_it
     ends_with(0, &["verify", "--full", &bundle]);
     let lock = lock_of(&bundle);
     assert_eq!(lock["images"][0]["absent"], json!([{"digest": sha256(b"gone"), "size": 4, "reason": "not-found"}]));
-    // The same again from its lock, byte for byte.
+    // The lock gives the same bundle, byte for byte.
     let (fixed, again) = (site.path().join("lock"), site.path().join("again").display().to_string());
     std::fs::write(&fixed, lock.to_string()).unwrap();
     ends_with(0, &["export", "--locked", &fixed.display().to_string(), "-o", &again]);
@@ -290,7 +292,7 @@ async fn an_index_that_names_an_attestation_nobody_has_can_be_carried_without_it
 }
 
 #[tokio::test]
-async fn an_index_that_calls_an_image_an_index_is_refused_with_both_types() {
+async fn an_index_entry_with_the_wrong_media_type_is_refused_naming_both_types() {
     let (source, site) = (Source::start().await, tempdir());
     let child = with(source.put_image("x", "", "amd64"), json!({"mediaType": OCI_INDEX}));
     let index = json!({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [child]});
@@ -302,7 +304,7 @@ async fn an_index_that_calls_an_image_an_index_is_refused_with_both_types() {
 }
 
 #[tokio::test]
-async fn a_companion_that_is_incomplete_stays_behind_and_its_image_travels() {
+async fn an_incomplete_companion_is_left_behind_and_its_image_travels() {
     let (source, directory) = (Source::start().await, tempdir());
     let image = source.put_image("a", "1", "amd64");
     let child = json!({"mediaType": OCI_MANIFEST, "digest": sha256(b"gone"), "size": 4});
@@ -319,9 +321,9 @@ async fn a_companion_that_is_incomplete_stays_behind_and_its_image_travels() {
 }
 
 #[tokio::test]
-async fn a_manifest_without_a_media_type_is_pushed_with_the_one_that_led_to_it() {
+async fn a_manifest_without_a_media_type_is_pushed_with_its_descriptors_type() {
     let (source, target, directory) = (Source::start().await, Registry::start(), tempdir());
-    // By its config it would be Docker's, and docker-registry accepts none of these without the field.
+    // By its config the image would be Docker's, and docker-registry accepts none of these without the field.
     let image = |name: &str| {
         let config = json!({"os": "linux", "architecture": "amd64", "x": name}).to_string();
         let config = typed(source.put_blob("a", config.as_bytes()), "application/vnd.docker.container.image.v1+json");
@@ -338,7 +340,7 @@ async fn a_manifest_without_a_media_type_is_pushed_with_the_one_that_led_to_it()
     let bundle = directory.path().join("b.tar").display().to_string();
     let export = ["export", &names[0], &names[1], "-o", &bundle];
     ends_with(0, &export);
-    // With the bundle at hand the lock says the same.
+    // With the bundle present, the lock says the same.
     assert!(stderr(&ends_with(0, &export)).contains("unchanged"));
     ends_with(0, &["import", &bundle, "--to", target.host()]);
     for reference in ["root", &digest] {

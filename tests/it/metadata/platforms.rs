@@ -1,4 +1,4 @@
-//! Which manifest stands for a platform, and what is reported if there is no such manifest.
+//! Choosing the manifest of a platform, and the message when no manifest matches.
 
 use serde_json::{Value, json};
 
@@ -39,7 +39,7 @@ impl TestSite {
 }
 
 #[tokio::test]
-async fn one_manifest_for_two_variants_is_a_single_manifest() {
+async fn one_manifest_listed_for_two_variants_counts_as_one_platform_manifest() {
     let site = TestSite::new().await;
     let (arm, amd) = (site.source.put_image("a", "", "arm64"), site.source.put_image("a", "", "amd64"));
     let children =
@@ -50,7 +50,7 @@ async fn one_manifest_for_two_variants_is_a_single_manifest() {
 }
 
 #[tokio::test]
-async fn an_index_that_names_no_platform_is_carried_as_it_is() {
+async fn an_index_without_platforms_is_carried_unchanged() {
     let site = TestSite::new().await;
     let signature = site.source.put_image("a", "", "amd64");
     let list = site.source.put_manifest("a", "list", OCI_INDEX, &index_of(std::slice::from_ref(&signature)));
@@ -59,7 +59,7 @@ async fn an_index_that_names_no_platform_is_carried_as_it_is() {
 }
 
 #[tokio::test]
-async fn a_platform_that_the_registry_lacks_is_named_with_the_way_out() {
+async fn a_platform_missing_at_the_registry_is_named_with_a_remedy() {
     let site = TestSite::new().await;
     let (lost, kept) = (site.source.put_image("a", "", "amd64"), site.source.put_image("a", "", "arm64"));
     let children = [for_platform(&lost, "linux/amd64"), for_platform(&kept, "linux/arm64")];
@@ -75,7 +75,7 @@ async fn a_platform_that_the_registry_lacks_is_named_with_the_way_out() {
 }
 
 #[tokio::test]
-async fn a_config_that_names_its_platform_in_two_ways_is_refused_by_export_and_verify() {
+async fn a_config_with_an_ambiguous_platform_is_refused_by_export_and_verify() {
     let site = TestSite::new().await;
     let put = |config: &str| {
         let config = typed(site.source.put_blob("a", config.as_bytes()), OCI_CONFIG);
@@ -85,14 +85,14 @@ async fn a_config_that_names_its_platform_in_two_ways_is_refused_by_export_and_v
     put(r#"{"architecture":"arm64","os":"linux","OS":"windows"}"#);
     let message = stderr(&ends_with(3, &["export", &site.source.name("a:1"), "-o", &site.path("b")]));
     assert!(message.contains("\"OS\""), "{message}");
-    // A value that is not a platform belongs to no platform.
+    // Invalid platforms match nothing.
     put(r#"["architecture"]"#);
     ends_with(0, &["export", &site.source.name("a:1"), "-o", &site.path("b")]);
     ends_with(0, &["verify", "--full", &site.path("b")]);
 }
 
 #[tokio::test]
-async fn an_allowlist_with_platforms_admits_no_child_that_a_runtime_could_take_for_another() {
+async fn an_allowlist_with_platforms_rejects_children_of_ambiguous_platform() {
     let (site, target) = (TestSite::new().await, Registry::start());
     let (amd, other) = (site.source.put_image("a", "", "amd64"), site.source.put_image("a", "", "arm64"));
     let attests = |digest: &Value| {
@@ -105,7 +105,7 @@ async fn an_allowlist_with_platforms_admits_no_child_that_a_runtime_could_take_f
     let unknown = json!({"platform": platform("unknown/unknown")});
     let cases = [
         (attestation(unknown.clone(), &amd["digest"]), 0),
-        // Without a platform, containerd uses the config.
+        // Without a platform, containerd reads the config.
         (attestation(json!({}), &amd["digest"]), 3),
         (attestation(unknown, &json!(sha256(b"nothing here"))), 3),
     ];
@@ -119,10 +119,10 @@ async fn an_allowlist_with_platforms_admits_no_child_that_a_runtime_could_take_f
     }
 }
 
-/// One list serves both sides: what it lets out of one registry it lets into the other, even where only an index says what a manifest
-/// is for.
+/// One list serves both sides: an image it exports can be imported with the same list, even if only an index gives a
+/// manifest's platform.
 #[tokio::test]
-async fn a_manifest_that_does_not_say_what_it_is_for_keeps_its_index_so_that_the_same_list_admits_it() {
+async fn a_manifest_without_its_own_platform_keeps_its_index_so_the_list_admits_it() {
     let site = TestSite::new().await;
     let other = for_platform(&site.source.put_image("a", "x", "s390x"), "linux/s390x");
     let windows = json!({"os": "windows", "architecture": "amd64", "os.version": "10.0.20348.1"});
@@ -142,7 +142,7 @@ async fn a_manifest_that_does_not_say_what_it_is_for_keeps_its_index_so_that_the
         let (entry, list, target) = (site.source.name("a:1"), site.path("list.txt"), Registry::start());
         std::fs::write(&list, format!("{entry} platform={asked}\n")).unwrap();
         let (usual, single) = (site.path(&format!("usual{nth}")), site.path(&format!("single{nth}")));
-        // The second run does not complain that it keeps what the first one chose.
+        // The second run does not complain about keeping the first one's choice.
         for _ in 0..2 {
             let message = stderr(&ends_with(0, &["export", "-f", &list, "-o", &usual]));
             assert!(!message.contains("warning"), "{message}");
@@ -151,7 +151,7 @@ async fn a_manifest_that_does_not_say_what_it_is_for_keeps_its_index_so_that_the
         }
         ends_with(0, &["verify", "--full", &usual]);
         ends_with(0, &["import", &usual, "--to", target.host(), "--allow", &list]);
-        // Nothing but the index says it: then the export says that an import may refuse it.
+        // Only the index gives the platform, so the export warns that an import may refuse the image.
         let locked = site.path(&format!("locked{nth}"));
         let lock = site.path("lock.json");
         for export in [
@@ -170,7 +170,7 @@ async fn a_manifest_that_does_not_say_what_it_is_for_keeps_its_index_so_that_the
 }
 
 #[tokio::test]
-async fn the_best_variant_is_what_nodes_load_and_what_inspect_shows() {
+async fn docker_load_and_inspect_choose_the_best_variant() {
     let site = TestSite::new().await;
     let (five, seven) = (site.source.put_image("a", "", "arm"), site.source.put_image("a", "x", "arm"));
     let children = [for_platform(&five, "linux/arm/v5"), for_platform(&seven, "linux/arm/v7")];
@@ -190,7 +190,7 @@ async fn the_best_variant_is_what_nodes_load_and_what_inspect_shows() {
 }
 
 #[tokio::test]
-async fn what_one_image_leaves_out_another_may_have_with_layers_of_its_own_kind() {
+async fn a_platform_left_out_of_one_image_may_bring_foreign_layers_in_another() {
     let site = TestSite::new().await;
     let config = typed(site.source.put_blob("a", br#"{"os":"windows","architecture":"amd64"}"#), OCI_CONFIG);
     let layer = json!({
@@ -212,7 +212,7 @@ async fn what_one_image_leaves_out_another_may_have_with_layers_of_its_own_kind(
 }
 
 #[tokio::test]
-async fn a_lock_that_took_more_variants_than_today_is_followed() {
+async fn a_lock_with_more_variants_than_selected_today_can_be_exported() {
     let site = TestSite::new().await;
     let children = ["linux/amd64", "linux/amd64/v3", "linux/arm64"];
     let children =

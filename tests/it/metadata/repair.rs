@@ -1,4 +1,5 @@
-//! `export --repair`: what a damaged bundle lacks can be had as long as the source has just that.
+//! `export --repair`: missing content of a damaged bundle can be fetched as long as the source has exactly that
+//! content.
 
 use serde_json::Value;
 
@@ -9,7 +10,7 @@ use crate::support::tempdir;
 struct TestSite {
     source: Source,
     directory: tempfile::TempDir,
-    /// The digests of the first image's layer and of a child of the index, which the bundle has lost.
+    /// The digests of the first image's layer and of a child of the index, which the bundle lost.
     lost: [String; 2],
 }
 
@@ -42,7 +43,7 @@ impl TestSite {
         self.directory.path().join(name).display().to_string()
     }
 
-    /// Ends with this code.
+    /// Runs the repair export and checks its exit code.
     #[track_caller]
     fn export(&self, code: i32) -> Output {
         let (missing, lock, out) = (self.path("missing.json"), self.path("lock"), self.path("repair.tar"));
@@ -57,7 +58,7 @@ impl TestSite {
 }
 
 #[tokio::test]
-async fn a_repair_asks_for_what_is_missing_and_for_nothing_else() {
+async fn a_repair_requests_only_missing_content() {
     for refuse in [false, true] {
         let site = TestSite::new().await;
         site.source.keep_only(&site.lost, refuse);
@@ -72,10 +73,10 @@ async fn a_repair_asks_for_what_is_missing_and_for_nothing_else() {
 }
 
 #[tokio::test]
-async fn what_the_source_has_lost_too_is_named() {
+async fn content_also_lost_at_the_source_is_named() {
     let site = TestSite::new().await;
     site.source.keep_only(&site.lost[..1], false);
-    // What can be had is not withheld because of the rest.
+    // Available content is delivered despite the rest.
     let output = site.export(1);
     assert!(stderr(&output).contains(&site.lost[1]) && !stderr(&output).contains(&site.lost[0]), "{}", stderr(&output));
     let repaired = ends_with(3, &["repair", &site.path("b"), &site.path("repair.tar")]);
@@ -87,7 +88,7 @@ async fn what_the_source_has_lost_too_is_named() {
     assert!(!std::path::Path::new(&site.path("repair.tar")).exists());
 }
 
-/// One blob that cannot be had must not cost a run for each of the others, on a link that is up for an hour a day.
+/// One unavailable blob must not cost a run for each of the others, on a link that is up for an hour a day.
 #[tokio::test]
 async fn every_blob_that_cannot_be_fetched_is_named_at_once_and_the_others_are_kept() {
     let site = TestSite::new().await;
@@ -123,9 +124,9 @@ async fn every_blob_that_cannot_be_fetched_is_named_at_once_and_the_others_are_k
     site.is_repaired();
 }
 
-/// Signing again replaces a signature. That makes neither the lock a wrong one, nor its image one that cannot be had.
+/// Signing again replaces a signature. That invalidates neither the lock nor its image.
 #[tokio::test]
-async fn a_signature_that_was_replaced_since_costs_neither_a_repair_nor_its_image() {
+async fn a_signature_replaced_since_fails_neither_the_repair_nor_its_image() {
     let (source, directory) = (Source::start().await, tempdir());
     let image = source.put_image("a", "1", "amd64")["digest"].as_str().unwrap().to_owned();
     let tag = format!("{}.sig", image.replace(':', "-"));
@@ -160,14 +161,14 @@ async fn a_signature_that_was_replaced_since_costs_neither_a_repair_nor_its_imag
     );
     assert_eq!(locked["attached"].as_array().map(Vec::len), Some(0), "{written}");
     ends_with(0, &["verify", "--full", &lacking]);
-    // It is the lock of what could be had.
+    // The new lock covers what was available.
     ends_with(0, &["export", "--locked", &new_lock, "-o", &lacking]);
 }
 
 #[tokio::test]
-async fn where_images_have_to_be_read_one_that_is_gone_costs_nothing() {
+async fn a_repair_that_must_read_images_survives_one_that_is_gone() {
     let site = TestSite::new().await;
-    // Without its size a blob cannot be asked for.
+    // A blob without a size cannot be requested directly.
     let path = site.path("missing.json");
     let mut missing: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
     for blob in missing["blobs"].as_array_mut().unwrap() {
@@ -180,7 +181,8 @@ async fn where_images_have_to_be_read_one_that_is_gone_costs_nothing() {
     site.is_repaired();
 }
 
-/// `index.json` is made of all manifests. That a signature was not asked for in vain, but denied, is what helps to get it right.
+/// `index.json` is built from all manifests. The message must say that the signature was denied, because that is what
+/// the operator can fix.
 #[tokio::test]
 async fn a_companion_that_the_source_denies_is_reported_as_denied() {
     for refuse in [true, false] {

@@ -1,5 +1,5 @@
-//! Signatures that both sides of the gap have made: cosign's `.sig` and `.att` tags are lists, and what the isolated side has
-//! added to one must still be there after an import, or its admission policy refuses the image.
+//! Signatures from both sides of the gap. cosign's `.sig` and `.att` tags are lists, and an import must keep what the
+//! isolated side added to them, or its admission policy refuses the image.
 
 mod shared;
 mod unreadable;
@@ -16,7 +16,7 @@ use crate::support::ran::Ran;
 use crate::support::registry::Registry;
 use crate::support::{gapferry, tempdir};
 
-/// An image that the vendor has signed, exported to a bundle, and a registry on the other side.
+/// An image signed by the vendor and exported to a bundle, and a registry on the other side.
 struct TestSite {
     source: Registry,
     target: Registry,
@@ -27,7 +27,7 @@ struct TestSite {
 }
 
 impl TestSite {
-    /// The bundle is there and has been imported once.
+    /// Imports the bundle once.
     fn imported() -> TestSite {
         let site = TestSite::exported();
         site.import(&[]).ended(0);
@@ -66,7 +66,7 @@ impl TestSite {
         Ran::of(&mut command)
     }
 
-    /// The target's list has exactly these signatures now.
+    /// Sets the target's list to exactly these signatures.
     fn sign_there(&self, signatures: &[&Signed]) -> String {
         let signatures: Vec<Signed> = signatures.iter().map(|signed| (*signed).clone()).collect();
         let list = list(&self.app, "sig", &signatures);
@@ -90,7 +90,7 @@ impl TestSite {
         self.target.digest("team/app", &cosign::tag(&self.app, "sig")).unwrap()
     }
 
-    /// Requests of an import that change something at the target.
+    /// The number of an import's requests that change the target.
     fn changes(&self, more: &[&str]) -> usize {
         let before = self.target.requests().len();
         self.import(more).ended(0);
@@ -100,20 +100,24 @@ impl TestSite {
 }
 
 #[test]
-fn a_list_to_which_the_isolated_side_has_added_is_left_as_it_is() {
+fn a_signature_list_extended_on_the_isolated_side_is_left_unchanged() {
     let site = TestSite::imported();
     let own = site.sign_there(&[&site.vendor, &site.own]);
     let plan = site.json(&["--dry-run"]);
     assert_eq!(plan["images"][0]["action"], "nothing", "{plan}");
     assert_eq!(site.changes(&[]), 0);
     for policy in ["skip", "fail"] {
-        assert_eq!(site.changes(&["--on-existing", policy]), 0, "{policy}: the list has all that the bundle has");
+        assert_eq!(
+            site.changes(&["--on-existing", policy]),
+            0,
+            "{policy}: the list contains every signature of the bundle"
+        );
     }
     assert_eq!(site.tag_there(), own);
 }
 
 #[test]
-fn a_list_with_all_that_the_target_has_takes_the_tag() {
+fn a_list_that_contains_all_signatures_of_the_target_replaces_its_list() {
     let site = TestSite::imported();
     let second = signature(&site.app, "the vendor's second key");
     list(&site.app, "sig", &[site.vendor.clone(), second.clone()]).push(&site.source);
@@ -124,7 +128,7 @@ fn a_list_with_all_that_the_target_has_takes_the_tag() {
 }
 
 #[test]
-fn signatures_of_both_sides_are_joined_once_and_plan_and_receipt_say_so() {
+fn signatures_of_both_sides_are_joined_once_and_reported_in_plan_and_receipt() {
     let site = TestSite::exported();
     site.app.push(&site.target);
     let before = site.sign_there(&[&site.own]);
@@ -142,7 +146,7 @@ fn signatures_of_both_sides_are_joined_once_and_plan_and_receipt_say_so() {
     site.assert_there(&[&site.own, &site.vendor]);
     let joined = site.tag_there();
     let report = &receipt["images"][0]["companions"][0];
-    assert_eq!(companion["joined"], joined, "the plan knows it before");
+    assert_eq!(companion["joined"], joined, "the plan shows it in advance");
     assert_eq!(
         (&report["outcome"], &report["joined"], &report["found"]),
         (&"joined".into(), &joined.clone().into(), &before.into())
@@ -150,7 +154,7 @@ fn signatures_of_both_sides_are_joined_once_and_plan_and_receipt_say_so() {
     let ours = list(&site.app, "sig", std::slice::from_ref(&site.vendor)).digest();
     assert_eq!(report["digest"], ours);
     let confirmed = |digest: &str| receipt["confirmed"].as_array().unwrap().iter().any(|known| known == digest);
-    assert!(confirmed(&joined) && !confirmed(&ours), "only what is there: {receipt}");
+    assert!(confirmed(&joined) && !confirmed(&ours), "only present content: {receipt}");
     assert_eq!(site.changes(&[]), 0, "importing again changes nothing");
     assert_eq!(site.tag_there(), joined);
 }
@@ -171,7 +175,7 @@ fn two_tags_of_one_image_share_its_signatures() {
 }
 
 #[test]
-fn attestations_are_joined_and_of_two_sboms_the_bundles_counts() {
+fn attestations_are_joined_and_the_bundles_sbom_replaces_the_targets() {
     let site = TestSite::exported();
     let (there, here) = (attestation(&site.app, "own"), attestation(&site.app, "vendor"));
     list(&site.app, "att", std::slice::from_ref(&here)).push(&site.source);
@@ -191,14 +195,14 @@ fn attestations_are_joined_and_of_two_sboms_the_bundles_counts() {
 }
 
 #[test]
-fn what_is_signed_while_an_import_is_under_way_is_kept_too() {
+fn signatures_added_during_an_import_are_kept() {
     let site = TestSite::exported();
     let barrier = Barrier::before(site.target.host(), "PUT /v2/team/app/manifests/sha256:");
     let host = barrier.host();
     std::thread::scope(|scope| {
         let importing = scope.spawn(|| site.import_to(host, &[]));
         barrier.wait();
-        // The plan was made when this tag did not exist.
+        // The plan was made before this tag existed.
         site.sign_there(&[&site.own]);
         barrier.open();
         importing.join().unwrap().ended(0);
@@ -207,11 +211,11 @@ fn what_is_signed_while_an_import_is_under_way_is_kept_too() {
 }
 
 #[test]
-fn a_list_that_vanishes_while_an_import_is_under_way_is_brought_as_it_is() {
+fn a_list_deleted_during_an_import_is_replaced_by_the_bundles() {
     let site = TestSite::exported();
     site.app.push(&site.target);
     let own = site.sign_there(&[&site.own]);
-    // What is uploaded in any case, so that there is something to wait for.
+    // Content that is always uploaded, so that the test can wait for it.
     list(&site.app, "att", &[attestation(&site.app, "vendor")]).push(&site.source);
     site.export(&[]);
     let barrier = Barrier::before(site.target.host(), "POST /v2/team/app/blobs/uploads/");
@@ -227,7 +231,7 @@ fn a_list_that_vanishes_while_an_import_is_under_way_is_brought_as_it_is() {
 }
 
 #[test]
-fn skip_leaves_another_list_alone_and_fail_fails_the_image() {
+fn on_existing_skip_keeps_a_different_list_and_fail_fails_the_image() {
     let site = TestSite::imported();
     let own = site.sign_there(&[&site.own]);
     let skipped = site.json(&["--on-existing", "skip"]);
@@ -243,10 +247,10 @@ fn skip_leaves_another_list_alone_and_fail_fails_the_image() {
 }
 
 #[test]
-fn skip_brings_an_image_without_the_companion_that_is_in_its_way() {
+fn on_existing_skip_brings_an_image_without_its_conflicting_companion() {
     let site = TestSite::exported();
     let own = site.sign_there(&[&site.own]);
-    // What was not brought is not proven either, and costs the image nothing.
+    // Content that was not pushed is not proven, and does not affect the image.
     let receipt = site.json(&["--on-existing", "skip", "--prove"]);
     assert_eq!((&receipt["images"][0]["outcome"], &receipt["images"][0]["proven"]), (&"pushed".into(), &true.into()));
     assert_eq!(site.target.digest("team/app", "1"), Some(site.app.digest()));
@@ -255,7 +259,7 @@ fn skip_brings_an_image_without_the_companion_that_is_in_its_way() {
 }
 
 #[test]
-fn what_is_no_list_of_signatures_is_not_replaced_and_costs_the_signatures_alone() {
+fn an_image_under_a_signature_tag_is_kept_and_only_the_signatures_fail() {
     let site = TestSite::exported();
     let other = images::oci("team/other", "1", &["another image"]);
     other.push(&site.source);
@@ -284,12 +288,12 @@ fn what_is_no_list_of_signatures_is_not_replaced_and_costs_the_signatures_alone(
 }
 
 #[test]
-fn an_increment_accepts_a_joined_list_although_what_it_was_joined_from_was_cleaned_away() {
+fn an_increment_accepts_a_joined_list_whose_originals_were_garbage_collected() {
     let site = TestSite::exported();
     site.import(&["--receipt", "first.receipt"]).ended(0);
     let ours = list(&site.app, "sig", std::slice::from_ref(&site.vendor));
     let own = site.sign_there(&[&site.vendor, &site.own]);
-    // As a garbage collection of untagged manifests does it.
+    // As a garbage collection of untagged manifests does.
     let gone = [format!("manifests/{}", ours.digest()), format!("blobs/{}", support::sha256(&ours.blobs[0]))];
     for gone in gone {
         site.target.request("DELETE", &format!("/v2/team/app/{gone}")).send().expect(202);
@@ -302,7 +306,7 @@ fn an_increment_accepts_a_joined_list_although_what_it_was_joined_from_was_clean
 }
 
 #[test]
-fn companions_are_listed_with_the_image_that_they_refer_to() {
+fn companions_are_listed_with_their_subject() {
     let site = TestSite::exported();
     let index = images::oci_index("team/many", "1", "two platforms");
     let sbom = images::referrer(&index, "application/spdx+json", b"an SBOM");
@@ -342,7 +346,7 @@ fn companions_are_listed_with_the_image_that_they_refer_to() {
 }
 
 #[test]
-fn an_image_without_a_tag_at_the_target_is_reported_because_garbage_collection_may_take_it() {
+fn an_untagged_image_at_the_target_is_reported_as_at_risk_of_garbage_collection() {
     let site = TestSite::exported();
     let reference = format!("{}/team/app@{}", site.source.host(), site.app.digest());
     let mut command = gapferry();
@@ -350,9 +354,9 @@ fn an_image_without_a_tag_at_the_target_is_reported_because_garbage_collection_m
     site.import(&[]).ended(0).reported(&["1 image gets no tag", "garbage collection", "as="]);
 }
 
-/// A repository of signatures only, as `COSIGN_REPOSITORY` makes one: nothing there has the subject.
+/// A repository of signatures only, as `COSIGN_REPOSITORY` makes one: it never contains the subject.
 #[test]
-fn a_list_that_travels_as_an_image_is_joined_like_one_beside_its_image() {
+fn a_signature_list_carried_as_an_image_is_joined_like_any_other() {
     let site = TestSite::exported();
     let tag = cosign::tag(&site.app, "sig");
     let elsewhere = |registry: &Registry, signatures: &[&Signed]| {
@@ -386,13 +390,13 @@ fn a_list_that_travels_as_an_image_is_joined_like_one_beside_its_image() {
     let mut command = gapferry();
     Ran::of(command.current_dir(site.path()).args(["prove", "receipt.json"])).ended(0).reported(&["1 image proven"]);
 
-    // A newer list from the vendor, and one there that has all of it.
+    // A newer list from the vendor, and a target list that contains all of it.
     let second = signature(&site.app, "the vendor's second key");
     elsewhere(&site.source, &[&site.vendor, &second]);
     export();
     site.import(&[]).ended(0);
     assert_eq!(there().len(), 3);
-    // What is no list is not replaced.
+    // A manifest that is not a list is not replaced.
     let strange = images::oci("team/signatures", &tag, &["an image"]);
     strange.push(&site.target);
     site.import(&[]).ended(1).reported(&["is not a list of signatures", "--on-existing skip"]);
@@ -400,7 +404,7 @@ fn a_list_that_travels_as_an_image_is_joined_like_one_beside_its_image() {
 }
 
 #[test]
-fn a_list_of_referrers_that_travels_as_an_image_loses_none_that_are_there() {
+fn a_referrers_list_carried_as_an_image_loses_no_referrer_of_the_target() {
     let site = TestSite::exported();
     let [vendor, own] = ["vendor", "own"]
         .map(|by| images::referrer(&site.app, "application/spdx+json", by.as_bytes()).named("team/sboms", ""));
@@ -428,12 +432,12 @@ fn a_list_of_referrers_that_travels_as_an_image_loses_none_that_are_there() {
     expected.sort_unstable();
     assert_eq!(listed, expected);
     assert_eq!(site.changes(&[]), 0);
-    // As another tool writes the same list.
+    // The same list in another tool's formatting.
     let manifest = serde_json::to_vec_pretty(&there).unwrap();
     Image { manifest, ..ours.clone() }.push(&site.target);
     let mut command = gapferry();
     Ran::of(command.current_dir(site.path()).args(["prove", "receipt.json"])).ended(0).reported(&["1 image proven"]);
-    // And the list of the bundle: nothing of it is missing there, so nothing is in the way either.
+    // With the bundle's list at the target, nothing is missing and nothing conflicts.
     let listed: Value = serde_json::from_slice(&ours.manifest).unwrap();
     let same = Image { manifest: serde_json::to_vec_pretty(&listed).unwrap(), ..ours };
     same.push(&site.target);
@@ -444,7 +448,7 @@ fn a_list_of_referrers_that_travels_as_an_image_loses_none_that_are_there() {
 }
 
 #[test]
-fn a_receipt_is_proven_although_the_isolated_side_has_signed_since() {
+fn a_receipt_can_be_proven_after_the_isolated_side_signed() {
     let site = TestSite::exported();
     site.import(&["--receipt", "receipt.json"]).ended(0);
     let prove = || {
@@ -454,7 +458,7 @@ fn a_receipt_is_proven_although_the_isolated_side_has_signed_since() {
     prove().ended(0).reported(&["1 image proven"]);
     site.sign_there(&[&site.vendor, &site.own]);
     prove().ended(0).reported(&["1 image proven"]);
-    // As a garbage collection of untagged manifests does it.
+    // As a garbage collection of untagged manifests does.
     let ours = list(&site.app, "sig", std::slice::from_ref(&site.vendor));
     site.target.request("DELETE", &format!("/v2/team/app/manifests/{}", ours.digest())).send().expect(202);
     prove().ended(0).reported(&["1 image proven"]);

@@ -1,4 +1,5 @@
-//! Lists that several write: two sources in one import, other programs during it, and Harbor, which keeps what they were.
+//! Lists with several writers: two sources in one import, other programs during it, and Harbor, which keeps old
+//! versions.
 
 use std::sync::Mutex;
 
@@ -11,7 +12,7 @@ use crate::support::ran::Ran;
 use crate::support::registry::Registry;
 
 #[test]
-fn two_sources_that_signed_one_image_with_different_keys_land_on_one_list() {
+fn signatures_of_one_image_from_two_sources_land_on_one_list() {
     let site = TestSite::exported();
     let elsewhere = Registry::start();
     [&site.app, &list(&site.app, "sig", std::slice::from_ref(&site.own))]
@@ -33,10 +34,10 @@ fn two_sources_that_signed_one_image_with_different_keys_land_on_one_list() {
     }
 }
 
-/// Another import has read the tag before this one wrote it, and writes after it: no registry can be asked to prevent that. A third
-/// may do so even after this one has joined its list again and seen that it is there.
+/// Another import read the tag before this one wrote it, and writes later: no registry can prevent that. A third may
+/// even do so after this import joined its list again and checked it.
 #[tokio::test]
-async fn a_list_that_another_program_overwrites_during_the_import_is_joined_again() {
+async fn a_list_overwritten_by_another_program_during_the_import_is_joined_again() {
     for writes in [1, 2] {
         let site = TestSite::exported();
         let tag = cosign::tag(&site.app, "sig");
@@ -59,7 +60,7 @@ async fn a_list_that_another_program_overwrites_during_the_import_is_joined_agai
             if *written == 1 && request.method == "PUT" && request.target == name {
                 *written = 2;
             }
-            // It has joined them, read that back and looked at them: two HEADs and a GET.
+            // The import joined the lists, read the result back and checked it: two HEADs and a GET.
             if *written == 2 && request.method != "PUT" && request.target == name {
                 *read += 1;
                 if writes == 2 && *read == 3 {
@@ -75,9 +76,9 @@ async fn a_list_that_another_program_overwrites_during_the_import_is_joined_agai
     }
 }
 
-/// Harbor keeps what a list was before the image was signed again, and names it among the referrers.
+/// Harbor keeps the list from before the image was signed again, and names it among the referrers.
 #[tokio::test]
-async fn what_a_list_of_signatures_was_before_is_no_stranger() {
+async fn an_earlier_version_of_a_signature_list_causes_no_warning() {
     let site = TestSite::exported();
     let second = signature(&site.app, "the vendor's second key");
     let (before, stranger) =

@@ -1,4 +1,4 @@
-//! Lists at the target that cannot be read: they are left alone, and cost no image.
+//! Unreadable lists at the target are left alone and fail no image.
 
 use serde_json::Value;
 
@@ -8,7 +8,7 @@ use crate::support::faulty::{Answer, Server, exchange};
 use crate::support::images;
 use crate::support::registry::Registry;
 
-/// Answers requests for manifests of these tags according to `fault`, and passes the rest to the registry.
+/// Answers requests for these tags' manifests with `fault`, and passes the rest to the registry.
 async fn unreadable(target: &Registry, tag: String, fault: &'static str) -> Server {
     let host = target.host().to_owned();
     let denied = || Answer::new(403).body(r#"{"errors":[{"code":"DENIED","message":"requested access is denied"}]}"#);
@@ -29,7 +29,7 @@ async fn unreadable(target: &Registry, tag: String, fault: &'static str) -> Serv
 }
 
 #[tokio::test]
-async fn a_list_that_cannot_be_read_loses_its_signatures_and_no_image() {
+async fn an_unreadable_signature_list_loses_its_signatures_but_no_image() {
     let site = TestSite::exported();
     let tag = cosign::tag(&site.app, "sig");
     for fault in ["500", "page"] {
@@ -48,7 +48,7 @@ async fn a_list_that_cannot_be_read_loses_its_signatures_and_no_image() {
 }
 
 #[tokio::test]
-async fn a_list_of_referrers_that_cannot_be_read_fails_no_image_and_is_left_alone() {
+async fn an_unreadable_referrers_list_is_left_alone_and_loses_no_image() {
     let site = TestSite::exported();
     let [ours, theirs] =
         ["ours", "theirs"].map(|text| images::referrer(&site.app, "application/spdx+json", text.as_bytes()));
@@ -85,6 +85,6 @@ async fn a_list_of_referrers_that_cannot_be_read_fails_no_image_and_is_left_alon
         let own = companions.iter().find(|own| own["digest"] == ours.digest()).unwrap();
         assert_eq!(own["outcome"], "failed", "{fault}: {receipt}");
         let confirmed = receipt["confirmed"].as_array().unwrap();
-        assert!(!confirmed.contains(&own["digest"]), "{fault}: an increment brings it again");
+        assert!(!confirmed.contains(&own["digest"]), "{fault}: the next increment carries it again");
     }
 }

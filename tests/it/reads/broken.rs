@@ -1,5 +1,5 @@
-//! Registries that serve images and answer one kind of question about companions badly, or never. The images travel, the run
-//! neither waits nor ends for it, and one warning says what may be lacking.
+//! Registries that serve images but answer one kind of companion lookup badly or never. The images travel, the run
+//! neither waits nor ends, and one warning says what may be missing.
 
 use serde_json::{Value, json};
 
@@ -11,15 +11,15 @@ use crate::support::{sha256, tempdir};
 const UNTOLD: &str = "could not be looked up";
 const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
-/// What a broken question costs: a second of silence, and two tries where an answer comes at once.
+/// The cost of a broken lookup: one second of silence, and two tries for an immediate answer.
 const SOON: [&str; 4] = ["--stall-timeout", "1s", "--retries", "1"];
 
-/// An answer, and what it is called.
+/// An answer and its name.
 type Named = (&'static str, fn() -> Answer);
-/// Whether a request is the one that is meant.
+/// Whether a request is the affected one.
 type Asked = fn(&str) -> bool;
 
-/// Answers that end no run, though they ask for patience or never come.
+/// Answers that must not end a run, although they ask for patience or never come.
 fn broken() -> [Named; 5] {
     [
         ("429 for an hour", || Answer::new(429).with("Retry-After", "3600")),
@@ -76,7 +76,7 @@ impl Signed {
                 with(OCI_INDEX, &index(&all))
             }
             None if last == sha256(b"{}") => Answer::new(200).body("{}"),
-            // It does not show the fallback tag in its list.
+            // The registry does not list the fallback tag.
             None if last.starts_with("list?") => Answer::new(403),
             None => self.shop.answer(request),
         }
@@ -88,7 +88,7 @@ async fn run(command: &[&str]) -> std::process::Output {
 }
 
 #[tokio::test]
-async fn a_fallback_list_is_not_the_whole_truth_where_the_api_gives_no_answer() {
+async fn a_fallback_list_counts_as_incomplete_where_the_referrers_api_fails() {
     let answers: [Named; 7] = [
         ("401", || Answer::new(401)),
         ("403", || Answer::new(403)),
@@ -121,7 +121,7 @@ async fn a_fallback_list_is_not_the_whole_truth_where_the_api_gives_no_answer() 
 }
 
 #[tokio::test]
-async fn a_referrer_that_is_listed_and_cannot_be_read_is_not_silently_absent() {
+async fn a_listed_but_unreadable_referrer_is_reported() {
     let signed = Signed::new(3, 1);
     let gone = sha256(&signed.signatures[1]);
     let server = Server::registry(move |request, _| match request.target.contains("/referrers/") {
@@ -145,7 +145,7 @@ async fn a_referrer_that_is_listed_and_cannot_be_read_is_not_silently_absent() {
 }
 
 #[tokio::test]
-async fn a_question_about_companions_that_fails_alone_neither_ends_a_run_nor_holds_it_up() {
+async fn a_failing_companion_lookup_neither_ends_nor_delays_a_run() {
     let questions: [(&str, Asked); 2] = [
         ("the referrers API", |target| target.contains("/referrers/")),
         ("companions' tags", |target| target.contains("/manifests/sha256-")),
@@ -172,7 +172,7 @@ async fn a_question_about_companions_that_fails_alone_neither_ends_a_run_nor_hol
             let locked = json(&bundle.join("bundle.json"))["lock"]["images"].clone();
             let unknown = locked.as_array().unwrap().iter().filter(|image| image["attachedUnknown"] == true).count();
             assert_eq!(unknown, images.len(), "{question}, {case}: {locked}");
-            // Those that are under way when the first one fails, each with its two tries.
+            // The requests in flight when the first one fails, each with two tries.
             let asked = server.seen().iter().filter(|seen| is_asked(&seen.target)).count();
             assert!(asked <= 2 * images.len() + 4, "{question}, {case}: asked {asked} times");
         }
@@ -180,7 +180,7 @@ async fn a_question_about_companions_that_fails_alone_neither_ends_a_run_nor_hol
 }
 
 #[tokio::test]
-async fn one_image_by_its_tag_is_had_with_its_signature_whatever_becomes_of_the_list() {
+async fn an_image_named_by_tag_gets_its_signature_even_if_the_tag_list_fails() {
     let others: [Named; 3] = [
         ("401", || Answer::new(401)),
         ("403", || Answer::new(403)),
@@ -206,7 +206,7 @@ async fn one_image_by_its_tag_is_had_with_its_signature_whatever_becomes_of_the_
 }
 
 #[tokio::test]
-async fn a_registry_that_is_limited_as_a_whole_is_waited_for_and_gives_its_signatures() {
+async fn a_rate_limited_registry_is_waited_for_and_its_signatures_carried() {
     let signed = Signed::new(1, 1);
     let limited = std::sync::atomic::AtomicUsize::new(0);
     let server = Server::registry(move |request, _| {

@@ -1,4 +1,4 @@
-//! A list of tags that is not whole.
+//! Incomplete lists of tags.
 
 use crate::limits::shop::Shop;
 use crate::reads::{all_output, assert_code, gapferry, json, path};
@@ -6,7 +6,7 @@ use crate::support::faulty::{Answer, Server};
 use crate::support::tempdir;
 
 #[tokio::test]
-async fn a_list_with_an_entry_that_is_no_tag_gives_the_others_and_exit_code_1() {
+async fn a_tag_list_with_an_invalid_entry_yields_the_others_and_exits_1() {
     let shop = Shop::with(&[("team/app:1", "one"), ("team/app:2", "two")]);
     let server = Server::registry(move |request, _| match request.target.contains("/tags/list") {
         true => Answer::new(200).body(r#"{"name":"team/app","tags":["1",null,"2"]}"#),
@@ -25,7 +25,7 @@ async fn a_list_with_an_entry_that_is_no_tag_gives_the_others_and_exit_code_1() 
 }
 
 #[tokio::test]
-async fn one_image_by_its_tag_does_not_depend_on_the_list_and_its_signature_is_not_hidden_by_it() {
+async fn an_image_named_by_tag_and_its_signature_do_not_depend_on_the_tag_list() {
     let mut shop = Shop::with(&[("team/app:1", "one")]);
     let signature = shop.digest("team/app:1").replace(':', "-") + ".sig";
     shop.add(&format!("team/app:{signature}"), "signature");

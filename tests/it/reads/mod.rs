@@ -1,5 +1,5 @@
-//! Reading from real-world registries: incomplete lists, refused look-ups, gateways in between. What is left out is
-//! reported, and shows in the exit code or the lock.
+//! Reading from imperfect registries: short lists, refused lookups, gateways in between. Omissions are reported, and
+//! show in the exit code or the lock.
 
 mod broken;
 mod lists;
@@ -20,7 +20,7 @@ async fn gapferry(arguments: &[&str]) -> Output {
     tokio::task::spawn_blocking(run).await.unwrap()
 }
 
-/// Everything it said.
+/// Everything it printed.
 fn all_output(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }

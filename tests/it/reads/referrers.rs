@@ -1,4 +1,4 @@
-//! Registries that do not list referrers: the image is exported, and silence is not taken for "none".
+//! Registries that do not say what is attached to an image: the image travels, and silence never means “nothing”.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -16,7 +16,7 @@ fn two_images() -> Shop {
     Shop::with(&[("team/app:1", "one"), ("team/other:1", "two")])
 }
 
-/// A registry with two images that answers questions about referrers with `answer`.
+/// A registry with two images that answers referrers requests with `answer`.
 async fn answering(answer: impl Fn() -> Answer + Send + Sync + 'static) -> Server {
     let shop = two_images();
     Server::registry(move |request, _| match request.target.contains("/referrers/") {
@@ -30,18 +30,18 @@ fn both(server: &Server) -> [String; 2] {
     ["app", "other"].map(|name| format!("{}/team/{name}:1", server.address))
 }
 
-/// What was printed, as JSON.
+/// The printed JSON.
 fn printed(output: &std::process::Output) -> Value {
     serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {}", all_output(output)))
 }
 
-/// Images of a lock that may have more attached than it says.
+/// The number of images in a lock that may have more companions than it lists.
 fn unknown(lock: &Value) -> usize {
     lock["images"].as_array().unwrap().iter().filter(|image| image["attachedUnknown"] == true).count()
 }
 
 #[tokio::test]
-async fn an_image_travels_though_its_referrers_are_unknown_and_one_warning_says_so() {
+async fn an_image_with_unknown_referrers_travels_with_one_warning() {
     let login = Server::start(|_, _| Answer::new(200).with("Content-Type", "text/html").body("<h1>Sign in</h1>")).await;
     let busy = Server::start(|_, _| Answer::new(429).with("Retry-After", "3600")).await;
     let to = |server: &Server| format!("http://{}/signin?continue=x", server.address);
@@ -80,12 +80,12 @@ async fn an_image_travels_though_its_referrers_are_unknown_and_one_warning_says_
     }
 }
 
-/// Whoever can break the answer for one image must not hide the signatures of others.
+/// An attacker who can break the answer for one image must not hide the signatures of others.
 #[tokio::test]
-async fn an_answer_that_is_useless_concerns_its_image_alone() {
+async fn a_useless_referrers_answer_affects_only_its_image() {
     let empty = || Answer::new(200).with("Content-Type", OCI_INDEX).body(index(OCI_INDEX, &[]));
     let damaged = r#"{"errors":[{"code":"MANIFEST_INVALID","message":"a referrer is damaged"}]}"#;
-    // (what is answered about the first image, the first time or always, and how many images remain open)
+    // (the answer about the first image, once or always, and the number of images left in doubt)
     let page = || Answer::new(200).body("<!doctype html><title>Sign in</title>");
     let cases: [(&str, Answer, bool, usize); 6] = [
         ("damaged there", Answer::new(500).body(damaged), false, 1),
@@ -119,14 +119,14 @@ async fn an_answer_that_is_useless_concerns_its_image_alone() {
 }
 
 #[tokio::test]
-async fn an_export_without_an_answer_makes_a_bundle_that_verifies() {
+async fn an_export_with_unknown_referrers_makes_a_bundle_that_verifies() {
     let server = answering(|| Answer::new(403)).await;
     let directory = tempdir();
     let bundle = directory.path().join("b");
     let [one, two] = both(&server);
     assert_code(&gapferry(&["export", &one, &two, "-o", path(&bundle)]).await, 0);
     assert_code(&gapferry(&["verify", path(&bundle)]).await, 0);
-    // Whoever looks at it learns that there may be signatures.
+    // `list` and `inspect` say that there may be signatures.
     let bundle = path(&bundle);
     assert!(all_output(&gapferry(&["list", bundle]).await).contains("unknown"));
     assert_eq!(unknown(&printed(&gapferry(&["list", bundle, "--json"]).await)), 2);
@@ -138,7 +138,7 @@ async fn an_export_without_an_answer_makes_a_bundle_that_verifies() {
 }
 
 #[tokio::test]
-async fn a_warning_names_no_option_that_its_command_lacks() {
+async fn a_warning_names_only_options_of_its_command() {
     let server = answering(|| Answer::new(403)).await;
     let directory = tempdir();
     let list = directory.path().join("list.txt");
@@ -153,7 +153,7 @@ async fn a_warning_names_no_option_that_its_command_lacks() {
 }
 
 #[tokio::test]
-async fn signatures_under_tags_that_are_denied_are_not_taken_for_absent() {
+async fn denied_signature_tags_are_not_taken_for_absent() {
     let mut shop = two_images();
     let tag = |suffix: &str| shop.digest("team/app:1").replace(':', "-") + suffix;
     let (signature, sbom) = (tag(".sig"), tag(".sbom"));
@@ -173,7 +173,7 @@ async fn signatures_under_tags_that_are_denied_are_not_taken_for_absent() {
 }
 
 #[tokio::test]
-async fn a_signature_that_was_replaced_is_not_brought_back_where_today_the_api_says_nothing() {
+async fn a_replaced_signature_does_not_return_when_the_api_fails() {
     let mut shop = two_images();
     let signature = shop.digest("team/app:1").replace(':', "-") + ".sig";
     shop.add(&format!("team/app:{signature}"), "withdrawn");
@@ -204,9 +204,9 @@ async fn a_signature_that_was_replaced_is_not_brought_back_where_today_the_api_s
     );
 }
 
-/// The list is read for signatures only: an image that was named by its tag does not wait for the end of it.
+/// The list is read only for signatures: an image named by its tag does not wait for its end.
 #[tokio::test]
-async fn a_list_of_tags_without_an_end_holds_up_no_image_that_was_named() {
+async fn an_endless_tag_list_does_not_delay_an_image_named_by_tag() {
     let mut shop = two_images();
     let signature = shop.digest("team/app:1").replace(':', "-") + ".sig";
     shop.add(&format!("team/app:{signature}"), "signature");
@@ -226,11 +226,11 @@ async fn a_list_of_tags_without_an_end_holds_up_no_image_that_was_named() {
     assert_code(&output, 0);
     assert!(server.count("GET", "/tags/list") <= 101, "{}", server.count("GET", "/tags/list"));
     let image = &json(&lock)["images"][0];
-    assert_eq!(image["attached"][0]["tag"], signature, "it is asked for by its name: {image}");
+    assert_eq!(image["attached"][0]["tag"], signature, "the signature is looked up by its own tag: {image}");
 }
 
 #[tokio::test]
-async fn an_entry_that_may_lack_signatures_is_not_taken_over() {
+async fn a_lock_entry_that_may_lack_signatures_is_not_reused() {
     let shop = two_images();
     let well = Arc::new(AtomicBool::new(false));
     let is_well = well.clone();
@@ -250,7 +250,7 @@ async fn an_entry_that_may_lack_signatures_is_not_taken_over() {
 }
 
 #[tokio::test]
-async fn a_signature_that_the_last_bundle_has_is_kept_where_todays_list_is_unknown() {
+async fn a_signature_of_the_last_bundle_is_kept_while_referrers_are_unknown() {
     let mut shop = two_images();
     let signature = shop.digest("team/app:1").replace(':', "-") + ".sig";
     shop.add(&format!("team/app:{signature}"), "signature");
@@ -286,7 +286,7 @@ async fn a_signature_that_the_last_bundle_has_is_kept_where_todays_list_is_unkno
     assert_eq!((attached(&listed["images"]), unknown(&listed)), (json!(digest), 2));
     assert_code(&gapferry(&["verify", "--full", path(&bundle)]).await, 0);
 
-    // It says nothing about an image that the tag no longer means.
+    // The earlier bundle says nothing about the image that the tag means now.
     moved.store(true, Ordering::Relaxed);
     assert_code(&gapferry(&export).await, 0);
     let listed = printed(&gapferry(&["list", path(&bundle), "--json"]).await);
@@ -295,7 +295,7 @@ async fn a_signature_that_the_last_bundle_has_is_kept_where_todays_list_is_unkno
 }
 
 #[tokio::test]
-async fn a_lock_keeps_the_companions_that_can_still_be_read_where_todays_list_is_unknown() {
+async fn a_lock_keeps_readable_companions_while_referrers_are_unknown() {
     let mut shop = two_images();
     let signature = shop.digest("team/app:1").replace(':', "-") + ".sig";
     shop.add(&format!("team/app:{signature}"), "signature");
@@ -324,7 +324,7 @@ async fn a_lock_keeps_the_companions_that_can_still_be_read_where_todays_list_is
     }
 }
 
-/// An index, as what stands under a fallback tag.
+/// An index, as stored under a fallback tag.
 fn index(media_type: &str, manifests: &[&[u8]]) -> Vec<u8> {
     let entry = |bytes: &&[u8]| json!({ "mediaType": OCI_MANIFEST, "digest": sha256(bytes), "size": bytes.len() });
     let manifests: Vec<Value> = manifests.iter().map(entry).collect();
@@ -336,7 +336,7 @@ const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
 const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
 
 #[tokio::test]
-async fn under_a_fallback_tag_only_what_names_the_subject_is_attached() {
+async fn a_fallback_tag_attaches_only_manifests_that_name_the_subject() {
     let shop = two_images();
     let subject = shop.digest("team/app:1");
     let signature = |of: &str| {
@@ -347,7 +347,7 @@ async fn under_a_fallback_tag_only_what_names_the_subject_is_attached() {
         manifest.to_string().into_bytes()
     };
     let (ours, other) = (signature(&subject), signature(&sha256(b"another image")));
-    // (what stands under the tag, how many are attached)
+    // (the content of the tag, the number of companions)
     let cases: [(&str, Vec<u8>, usize); 4] = [
         (OCI_INDEX, index(OCI_INDEX, &[&ours]), 1),
         (OCI_INDEX, index(OCI_INDEX, &[&other]), 0),
@@ -364,7 +364,7 @@ async fn under_a_fallback_tag_only_what_names_the_subject_is_attached() {
                 last if last == sha256(&ours) => with(OCI_MANIFEST, &ours),
                 last if last == sha256(&other) => with(OCI_MANIFEST, &other),
                 last if last == sha256(b"{}") => Answer::new(200).body("{}"),
-                // It may not list tags.
+                // The account may not list tags.
                 "list?n=1000" => Answer::new(403),
                 _ => shop.answer(request),
             }
@@ -379,9 +379,9 @@ async fn under_a_fallback_tag_only_what_names_the_subject_is_attached() {
     }
 }
 
-/// One entry that some tool wrote badly must not cost an image all its signatures.
+/// One badly written entry must not cost an image all its signatures.
 #[tokio::test]
-async fn what_can_be_read_of_a_list_of_referrers_is_carried_and_the_rest_is_a_doubt() {
+async fn readable_entries_of_a_referrers_list_are_carried_and_the_rest_marked_unknown() {
     let shop = two_images();
     let subject = json!({ "mediaType": OCI_MANIFEST, "digest": shop.digest("team/app:1"), "size": 7 });
     let signature = |number: usize| {
@@ -399,7 +399,7 @@ async fn what_can_be_read_of_a_list_of_referrers_is_carried_and_the_rest_is_a_do
     algorithm["digest"] = json!("md5:d41d8cd98f00b204e9800998ecf8427e");
     let none = Value::Null;
     let to = |target: &str| Some(format!("<{target}>; rel=\"next\""));
-    // (an entry next to two good ones, and where the page leads)
+    // (an entry beside two good ones, and the next page)
     let cases = [
         ("null", Some(&none), None),
         ("a size that is text", Some(&report), None),
@@ -447,7 +447,7 @@ async fn what_can_be_read_of_a_list_of_referrers_is_carried_and_the_rest_is_a_do
 }
 
 #[tokio::test]
-async fn a_registry_that_takes_the_fallback_tag_for_the_digest_attaches_nothing() {
+async fn a_registry_that_resolves_the_fallback_tag_as_a_digest_attaches_nothing() {
     let children: Vec<Vec<u8>> = ["amd64", "arm64"].iter().map(|arch| {
         let empty = json!({ "mediaType": "application/vnd.oci.empty.v1+json", "digest": sha256(b"{}"), "size": 2 });
         json!({ "schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": empty, "layers": [], "annotations": { "a": arch } })

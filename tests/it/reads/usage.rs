@@ -4,7 +4,7 @@ use crate::reads::{all_output, assert_code, gapferry, path};
 use crate::support::tempdir;
 
 #[tokio::test]
-async fn a_file_where_a_reference_belongs_is_reported_at_once_with_the_option_it_needs() {
+async fn a_file_given_as_a_reference_is_refused_with_the_option_to_use() {
     let directory = tempdir();
     for name in ["images.txt", "list.yaml", "images"] {
         let file = directory.path().join(name);

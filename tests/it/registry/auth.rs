@@ -20,7 +20,7 @@ fn config_with(registry: &str, password: &str) -> Config {
 }
 
 #[tokio::test]
-async fn the_right_password_opens_the_registry() {
+async fn the_right_password_is_accepted() {
     let server = with_password();
     let registries = client(config_with(server.host(), "secret"));
     let repo = repository(server.host(), "a");
@@ -34,7 +34,7 @@ async fn the_right_password_opens_the_registry() {
 }
 
 #[tokio::test]
-async fn a_password_for_one_registry_is_stronger_than_that_of_all() {
+async fn a_registrys_own_password_overrides_the_general_one() {
     let server = with_password();
     let mut config = config_with(server.host(), "not-the-password");
     let own = RegistryConfig { credentials: Some(Credentials::basic("pusher", "secret")), ..Default::default() };
@@ -44,7 +44,7 @@ async fn a_password_for_one_registry_is_stronger_than_that_of_all() {
 }
 
 #[tokio::test]
-async fn a_wrong_or_missing_password_is_unauthorized_and_never_shown() {
+async fn a_wrong_or_missing_password_is_reported_as_unauthorized_and_never_shown() {
     let server = with_password();
     let repo = repository(server.host(), "a");
     let memory = MemorySource::default();

@@ -1,5 +1,5 @@
-//! Directories of certificates, as sites lay them out for docker and podman, against real TLS listeners that ask for a
-//! certificate of ours.
+//! Certificate directories as sites lay them out for docker and podman, against real TLS listeners that ask for a
+//! client certificate.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -13,7 +13,7 @@ use crate::registry::tls::{Listener, Pair, reach};
 use crate::registry::{client, config};
 use crate::support::faulty::{Answer, Server};
 
-/// A private authority of a site.
+/// A site's private certificate authority.
 struct Authority {
     directory: PathBuf,
     name: &'static str,
@@ -30,7 +30,7 @@ impl Authority {
         self.directory.join(format!("{}-ca.pem", self.name))
     }
 
-    /// A certificate for 127.0.0.1, or for any client.
+    /// Issues a certificate for 127.0.0.1, or for a client.
     fn sign(&self, name: &str) -> Pair {
         let ca = |extension: &str| format!("{}-ca.{extension}", self.name);
         let (subject, file) = (format!("/CN={name}"), format!("{}-{name}", self.name));
@@ -44,7 +44,7 @@ impl Authority {
     }
 }
 
-/// With a new key `NAME.key`, written to `NAME.pem`.
+/// Runs openssl with a new key `NAME.key`; the certificate goes to `NAME.pem`.
 fn openssl(directory: &Path, arguments: &[&str], name: &str) {
     let (certificate, key) = (format!("{name}.pem"), format!("{name}.key"));
     let made = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-out", &certificate];
@@ -56,7 +56,7 @@ fn run(directory: &Path, arguments: &[&str]) {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// Places where a machine keeps certificates, strongest first.
+/// The directories where a machine keeps certificates, highest precedence first.
 struct Places(tempfile::TempDir);
 
 impl Places {
@@ -64,7 +64,7 @@ impl Places {
         Places(tempfile::tempdir().unwrap())
     }
 
-    /// The directory `host` in one of the places, made.
+    /// Creates the directory `host` in one of the places.
     fn of(&self, place: &str, host: &str) -> PathBuf {
         let directory = self.0.path().join(place).join(host);
         std::fs::create_dir_all(&directory).unwrap();
@@ -86,7 +86,7 @@ fn put_pair(directory: &Path, name: &str, pair: &Pair) {
     put(directory, &format!("{name}.key"), &pair.key);
 }
 
-/// A registry that only speaks to whom `clients` knows.
+/// A registry that accepts only clients certified by `clients`.
 fn listener(directory: &Path, server: &Pair, clients: &Authority) -> Listener {
     Listener::start(directory, server, Some(&clients.certificate()))
 }
@@ -96,7 +96,7 @@ async fn fails(host: &str, config: Config) -> Error {
 }
 
 #[tokio::test]
-async fn what_docker_and_podman_trust_for_a_registry_is_trusted_here_and_our_certificate_is_shown() {
+async fn certificates_set_up_for_docker_and_podman_work_here_client_certificates_included() {
     let fixture = tempfile::tempdir().unwrap();
     let site = Authority::new(fixture.path(), "site");
     let server = listener(fixture.path(), &site.sign("server"), &site);
@@ -105,14 +105,14 @@ async fn what_docker_and_podman_trust_for_a_registry_is_trusted_here_and_our_cer
 
     let directory = places.of("docker", &server.host);
     put(&directory, "ca.crt", &site.certificate());
-    assert_eq!(fails(&server.host, places.config()).await.kind(), Kind::Network, "without a certificate of ours");
+    assert_eq!(fails(&server.host, places.config()).await.kind(), Kind::Network, "without a client certificate");
     put_pair(&directory, "client", &site.sign("us"));
     std::fs::write(directory.join("README"), "not a certificate").unwrap();
     reach(&server.host, places.config()).await.unwrap();
 }
 
 #[tokio::test]
-async fn the_first_place_that_has_the_registry_counts_and_another_port_is_another_registry() {
+async fn the_first_directory_with_the_registry_counts_and_ports_are_distinct() {
     let fixture = tempfile::tempdir().unwrap();
     let [site, other] = ["site", "other"].map(|name| Authority::new(fixture.path(), name));
     let server = Listener::start(fixture.path(), &site.sign("server"), None);
@@ -127,7 +127,7 @@ async fn the_first_place_that_has_the_registry_counts_and_another_port_is_anothe
 }
 
 #[tokio::test]
-async fn half_a_pair_names_the_file_and_what_is_missing_before_the_registry_is_asked() {
+async fn half_a_certificate_pair_is_refused_naming_the_missing_file_before_any_request() {
     let fixture = tempfile::tempdir().unwrap();
     let pair = Authority::new(fixture.path(), "site").sign("us");
     for (half, file, missing) in [("us.cert", &pair.certificate, "us.key"), ("us.key", &pair.key, "us.cert")] {
@@ -141,7 +141,7 @@ async fn half_a_pair_names_the_file_and_what_is_missing_before_the_registry_is_a
 }
 
 #[tokio::test]
-async fn a_key_of_another_certificate_is_reported_with_both_files() {
+async fn a_key_that_does_not_match_its_certificate_is_reported_with_both_files() {
     let fixture = tempfile::tempdir().unwrap();
     let site = Authority::new(fixture.path(), "site");
     let places = Places::new();
@@ -153,7 +153,7 @@ async fn a_key_of_another_certificate_is_reported_with_both_files() {
 }
 
 #[tokio::test]
-async fn of_several_certificates_the_one_the_server_wants_is_shown() {
+async fn the_client_certificate_the_server_asks_for_is_sent() {
     let fixture = tempfile::tempdir().unwrap();
     let [site, old, partner] = ["site", "old", "partner"].map(|name| Authority::new(fixture.path(), name));
     let server = listener(fixture.path(), &site.sign("server"), &partner);
@@ -166,7 +166,7 @@ async fn of_several_certificates_the_one_the_server_wants_is_shown() {
 }
 
 #[tokio::test]
-async fn a_directory_that_was_named_counts_instead_of_the_places_and_an_allowlists_counts_more() {
+async fn a_given_certificate_directory_replaces_the_defaults_and_an_allowlists_overrides_it() {
     let fixture = tempfile::tempdir().unwrap();
     let [site, other] = ["site", "other"].map(|name| Authority::new(fixture.path(), name));
     let server = Listener::start(fixture.path(), &site.sign("server"), None);
@@ -188,7 +188,7 @@ async fn a_directory_that_was_named_counts_instead_of_the_places_and_an_allowlis
 }
 
 #[tokio::test]
-async fn storage_that_a_registry_sends_us_to_is_trusted_by_the_named_directory_but_not_shown_its_certificate() {
+async fn redirected_storage_is_trusted_by_the_given_directory_but_gets_no_client_certificate() {
     let fixture = tempfile::tempdir().unwrap();
     let site = Authority::new(fixture.path(), "site");
     let server_pair = site.sign("server");
@@ -198,10 +198,10 @@ async fn storage_that_a_registry_sends_us_to_is_trusted_by_the_named_directory_b
     std::fs::create_dir(&named).unwrap();
     put(&named, "ca.crt", &site.certificate());
     put_pair(&named, "client", &site.sign("us"));
-    // Both accept any name; the second only clients with a certificate.
+    // The first serves any client; the second requires a client certificate.
     for (storage, reached) in [(&open, true), (&asking, false)] {
         let places = Places::new();
-        // That something is known of the storage's own host makes no difference.
+        // Having certificates for the storage's own host makes no difference.
         for known in [false, true] {
             let mut config = places.config();
             config.tls.cert_dir = Some(named.clone());

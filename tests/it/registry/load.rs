@@ -1,4 +1,5 @@
-//! A registry under load: few uploads at once into one project, and patience when it denies what it has just accepted.
+//! A registry under load: few simultaneous uploads into one project, and patience when it denies content it just
+//! accepted.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
@@ -15,7 +16,7 @@ use crate::registry::memory_source::{self, MemorySource, image, noise, repositor
 use crate::registry::{client, config};
 use crate::support::faulty::{Answer, Fault, Seen, Server, Sessions, Stage, last_byte};
 
-/// Accepts blobs and shows each of them once. All other requests go to `other`, with the number of earlier ones.
+/// Accepts blobs and serves each of them once; other requests go to `other`, with the number of earlier ones.
 async fn taking(other: impl Fn(&Seen, usize) -> Answer + Send + Sync + 'static) -> Server {
     let (asked, unread) = (AtomicUsize::new(0), Mutex::new(0));
     Server::registry(move |request, _| match request.method.as_str() {
@@ -33,7 +34,7 @@ async fn taking(other: impl Fn(&Seen, usize) -> Answer + Send + Sync + 'static) 
     .await
 }
 
-/// The requests made when six blobs are pushed into one project at once.
+/// The requests of six simultaneous pushes into one project.
 async fn asked_by_six_pushes(server: &Server, registries: &Registries) -> Vec<String> {
     registries.limit_uploads_per_project(&server.address, 1);
     let memory = MemorySource::default();
@@ -56,7 +57,7 @@ async fn uploads_into_one_project_take_turns() {
     assert_eq!(asked, ["POST", "PUT"].repeat(6));
 }
 
-/// A project with one request at a time, on a server that stops answering the first request that matches.
+/// A project limited to one operation at a time, on a server where the first matching request stalls.
 async fn project_with_one_that_stands(method: &str, part: &str, stage: Stage) -> (Arc<Server>, Registries) {
     let server = Arc::new(taking(|_, _| Answer::new(201)).await);
     server.when(method, part).fault(Fault::Stall(stage));
@@ -71,7 +72,7 @@ async fn stands(server: &Arc<Server>) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_mount_does_not_wait_until_a_large_upload_into_its_project_is_through() {
+async fn a_mount_does_not_wait_for_a_large_upload_into_its_project() {
     let (server, registries) = project_with_one_that_stands("PUT", "/u", Stage::RequestBody(1000)).await;
     let (busy, repo) = (registries.clone(), repository(&server.address, "project/large"));
     let upload = tokio::spawn(async move {
@@ -88,7 +89,7 @@ async fn a_mount_does_not_wait_until_a_large_upload_into_its_project_is_through(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn mounts_into_one_project_take_turns_and_hold_up_no_upload() {
+async fn mounts_into_one_project_take_turns_and_delay_no_upload() {
     let (server, registries) = project_with_one_that_stands("POST", "mount=", Stage::Request).await;
     let (memory, repo) = (MemorySource::default(), |n: usize| repository(&server.address, &format!("project/app{n}")));
     let blob = memory.add("content");
@@ -105,12 +106,12 @@ async fn mounts_into_one_project_take_turns_and_hold_up_no_upload() {
     for mounted in join_all(mounts).await {
         mounted.unwrap().unwrap();
     }
-    assert_eq!(mounting(&server), 6, "one without an answer is not asked again: its blob is uploaded");
+    assert_eq!(mounting(&server), 6, "a mount without an answer is not retried: its blob is uploaded");
 }
 
 /// If Harbor gets several mounts of one blob at once, it charges the project's quota for each of them.
 #[tokio::test(flavor = "multi_thread")]
-async fn one_blob_is_mounted_into_a_project_once_at_a_time_and_others_meanwhile() {
+async fn a_blob_is_mounted_into_a_project_once_at_a_time_without_delaying_others() {
     let (server, registries) = project_with_one_that_stands("POST", "mount=", Stage::Request).await;
     registries.limit_uploads_per_project(&server.address, 4);
     let (memory, repo) = (MemorySource::default(), |n: usize| repository(&server.address, &format!("project/app{n}")));
@@ -131,7 +132,7 @@ async fn one_blob_is_mounted_into_a_project_once_at_a_time_and_others_meanwhile(
 }
 
 #[tokio::test]
-async fn turns_are_taken_also_where_registries_conf_refers_to_a_part_of_the_registry() {
+async fn uploads_take_turns_even_if_registries_conf_covers_part_of_the_registry() {
     for tls_verify in [None, Some(false)] {
         let server = taking(|_, _| Answer::new(404)).await;
         let text = format!("[[registry]]\nlocation = '{}/project'\ninsecure = true\n", server.address);
@@ -145,7 +146,7 @@ async fn turns_are_taken_also_where_registries_conf_refers_to_a_part_of_the_regi
 
 #[tokio::test]
 async fn projects_do_not_wait_for_each_other() {
-    // Each POST is answered once the other project's POST has arrived.
+    // Each POST is answered only once the other project's POST has arrived.
     let (arrived, changed) = (Mutex::new(0), Condvar::new());
     let server = Server::registry(move |request, _| {
         if request.method == "POST" {
@@ -173,7 +174,7 @@ async fn projects_do_not_wait_for_each_other() {
 }
 
 #[tokio::test]
-async fn a_manifest_that_misses_what_has_just_arrived_is_stored_a_moment_later() {
+async fn a_manifest_refused_for_a_just_uploaded_blob_is_retried() {
     let memory = MemorySource::default();
     let blob = memory.add("{}");
     let denials = [
@@ -190,7 +191,7 @@ async fn a_manifest_that_misses_what_has_just_arrived_is_stored_a_moment_later()
         let repo = repository(&server.address, "a/b");
         let registries = client(config());
         let manifest = image(&blob, &[], None);
-        // Content that this run has not pushed is simply missing.
+        // Content that this run did not push is simply missing.
         let error = registries.put_manifest(&tag(&repo, "v1"), &manifest).await.unwrap_err();
         assert!(matches!(error.kind(), Kind::Refused | Kind::NotFound), "{error:?}");
         memory_source::push(&registries, &repo, &memory, &[&blob]).await.unwrap();
@@ -200,7 +201,7 @@ async fn a_manifest_that_misses_what_has_just_arrived_is_stored_a_moment_later()
 }
 
 #[tokio::test]
-async fn a_manifest_that_misses_something_else_is_refused_at_once() {
+async fn a_manifest_refused_for_another_blob_fails_at_once() {
     let missing = Digest::sha256(b"never uploaded");
     let message = format!(r#"{{"errors":[{{"code":"MANIFEST_BLOB_UNKNOWN","detail":"{missing}"}}]}}"#);
     let server = taking(move |_, _| Answer::new(400).body(message.clone())).await;
@@ -213,7 +214,7 @@ async fn a_manifest_that_misses_something_else_is_refused_at_once() {
 }
 
 #[tokio::test]
-async fn what_has_just_arrived_and_is_reported_as_missing_is_asked_for_again() {
+async fn just_uploaded_content_reported_missing_is_looked_up_again() {
     let looked_for = AtomicUsize::new(0);
     let server = taking(move |request, _| match request.method.as_str() {
         "PUT" => Answer::new(201),
@@ -226,19 +227,19 @@ async fn what_has_just_arrived_and_is_reported_as_missing_is_asked_for_again() {
     let (registries, memory) = (client(config()), MemorySource::default());
     let (repo, blob) = (repository(&server.address, "a/b"), memory.add("{}"));
     assert!(!registries.has_blob(&repo, &blob).await.unwrap());
-    assert_eq!(server.count("HEAD", "/v2/a/b/blobs/"), 1, "absent is absent");
+    assert_eq!(server.count("HEAD", "/v2/a/b/blobs/"), 1, "one HEAD is enough for an absent blob");
     memory_source::push(&registries, &repo, &memory, &[&blob]).await.unwrap();
     assert!(registries.has_blob(&repo, &blob).await.unwrap());
-    // Each look-up uses HEAD and GET.
+    // Each lookup uses HEAD and GET.
     assert_eq!(server.count("HEAD", "/v2/a/b/blobs/"), 3);
     registries.put_manifest(&tag(&repo, "v1"), &image(&blob, &[], None)).await.unwrap();
-    // After five attempts, the answer is accepted.
+    // After five tries, the answer is believed.
     assert_eq!(Sink::resolve(&registries, &tag(&repo, "v1")).await.unwrap(), Lookup::Absent);
     assert_eq!(server.count("HEAD", "/v2/a/b/manifests/v1"), 5);
 }
 
 #[tokio::test]
-async fn a_manifest_stored_by_its_sha512_has_arrived_like_any_other() {
+async fn a_manifest_stored_by_sha512_counts_as_arrived() {
     let asked = AtomicUsize::new(0);
     let server = taking(move |request, _| match request.method.as_str() {
         "HEAD" if asked.fetch_add(1, Ordering::SeqCst) == 0 => Answer::new(404),
@@ -258,7 +259,7 @@ async fn a_manifest_stored_by_its_sha512_has_arrived_like_any_other() {
 }
 
 #[tokio::test]
-async fn a_mount_that_ends_in_an_outage_is_uploaded() {
+async fn a_blob_whose_mount_ends_in_an_outage_is_uploaded() {
     let server = Server::registry(|request, _| match request.method.as_str() {
         "POST" if request.target.contains("mount=") => Answer::new(500),
         "POST" => Answer::new(202).with("Location", "/u"),
@@ -273,7 +274,7 @@ async fn a_mount_that_ends_in_an_outage_is_uploaded() {
 }
 
 #[tokio::test]
-async fn a_session_that_a_mount_opened_instead_takes_the_upload_small_or_large() {
+async fn an_upload_uses_the_session_opened_by_a_failed_mount() {
     for (large_blob, methods) in [(1, &["POST", "PATCH", "PUT", "GET"][..]), (u64::MAX, &["POST", "PUT", "GET"])] {
         let server = Sessions::start();
         let registries = client(gapferry::transport::registry::Config { large_blob, ..config() });
@@ -287,9 +288,9 @@ async fn a_session_that_a_mount_opened_instead_takes_the_upload_small_or_large()
     }
 }
 
-/// An open session would stay in the registry's storage for days.
+/// Left open, the session would stay in the registry's storage for days.
 #[tokio::test]
-async fn a_session_that_no_upload_has_taken_is_given_up_at_the_end() {
+async fn an_unused_upload_session_is_cancelled_at_the_end() {
     let server = Sessions::start();
     let registries = client(config());
     let (memory, repo) = (MemorySource::default(), repository(&server.address, "a/b"));

@@ -23,7 +23,7 @@ impl MemorySource {
         Descriptor::new("application/vnd.oci.image.layer.v1.tar", digest, size)
     }
 
-    /// Serves other bytes under the digest of `right`.
+    /// Serves `served` under the digest of `right`.
     pub fn add_wrong(&self, right: &[u8], served: &'static [u8]) -> Descriptor {
         let digest = Digest::sha256(right);
         self.0.lock().unwrap().insert(digest, Bytes::from_static(served));
@@ -51,7 +51,7 @@ impl Source for MemorySource {
 
     async fn blob(&self, _: &Repository, blob: &Descriptor, _: u64) -> Result<Body> {
         let content = self.0.lock().unwrap()[&blob.digest].clone();
-        // In chunks, as a network delivers them.
+        // In chunks, as from a network.
         let pieces: Vec<Result<Bytes>> = content.chunks(64 * 1024).map(|piece| Ok(content.slice_ref(piece))).collect();
         Ok(Body::new(0, stream::iter(pieces).boxed()))
     }
@@ -102,8 +102,7 @@ pub async fn push(
     Ok(())
 }
 
-/// Reads the whole blob, and checks it. A reader that gets wrong bytes reports them to the source and tries again where
-/// that is allowed.
+/// Reads the whole blob through a reader that reports wrong bytes to the source and retries if allowed.
 pub async fn read(from: &Registries, repository: &Repository, blob: &Descriptor) -> Result<Bytes> {
     Cached::new(from, None).small_blob(repository, blob, u64::MAX).await
 }
@@ -116,7 +115,7 @@ pub async fn drain(mut reader: BlobReader) -> Result<Bytes> {
     Ok(all.into())
 }
 
-/// Bytes that barely compress and do not repeat.
+/// Bytes that compress badly and do not repeat.
 pub fn noise(length: usize) -> Vec<u8> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let next = || {

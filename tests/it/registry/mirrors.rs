@@ -1,5 +1,5 @@
-//! Mirrors that `registries.conf` sets for a registry: the order in which they are asked, what happens when one is
-//! down, lacks the image, breaks off or sends wrong bytes, and that no host receives another host's credentials.
+//! Mirrors configured in `registries.conf`: the order of requests, mirrors that are down, lack the image, break off or
+//! serve wrong content, and that no server gets another's credentials.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use crate::support::faulty::{Answer, Fault, Proxy, Seen, Server, Stage};
 use crate::support::images::{self, Image};
 use crate::support::registry::{Options, Registry};
 
-/// The name in the references. Only the routes know its location.
+/// The name in references; only the routes know its location.
 const NAME: &str = "registry.example";
 
 fn routes(text: &str) -> Routes {
@@ -54,14 +54,14 @@ fn digest(image: &Image) -> Digest {
     image.digest().parse().unwrap()
 }
 
-/// The number of reads there. Requests made by pushing are not counted.
+/// The number of manifests and blobs read there; requests of pushes do not count.
 fn reads(registry: &Registry) -> usize {
     registry.requests().iter().filter(|asked| asked.method == "GET" && asked.path.contains("/team/")).count()
 }
 
-/// Reads the whole image and checks it. Returns the digests of its blobs.
+/// Pulls and verifies the whole image; returns the digests of its blobs.
 async fn pull(registries: &Registries, reference: &Reference) -> Result<Vec<String>> {
-    let manifest = registries.manifest(reference, Need::Required).await?.expect("it is there");
+    let manifest = registries.manifest(reference, Need::Required).await?.expect("the image exists");
     let mut blobs = Vec::new();
     for child in manifest.children() {
         let origin = Origin { source: registries, repository: &reference.repository };
@@ -79,7 +79,7 @@ fn warnings(recorder: &Recorder) -> Vec<String> {
     recorder.events().into_iter().filter_map(warning).collect()
 }
 
-/// `(where, manifests, blobs)`
+/// `(location, manifests, blobs)`
 fn served(registries: &Registries) -> Vec<(String, u64, u64)> {
     let message = |served: Served| (served.from.to_string(), served.manifest_count, served.blobs);
     registries.served().into_iter().map(message).collect()
@@ -101,21 +101,21 @@ async fn the_first_mirror_serves_and_the_registry_is_not_asked() {
 }
 
 #[tokio::test]
-async fn an_image_that_a_mirror_lacks_comes_whole_from_the_registry_with_a_notice() {
+async fn an_image_missing_at_the_mirror_comes_from_the_registry_with_a_notice() {
     let image = app();
     let (primary, mirror) = (registry_with(&image), Registry::start());
     let (registries, recorder) = through(primary.host(), &[(mirror.host(), "")]);
     pull(&registries, &tag(&named(), "1.0")).await.unwrap();
-    assert_eq!(mirror.count("GET", "/blobs/", 404), 0, "where the manifest was, its blobs are read");
+    assert_eq!(mirror.count("GET", "/blobs/", 404), 0, "blobs are read from the manifest's server");
     let message = warnings(&recorder);
     assert_eq!(message.len(), 1, "{message:?}");
     assert!(message[0].contains(mirror.host()) && message[0].contains(&format!("{NAME}/team/app:1.0")), "{message:?}");
     assert!(registries.manifest(&tag(&named(), "none"), Need::Required).await.unwrap().is_none());
-    assert_eq!(warnings(&recorder).len(), 1, "what is nowhere is nobody's lack");
+    assert_eq!(warnings(&recorder).len(), 1, "content missing everywhere counts against no mirror");
 }
 
 #[tokio::test]
-async fn mirrors_that_are_down_or_broken_or_closed_are_passed_over_and_soon_left_alone() {
+async fn unusable_mirrors_are_skipped_and_soon_not_tried_again() {
     let image = app();
     let primary = registry_with(&image);
     let down = Server::start(|_, _| Answer::new(200)).await.address.clone();
@@ -132,7 +132,7 @@ async fn mirrors_that_are_down_or_broken_or_closed_are_passed_over_and_soon_left
         registries.manifest(&tag(&named(), "1.0"), Need::Required).await.unwrap();
     }
     let asked = broken.seen().len();
-    assert!(asked <= 6, "three questions, each tried twice: {asked}");
+    assert!(asked <= 6, "three requests, each tried twice: {asked}");
     assert!(warnings(&recorder).iter().any(|text| text.contains("left out")), "{:?}", warnings(&recorder));
 }
 
@@ -152,13 +152,13 @@ async fn a_blob_that_a_mirror_breaks_off_is_finished_elsewhere() {
     let origin = Origin { source: &registries, repository: &named() };
     assert!(drain(origin.open(&blob).await.unwrap()).await.unwrap() == content);
     let ranges: Vec<_> = good_line.seen().iter().map(|request| request.range()).collect();
-    assert!(matches!(ranges[..], [Some(from)] if from > 0), "what had arrived is not fetched twice: {ranges:?}");
+    assert!(matches!(ranges[..], [Some(from)] if from > 0), "received bytes are not fetched twice: {ranges:?}");
     let shares: Vec<u64> = registries.served().iter().map(|served| served.bytes).collect();
     assert_eq!(shares.iter().sum::<u64>(), 900_000, "{shares:?}");
 }
 
 #[tokio::test]
-async fn what_a_mirror_serves_is_proven_and_a_lie_about_a_digest_is_passed_over() {
+async fn mirror_content_is_verified_and_a_wrong_digest_is_skipped() {
     let image = app();
     let (primary, mirror) = (registry_with(&image), registry_with(&image));
     let lying = Proxy::before(mirror.host());
@@ -174,7 +174,7 @@ async fn what_a_mirror_serves_is_proven_and_a_lie_about_a_digest_is_passed_over(
     let (registries, _) = through(primary.host(), &[(&lying.address, "")]);
     let error = pull(&registries, &tag(&named(), "1.0")).await.unwrap_err();
     assert_eq!(error.kind(), Kind::Damaged);
-    // A caller that has read all of it and found it wrong gets it from elsewhere.
+    // A reader that reports wrong bytes after the end gets the blob elsewhere.
     let (registries, recorder) = through(primary.host(), &[(&lying.address, "")]);
     let small = Cached::new(&registries, None);
     for blob in small.manifest(&tag(&named(), "1.0"), Need::Required).await.unwrap().unwrap().children() {
@@ -183,7 +183,7 @@ async fn what_a_mirror_serves_is_proven_and_a_lie_about_a_digest_is_passed_over(
     let message = warnings(&recorder);
     let named = |text: &&String| text.contains(&lying.address) && text.contains("wrong digest");
     assert_eq!(message.iter().filter(named).count(), image.blobs.len(), "{message:?}");
-    // Discarded bytes are not counted.
+    // Discarded bytes count for no server.
     let (place, own) = (format!("{}/team/app", lying.address), format!("{}/team/app", primary.host()));
     let mut message = served(&registries);
     message.sort_by_key(|(from, ..)| *from == own);
@@ -193,7 +193,7 @@ async fn what_a_mirror_serves_is_proven_and_a_lie_about_a_digest_is_passed_over(
 }
 
 #[tokio::test]
-async fn a_mirror_that_alters_every_blob_is_left_alone_and_does_not_double_what_is_fetched() {
+async fn a_mirror_that_alters_every_blob_is_dropped_without_doubling_traffic() {
     let layers: Vec<String> = (0..12).map(|n| format!("layer {n}")).collect();
     let image = images::oci("team/app", "1.0", &layers.iter().map(String::as_str).collect::<Vec<_>>());
     let (primary, mirror) = (registry_with(&image), registry_with(&image));
@@ -210,9 +210,9 @@ async fn a_mirror_that_alters_every_blob_is_left_alone_and_does_not_double_what_
     assert_eq!(warnings(&recorder).iter().filter(left_out).count(), 1, "{:?}", warnings(&recorder));
 }
 
-/// Otherwise a single failure of the registry costs the content that its mirror has wrong.
+/// Otherwise one brief failure of the registry loses content that its mirror serves wrongly.
 #[tokio::test]
-async fn after_a_mirror_the_registry_itself_may_give_wrong_bytes_once_too() {
+async fn after_a_mirror_the_registry_may_serve_wrong_bytes_once_too() {
     let image = app();
     let (primary, mirror) = (registry_with(&image), registry_with(&image));
     for part in ["/manifests/", "/blobs/"] {
@@ -233,9 +233,9 @@ async fn after_a_mirror_the_registry_itself_may_give_wrong_bytes_once_too() {
     }
 }
 
-/// A blob of 900,000 bytes at three registries, each behind its own proxy: the first mirror, the second mirror and the
-/// registry itself. The first one sends two thirds of it once, and is then down. The one named by `lying` changes a
-/// byte of that part, too.
+/// A blob of 900,000 bytes at three registries, each behind its own proxy: the first mirror, the second one and the
+/// registry itself. The first serves two thirds of it once and then goes down. The `lying` one also alters a byte of
+/// its part.
 async fn broken_off_and_finished(lying: usize) -> ([String; 3], Registries, Arc<Recorder>) {
     let (content, memory, registries) = (noise(900_000), MemorySource::default(), [(); 3].map(|()| Registry::start()));
     let blob = memory.add(content.clone());
@@ -255,23 +255,23 @@ async fn broken_off_and_finished(lying: usize) -> ([String; 3], Registries, Arc<
     (places, reader, recorder)
 }
 
-/// How many useful bytes each host sent.
+/// The number of useful bytes from each server.
 fn merits(registries: &Registries) -> Vec<(String, u64)> {
     let served = registries.served().into_iter().filter(|served| served.bytes > 0);
     served.map(|served| (served.from.registry().to_owned(), served.bytes)).collect()
 }
 
 #[tokio::test]
-async fn a_mirror_that_finishes_what_another_has_falsified_is_not_blamed_and_serves_it_whole() {
+async fn a_mirror_that_finishes_a_falsified_blob_is_not_blamed_and_serves_it_whole() {
     let (places, registries, recorder) = broken_off_and_finished(0).await;
     let message = warnings(&recorder);
     assert!(message.iter().any(|text| places[..2].iter().all(|place| text.contains(place))), "{message:?}");
-    assert!(!message.iter().any(|text| text.contains("gave wrong bytes")), "nobody knows who: {message:?}");
+    assert!(!message.iter().any(|text| text.contains("gave wrong bytes")), "the culprit is unknown: {message:?}");
     assert_eq!(merits(&registries), [(places[1].clone(), 900_000)]);
 }
 
 #[tokio::test]
-async fn a_mirror_that_falsifies_the_end_is_detected_and_the_mirror_that_began_honestly_is_not_blamed() {
+async fn a_mirror_that_falsifies_the_end_is_blamed_and_the_honest_one_is_not() {
     let (places, registries, recorder) = broken_off_and_finished(1).await;
     let message = warnings(&recorder);
     let blamed: Vec<_> = message.iter().filter(|text| text.contains("gave wrong bytes")).collect();
@@ -280,7 +280,7 @@ async fn a_mirror_that_falsifies_the_end_is_detected_and_the_mirror_that_began_h
 }
 
 #[tokio::test]
-async fn a_mirror_is_asked_for_what_it_is_for() {
+async fn a_mirror_gets_only_the_requests_its_pull_setting_allows() {
     let image = app();
     let (primary, mirror) = (registry_with(&image), registry_with(&image));
     let by_tag = tag(&named(), "1.0");
@@ -290,7 +290,7 @@ async fn a_mirror_is_asked_for_what_it_is_for() {
     let own = format!("{}/team/app", primary.host());
 
     pull(&only("tag"), &by_tag).await.unwrap();
-    assert_eq!(reads(&primary), 0, "the blobs of a tag are read where the tag was");
+    assert_eq!(reads(&primary), 0, "the blobs of a tag are read from the tag's server");
     let tags = only("tag");
     pull(&tags, &by_digest).await.unwrap();
     assert_eq!(served(&tags), [(own.clone(), 1, 3)]);
@@ -300,11 +300,11 @@ async fn a_mirror_is_asked_for_what_it_is_for() {
     assert_eq!(served(&digests), [(place, 1, 3)]);
     let digests = only("digest");
     pull(&digests, &by_tag).await.unwrap();
-    assert_eq!(served(&digests), [(own, 1, 3)], "what a tag means, a mirror for digests is not asked");
+    assert_eq!(served(&digests), [(own, 1, 3)], "a digest-only mirror is not asked to resolve a tag");
 }
 
 #[tokio::test]
-async fn credentials_given_for_the_registry_never_go_to_its_mirror_which_has_its_own() {
+async fn a_registrys_credentials_are_never_sent_to_its_mirror() {
     let basic = |request: &Seen, _| match request.header("authorization") {
         "" => Answer::new(401).with("WWW-Authenticate", "Basic realm=\"mirror\""),
         _ => Answer::new(404),
@@ -320,7 +320,7 @@ async fn credentials_given_for_the_registry_never_go_to_its_mirror_which_has_its
     );
     let repo = repository(primary.host(), "team/app");
     let mut given = Store::anonymous();
-    // A command's --creds apply to all its registries, and also to a reference that names the mirror itself.
+    // A command's --creds apply to all its registries, including a mirror that a reference names directly.
     for registry in [primary.host(), &mirror.address] {
         given.set(registry, Credentials::basic("me", "secret"));
     }
@@ -340,7 +340,7 @@ async fn credentials_given_for_the_registry_never_go_to_its_mirror_which_has_its
 }
 
 #[tokio::test]
-async fn credentials_do_not_follow_a_registry_that_has_moved() {
+async fn credentials_do_not_follow_a_rewritten_location() {
     let image = app();
     let moved = registry_with(&image);
     let watching = Proxy::before(moved.host());
@@ -354,7 +354,7 @@ async fn credentials_do_not_follow_a_registry_that_has_moved() {
 }
 
 #[tokio::test]
-async fn what_is_blocked_is_refused_without_a_request() {
+async fn a_blocked_registry_is_refused_without_a_request() {
     let registry = registry_with(&app());
     let text = format!("[[registry]]\nlocation = '{}'\nblocked = true\n", registry.host());
     let (registries, _) = watched(Config { routes: routes(&text), ..config() });
@@ -370,7 +370,7 @@ async fn what_is_blocked_is_refused_without_a_request() {
 }
 
 #[tokio::test]
-async fn signatures_that_only_the_registry_has_are_found_and_a_registry_that_is_down_hinders_nobody() {
+async fn signatures_only_at_the_registry_are_found_and_its_outage_blocks_nothing() {
     let image = app();
     let (primary, mirror) = (registry_with(&image), registry_with(&image));
     let referrer = images::referrer(&image, "application/vnd.example.sbom", b"{}");
@@ -388,7 +388,7 @@ async fn signatures_that_only_the_registry_has_are_found_and_a_registry_that_is_
 }
 
 #[tokio::test]
-async fn all_tags_are_those_of_the_registry_and_a_mirrors_only_in_need_with_a_notice() {
+async fn tags_are_listed_at_the_registry_and_from_a_mirror_only_with_a_warning() {
     let image = app();
     let (primary, mirror) = (registry_with(&image), registry_with(&image));
     image.named("team/app", "2.0").push(&primary);
@@ -409,7 +409,7 @@ async fn all_tags_are_those_of_the_registry_and_a_mirrors_only_in_need_with_a_no
 }
 
 #[tokio::test]
-async fn a_mirror_with_a_certificate_of_its_own_is_trusted_only_where_it_is_called_insecure() {
+async fn a_mirror_with_an_untrusted_certificate_needs_insecure() {
     let image = app();
     let primary = registry_with(&image);
     let mirror = Registry::with(Options { tls: true, ..Options::default() });
@@ -430,7 +430,7 @@ async fn a_mirror_with_a_certificate_of_its_own_is_trusted_only_where_it_is_call
 }
 
 #[tokio::test]
-async fn a_push_goes_to_the_registry_itself() {
+async fn a_push_goes_to_the_registry_and_not_to_its_mirror() {
     let (primary, mirror) = (Registry::start(), Registry::start());
     let text =
         format!("[[registry]]\nlocation = '{}'\n[[registry.mirror]]\nlocation = '{}'\n", primary.host(), mirror.host());

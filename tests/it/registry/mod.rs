@@ -1,5 +1,5 @@
-//! The registry client against Debian's `docker-registry`, against real TLS listeners, and against a scripted server that
-//! does what a real one will not do on demand.
+//! The registry client against Debian's `docker-registry`, real TLS listeners, and a scripted server for behaviour that
+//! a real one does not show on demand.
 
 mod auth;
 mod certs;
@@ -18,7 +18,7 @@ use std::time::Duration;
 use gapferry::base::progress::{Events, Recorder};
 use gapferry::transport::registry::{Config, Registries};
 
-/// A configuration without waits between attempts.
+/// A configuration without waits between tries.
 fn config() -> Config {
     Config { first_delay: Duration::from_millis(1), retries: 4, ..Config::default() }
 }

@@ -1,4 +1,4 @@
-//! A real registry: what was pushed is pulled unchanged.
+//! Pulls and pushes at a real registry.
 
 use futures_util::StreamExt;
 use gapferry::base::error::Kind;
@@ -11,7 +11,7 @@ use crate::registry::{client, config};
 use crate::support::registry::Registry;
 
 #[tokio::test]
-async fn an_image_comes_back_as_it_was_pushed() {
+async fn a_pulled_image_equals_the_pushed_one() {
     let server = Registry::start();
     let registries = client(config());
     let repo = repository(server.host(), "deep/er/app");
@@ -45,14 +45,14 @@ async fn an_image_comes_back_as_it_was_pushed() {
 }
 
 #[tokio::test]
-async fn a_blob_goes_from_registry_to_registry_without_a_stop() {
+async fn a_blob_streams_from_registry_to_registry() {
     let (from, to) = (Registry::start(), Registry::start());
     let registries = client(gapferry::transport::registry::Config { per_host: 1, ..config() });
     let (there, here) = (repository(from.host(), "a"), repository(to.host(), "b"));
     let memory = MemorySource::default();
     let blob = memory.add(noise(2_000_000));
     memory_source::push(&registries, &there, &memory, &[&blob]).await.unwrap();
-    // Also within one registry, where the upload and the download share the host's limit.
+    // Also within one registry, where upload and download share the host's connection limit.
     for target in [&here, &repository(from.host(), "c")] {
         let origin = gapferry::content::Origin { source: &registries, repository: &there };
         registries.put_blob(target, &blob, &origin).await.unwrap();
@@ -61,7 +61,7 @@ async fn a_blob_goes_from_registry_to_registry_without_a_stop() {
 }
 
 #[tokio::test]
-async fn a_blob_is_mounted_or_else_uploaded() {
+async fn a_blob_is_mounted_or_uploaded() {
     let server = Registry::start();
     let registries = client(config());
     let (first, second) = (repository(server.host(), "first"), repository(server.host(), "second"));
@@ -70,14 +70,14 @@ async fn a_blob_is_mounted_or_else_uploaded() {
     memory_source::push(&registries, &first, &memory, &[&here]).await.unwrap();
     assert!(registries.mount(&second, &here, &first).await.unwrap());
     assert!(registries.has_blob(&second, &here).await.unwrap());
-    // The registry opens an upload session instead, and the upload uses it.
+    // Instead of mounting, the registry opens an upload session, which the upload uses.
     assert!(!registries.mount(&second, &nowhere, &first).await.unwrap());
     memory_source::push(&registries, &second, &memory, &[&nowhere]).await.unwrap();
     assert!(registries.has_blob(&second, &nowhere).await.unwrap());
 }
 
 #[tokio::test]
-async fn a_wrong_blob_is_never_completed() {
+async fn an_upload_of_wrong_bytes_is_never_completed() {
     let server = Registry::start();
     let registries = client(config());
     let repo = repository(server.host(), "a");
@@ -91,7 +91,7 @@ async fn a_wrong_blob_is_never_completed() {
 }
 
 #[tokio::test]
-async fn a_download_continues_where_it_stopped() {
+async fn a_download_resumes_where_it_stopped() {
     let server = Registry::start();
     let registries = client(config());
     let repo = repository(server.host(), "a");
@@ -166,7 +166,7 @@ async fn referrers_are_kept_under_the_fallback_tag_of_a_registry_without_the_api
     pushed.sort();
     assert_eq!(found, pushed);
     assert!(listed.iter().all(|d| d.artifact_type() == Some("application/vnd.test.signature")));
-    // For other clients, the list also has the annotations of the manifests.
+    // For other clients, the list contains the manifests' annotations too.
     let list = server.manifest("a", gapferry::oci::Tag::referrers(&subject.digest()).as_str()).json();
     assert!(list["manifests"].as_array().unwrap().iter().all(|entry| entry["annotations"]["of"] == "test"), "{list}");
 }
@@ -185,7 +185,7 @@ async fn a_refused_manifest_is_reported_in_the_registrys_words() {
 }
 
 #[tokio::test]
-async fn what_is_not_there_is_absent_and_who_is_not_there_is_an_error() {
+async fn missing_content_is_absent_and_a_missing_registry_is_an_error() {
     let server = Registry::start();
     let registries = client(config());
     let repo = repository(server.host(), "a");
@@ -204,7 +204,7 @@ async fn what_is_not_there_is_absent_and_who_is_not_there_is_an_error() {
 }
 
 #[tokio::test]
-async fn no_request_is_made_that_is_not_needed() {
+async fn no_unnecessary_request_is_made() {
     let server = Registry::start();
     let registries = client(config());
     let repo = repository(server.host(), "a");

@@ -1,5 +1,4 @@
-//! Large uploads that break off. They continue where the registry keeps what it has received, and start again where it
-//! does not.
+//! Interrupted large uploads resume where the registry keeps partial content, and restart where it does not.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -36,16 +35,16 @@ fn methods(server: &Sessions) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn a_large_blob_is_one_stream_and_an_empty_close_and_a_small_one_two_requests() {
+async fn a_large_blob_is_one_patch_and_an_empty_put_and_a_small_one_a_single_put() {
     let server = Sessions::start();
     let blob = push(&server, noise(SIZE), large()).await.unwrap();
     assert!(server.blob(&blob.digest).unwrap() == noise(SIZE));
     let asked: Vec<_> = server.asked().into_iter().map(|(method, length)| format!("{method} {length}")).collect();
     assert_eq!(asked, ["POST 0", "PATCH 2000000", "PUT 0", "GET 0"]);
     let seen = server.seen();
-    // Harbor charges an upload by the sizes that its requests declare.
+    // Harbor counts an upload's size by the announced lengths of its requests.
     assert_eq!(seen[1].header("content-length"), "2000000");
-    assert_eq!(seen[1].header("content-range"), "", "a stream from the start");
+    assert_eq!(seen[1].header("content-range"), "", "a stream has no Content-Range");
     assert_eq!(seen[2].header("content-length"), "0");
 
     let server = Sessions::start();
@@ -54,7 +53,7 @@ async fn a_large_blob_is_one_stream_and_an_empty_close_and_a_small_one_two_reque
 }
 
 #[tokio::test]
-async fn an_upload_that_breaks_continues_where_the_registry_has_got_to() {
+async fn a_broken_upload_resumes_where_the_registry_got_to() {
     let server = Sessions::start();
     server.when("PATCH", "").fault(Fault::Reset(Stage::RequestBody(700_000)));
     let blob = push(&server, noise(SIZE), large()).await.unwrap();
@@ -64,10 +63,9 @@ async fn an_upload_that_breaks_continues_where_the_registry_has_got_to() {
     assert_eq!(server.seen()[3].header("content-range"), "700000-1999999");
 }
 
-/// The registry refuses for a while, and does not refuse PATCH as such. What it has received is not sent again, and
-/// later uploads are sent in chunks, too.
+/// The refusal is temporary and not about PATCH: received content is not sent again, and later uploads still use PATCH.
 #[tokio::test]
-async fn an_upload_that_meets_read_only_mode_continues_in_its_session() {
+async fn an_upload_interrupted_by_read_only_mode_resumes_in_its_session() {
     let (patches, began) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let server = Server::registry(move |request, _| match request.method.as_str() {
         "POST" => Answer::new(202).with("Location", format!("/u{}", began.fetch_add(1, Ordering::SeqCst))),
@@ -96,7 +94,7 @@ async fn an_upload_that_meets_read_only_mode_continues_in_its_session() {
 }
 
 #[tokio::test]
-async fn breaks_are_forgotten_when_enough_came_between_them() {
+async fn breaks_with_enough_progress_between_them_use_up_no_tries() {
     let server = Sessions::start();
     server.when("PATCH", "").times(4).fault(Fault::Reset(Stage::RequestBody(1_500_000)));
     let impatient = Config { retries: 1, ..large() };
@@ -120,13 +118,13 @@ async fn a_token_that_expires_anywhere_in_an_upload_does_not_restart_it() {
     server.when("PUT", "").fault(Fault::ExpireTokens);
     let blob = push(&server, noise(SIZE), large()).await.unwrap();
     assert!(server.blob(&blob.digest).unwrap() == noise(SIZE));
-    // Each request is repeated with the new token. Nothing that the registry has received is sent again.
+    // Each request is repeated with the new token; content the registry has is not sent again.
     assert_eq!(methods(&server), ["POST", "PATCH", "PATCH", "GET", "GET", "PATCH", "PUT", "PUT", "GET"]);
     assert_eq!(server.asked().iter().filter(|(_, length)| *length == 1_300_000).count(), 1);
 }
 
 #[tokio::test]
-async fn a_closing_request_whose_answer_is_lost_is_not_taken_for_a_lost_upload() {
+async fn a_lost_answer_to_the_closing_request_does_not_lose_the_upload() {
     let server = Sessions::start();
     server.when("PUT", "").fault(Fault::Reset(Stage::BeforeAnswer));
     let blob = push(&server, noise(SIZE), large()).await.unwrap();
@@ -140,13 +138,13 @@ async fn a_closing_request_whose_answer_is_lost_is_not_taken_for_a_lost_upload()
 }
 
 #[tokio::test]
-async fn a_registry_that_stands_elsewhere_is_asked_where() {
+async fn after_416_the_registry_is_asked_for_its_offset() {
     let server = Sessions::start();
-    // The registry has the whole blob and answers that the request starts at another byte.
+    // The registry has everything and rejects the offset of the request.
     server.when("PUT", "").fault(Fault::Status(416));
     push(&server, noise(SIZE), large()).await.unwrap();
     assert_eq!(methods(&server), ["POST", "PATCH", "PUT", "GET", "PUT", "GET"]);
-    // The registry received nothing, so a new upload costs no more than continuing.
+    // The registry received nothing, so a new upload costs no more than resuming.
     let server = Sessions::start();
     server.when("PATCH", "").fault(Fault::Status(416));
     push(&server, noise(SIZE), large()).await.unwrap();
@@ -154,7 +152,7 @@ async fn a_registry_that_stands_elsewhere_is_asked_where() {
 }
 
 #[tokio::test]
-async fn an_upload_that_is_cancelled_when_asked_for_starts_again() {
+async fn an_upload_found_cancelled_starts_again() {
     let server = Sessions::start();
     server.when("PATCH", "").fault(Fault::Reset(Stage::RequestBody(700_000)));
     server.when("GET", "/blobs/").fault(Fault::Cancelled);
@@ -164,7 +162,7 @@ async fn an_upload_that_is_cancelled_when_asked_for_starts_again() {
 }
 
 #[tokio::test]
-async fn an_outage_while_the_registry_is_asked_does_not_cost_the_upload() {
+async fn an_outage_during_the_offset_query_does_not_lose_the_upload() {
     let server = Sessions::start();
     server.when("PATCH", "").fault(Fault::Reset(Stage::RequestBody(700_000)));
     server.when("GET", "/blobs/").times(2).fault(Fault::Status(502));
@@ -173,7 +171,7 @@ async fn an_outage_while_the_registry_is_asked_does_not_cost_the_upload() {
 }
 
 #[tokio::test]
-async fn a_location_of_every_form_is_followed_from_answer_to_answer() {
+async fn every_form_of_location_is_followed() {
     for form in [Form::Relative, Form::Absolute, Form::Changing] {
         let server = Sessions::start();
         server.when("PATCH", "").fault(Fault::Reset(Stage::RequestBody(700_000)));
@@ -185,7 +183,7 @@ async fn a_location_of_every_form_is_followed_from_answer_to_answer() {
 }
 
 #[tokio::test]
-async fn a_blob_that_was_joined_wrongly_is_sent_once_more_in_one_piece() {
+async fn a_wrongly_joined_blob_is_sent_once_more_in_one_piece() {
     let server = Sessions::start();
     server.when("PATCH", "").fault(Fault::Reset(Stage::RequestBody(700_000)));
     server.when("PATCH", "").nth(2).fault(Fault::WrongDigest);
@@ -195,7 +193,7 @@ async fn a_blob_that_was_joined_wrongly_is_sent_once_more_in_one_piece() {
 }
 
 #[tokio::test]
-async fn a_blob_that_arrived_with_another_digest_is_sent_once_more_and_not_again() {
+async fn a_blob_that_arrived_with_a_wrong_digest_is_sent_only_once_more() {
     for (size, method) in [(SIZE, "PATCH"), (1000, "PUT")] {
         let server = Sessions::start();
         server.when(method, "").fault(Fault::WrongDigest);
@@ -212,7 +210,7 @@ async fn a_blob_that_arrived_with_another_digest_is_sent_once_more_and_not_again
     }
 }
 
-/// A registry behind a gateway that lets no request through whose body is longer than `limit`, and what it has.
+/// A registry behind a gateway that refuses request bodies longer than `limit`, and the content it received.
 async fn behind_a_gateway(limit: usize) -> (Server, Arc<Mutex<Vec<u8>>>) {
     let stored = Arc::new(Mutex::new(Vec::new()));
     let store = stored.clone();
@@ -236,7 +234,7 @@ async fn behind_a_gateway(limit: usize) -> (Server, Arc<Mutex<Vec<u8>>>) {
 }
 
 #[tokio::test]
-async fn a_gateway_that_limits_requests_gets_chunks_that_are_small_enough() {
+async fn a_gateway_with_a_body_limit_gets_small_enough_chunks() {
     const MIB: usize = 1024 * 1024;
     let content = noise(5 * MIB + 17);
     for large_blob in [MIB as u64, u64::MAX] {
@@ -251,7 +249,7 @@ async fn a_gateway_that_limits_requests_gets_chunks_that_are_small_enough() {
         assert_eq!(refused(&server), 2);
         memory_source::push(&registries, &repo, &memory, &[&blobs[1]]).await.unwrap();
         assert!(*stored.lock().unwrap() == noise(5 * MIB));
-        assert_eq!(refused(&server), 2, "what was found out holds for other blobs");
+        assert_eq!(refused(&server), 2, "the limit is remembered for other blobs");
     }
     let (server, _) = behind_a_gateway(1000).await;
     let error = push(&server, content, config()).await.unwrap_err();
@@ -259,7 +257,7 @@ async fn a_gateway_that_limits_requests_gets_chunks_that_are_small_enough() {
     assert!(server.seen().len() < 10);
 }
 
-/// What takes an upload, but for a PATCH that is answered so.
+/// A registry that accepts uploads, but answers PATCH like this.
 async fn refusing_patch(status: u16, body: &'static str) -> Server {
     Server::registry(move |request, _| match request.method.as_str() {
         "HEAD" | "GET" => last_byte(request).unwrap_or(Answer::new(404)),
@@ -271,9 +269,10 @@ async fn refusing_patch(status: u16, body: &'static str) -> Server {
     .await
 }
 
-/// A registry that denies in its own words denies the blob, whichever way it comes; a gateway that takes no PATCH has none.
+/// A registry's denial in its own words is about the blob, however it is sent; a gateway that refuses PATCH has no such
+/// words.
 #[tokio::test]
-async fn a_denial_in_the_words_of_a_registry_is_final() {
+async fn a_denial_in_a_registrys_own_words_is_final() {
     const QUOTA: &str = r#"{"errors":[{"code":"DENIED","message":"adding 19.1 MiB of storage resource, which when updated to current usage of 386.0 KiB will exceed the configured upper limit of 2.9 MiB."}]}"#;
     let denied = r#"{"errors":[{"code":"DENIED","message":"requested access to the resource is denied"}]}"#;
     let busy = r#"{"errors":[{"code":"TOOMANYREQUESTS","message":"daily limit"}]}"#;
@@ -294,7 +293,7 @@ async fn a_denial_in_the_words_of_a_registry_is_final() {
 }
 
 #[tokio::test]
-async fn no_chunk_is_smaller_than_the_registry_wants() {
+async fn no_chunk_is_smaller_than_the_registrys_minimum() {
     const MIB: usize = 1024 * 1024;
     let server = Server::registry(move |request, _| match request.method.as_str() {
         "HEAD" | "GET" => Answer::new(404),
@@ -311,7 +310,7 @@ async fn no_chunk_is_smaller_than_the_registry_wants() {
 }
 
 #[tokio::test]
-async fn a_blob_that_is_stored_though_the_answer_is_always_an_error_counts() {
+async fn a_blob_stored_despite_error_answers_counts_as_uploaded() {
     for (size, status) in [(SIZE, 500), (SIZE, 503), (1000, 500), (1000, 504)] {
         let server = Sessions::start();
         server.when("PUT", "").always().fault(Fault::AfterAll(status));
@@ -322,7 +321,7 @@ async fn a_blob_that_is_stored_though_the_answer_is_always_an_error_counts() {
 }
 
 #[tokio::test]
-async fn a_registry_that_loses_what_it_took_before_the_close_gets_it_in_one_request() {
+async fn a_registry_that_loses_patched_content_gets_the_blob_in_one_request() {
     let server = Sessions::start();
     server.when("PUT", "").fault(Fault::Cancelled);
     let blob = push(&server, noise(SIZE), large()).await.unwrap();
@@ -330,12 +329,12 @@ async fn a_registry_that_loses_what_it_took_before_the_close_gets_it_in_one_requ
     assert_eq!(
         methods(&server),
         ["POST", "PATCH", "PUT", "HEAD", "GET", "POST", "PUT", "GET"],
-        "GET confirms what HEAD denies"
+        "GET confirms HEAD's 404"
     );
 }
 
 #[tokio::test]
-async fn a_registry_that_cannot_say_what_it_has_of_an_upload_gets_a_new_one() {
+async fn an_upload_with_an_unknown_offset_starts_again() {
     let server = Sessions::start();
     server.when("PATCH", "").fault(Fault::Reset(Stage::RequestBody(700_000)));
     server.when("GET", "/uploads/").always().fault(Fault::Status(500));
@@ -345,7 +344,7 @@ async fn a_registry_that_cannot_say_what_it_has_of_an_upload_gets_a_new_one() {
 }
 
 #[tokio::test]
-async fn an_end_that_is_good_but_not_created_counts_only_if_the_blob_is_there() {
+async fn a_success_other_than_created_counts_only_if_the_blob_exists() {
     for status in [200, 202] {
         let server = Sessions::start();
         server.when("PUT", "").fault(Fault::Status(status));
@@ -369,7 +368,7 @@ async fn a_refusal_in_the_middle_of_a_large_upload_is_reported() {
     assert_eq!(
         methods.first().zip(methods.last()),
         Some((&"POST".into(), &"DELETE".into())),
-        "no session is left behind"
+        "no open session is left"
     );
     assert_eq!(methods.iter().filter(|method| *method == "PATCH").count(), 6, "smaller and smaller, down to 1 MiB");
 }
@@ -387,7 +386,7 @@ async fn a_registry_without_patch_gets_large_blobs_in_one_request() {
 }
 
 #[tokio::test]
-async fn a_registry_that_refuses_patch_in_any_way_gets_the_blob_in_one_request() {
+async fn a_registry_that_refuses_patch_gets_the_blob_in_one_request() {
     for status in [400, 403, 404, 411, 415, 416, 501] {
         let server = Sessions::start();
         server.when("PATCH", "").always().fault(Fault::Status(status));
@@ -397,11 +396,11 @@ async fn a_registry_that_refuses_patch_in_any_way_gets_the_blob_in_one_request()
         memory_source::push(&registries, &repo, &memory, &[&blobs[0], &blobs[1]]).await.unwrap();
         assert!(blobs.iter().all(|blob| server.blob(&blob.digest).is_some()), "{status}");
         let patches = server.count("PATCH", "/");
-        assert!(patches <= 2, "{status}: found out once, not for each blob: {patches}");
+        assert!(patches <= 2, "{status}: detected once, not for each blob: {patches}");
     }
 }
 
-/// ECR after a break: it takes what is sent and goes on naming the Range that it had before.
+/// ECR after a break: it accepts content but keeps reporting the earlier Range.
 #[tokio::test]
 async fn an_upload_whose_range_stays_stale_is_sent_again_in_one_request() {
     const HAD: usize = 700_000;
@@ -420,9 +419,9 @@ async fn an_upload_whose_range_stays_stale_is_sent_again_in_one_request() {
     let memory = MemorySource::default();
     let blob = memory.add(noise(SIZE));
     memory_source::push(&client(large()), &repository(&server.address, "a/b"), &memory, &[&blob]).await.unwrap();
-    assert_eq!(server.count("PATCH", "/u"), 2, "one that breaks, and one that brings nothing");
+    assert_eq!(server.count("PATCH", "/u"), 2, "one that breaks, and one that makes no progress");
     let last = server.seen().into_iter().rfind(|request| request.method == "PUT").unwrap();
-    assert!(last.body == noise(SIZE), "all of it, in one request");
+    assert!(last.body == noise(SIZE), "the whole blob in one request");
 }
 
 #[tokio::test]
@@ -438,7 +437,7 @@ async fn a_large_blob_with_wrong_bytes_is_never_closed() {
 }
 
 #[tokio::test]
-async fn harbor_counts_a_large_blob_once() {
+async fn harbor_counts_a_large_blob_once_against_the_quota() {
     let harbor = Harbor::start(Setup::default().with(Project::new("base")));
     let (address, memory) = (harbor.registry(), MemorySource::default());
     let mut credentials = Store::anonymous();
@@ -447,13 +446,13 @@ async fn harbor_counts_a_large_blob_once() {
     let registries = client(Config { credentials, ..large() });
     memory_source::push(&registries, &repository(&address, "base/app"), &memory, &[&blob]).await.unwrap();
     assert!(harbor.has_blob("base/app", &blob.digest));
-    // A closing request that brings bytes after a PATCH would be one.
+    // Content in the closing request after a PATCH would be a violation.
     assert_eq!(harbor.violations(), Vec::<String>::new());
     assert!(harbor.pushes().iter().any(|push| push.method == "PATCH"));
 }
 
 #[tokio::test]
-async fn distribution_2_8_starts_again_and_our_own_registry_continues() {
+async fn distribution_2_8_restarts_a_broken_upload_and_gapferry_serve_resumes_it() {
     let registry = Registry::start();
     let directory = tempdir();
     let own = Embedded::writable(directory.path());

@@ -1,5 +1,5 @@
-//! What a registry took is what it stores: the last byte of an upload is read. An upload that was answered with success fails only
-//! on evidence.
+//! Verifies that a registry stored what it accepted, by reading the last byte of an upload. An upload that was answered
+//! with success fails only on evidence.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use crate::registry::memory_source::{self, MemorySource, noise, repository};
 use crate::registry::{client, config, watched};
 use crate::support::faulty::{Answer, Fault, Seen, Server, Sessions, Stage, ranged};
 
-/// The requests for single bytes of blobs.
+/// The single-byte reads of blobs.
 fn reads(seen: &[Seen]) -> Vec<String> {
     seen.iter().filter(|request| request.byte().is_some()).map(|request| request.target.clone()).collect()
 }
@@ -31,12 +31,12 @@ async fn the_last_byte_of_each_digest_is_read_once_after_its_first_upload() {
     for path in ["a/b", "a/c", "d/e"] {
         memory_source::push(&registries, &repository(&server.address, path), &memory, &[&blob, &empty]).await.unwrap();
     }
-    assert_eq!(reads(&server.seen()), [path_of("a/b", &blob)], "registries keep one copy");
+    assert_eq!(reads(&server.seen()), [path_of("a/b", &blob)], "registries store one copy");
     let asked: Vec<String> = server.asked().into_iter().map(|(method, _)| method).collect();
     assert_eq!(asked, [&["POST", "PUT", "GET"][..], &["POST", "PUT"].repeat(5)].concat());
 }
 
-/// A registry that takes every upload and has other content, `answer`, when it is read.
+/// A registry that accepts every upload and returns other content, `answer`, when read.
 async fn keeping(answer: impl Fn(&Seen) -> Answer + Send + Sync + 'static) -> Server {
     Server::registry(move |request, _| match request.method.as_str() {
         "POST" => Answer::new(202).with("Location", "/u"),
@@ -47,9 +47,9 @@ async fn keeping(answer: impl Fn(&Seen) -> Answer + Send + Sync + 'static) -> Se
 }
 
 #[tokio::test]
-async fn a_registry_that_keeps_another_file_is_detected_in_every_repository() {
+async fn a_registry_that_stored_another_file_is_reported_in_every_repository() {
     let servers = [
-        // An empty file, a shorter one, a longer one, one without an end behind a right length, and none.
+        // An empty file, a shorter one, a longer one, one of the announced length that ends early, and none.
         keeping(|_| Answer::new(416)).await,
         keeping(|_| Answer::new(200).body("cut")).await,
         keeping(|request| ranged(request, &noise(2000))).await,
@@ -67,9 +67,10 @@ async fn a_registry_that_keeps_another_file_is_detected_in_every_repository() {
     }
 }
 
-/// A registry that can be pushed to and not read from here: firewalls, policies and storage out of reach fail no push.
+/// A registry may accept pushes and not be readable from here: firewalls, policies and unreachable storage fail no
+/// push.
 #[tokio::test]
-async fn a_read_that_is_refused_or_fails_proves_nothing_and_is_the_last_one() {
+async fn a_refused_or_failed_check_read_proves_nothing_and_is_the_last() {
     // Nothing listens there.
     let nowhere = Fault::Redirect("127.0.0.1:1".to_owned());
     let statuses = [204, 400, 401, 403, 405, 412, 500, 503].map(Fault::Status);
@@ -94,7 +95,7 @@ async fn a_read_that_is_refused_or_fails_proves_nothing_and_is_the_last_one() {
 }
 
 #[tokio::test]
-async fn what_may_not_be_read_in_one_project_is_read_in_another() {
+async fn a_check_read_denied_in_one_project_is_made_in_another() {
     let server = Sessions::start();
     server.when("GET", "/v2/closed/").always().fault(Fault::Status(403));
     let (registries, memory) = (client(config()), MemorySource::default());
@@ -106,7 +107,7 @@ async fn what_may_not_be_read_in_one_project_is_read_in_another() {
 }
 
 #[tokio::test]
-async fn a_blob_that_could_not_be_read_before_its_upload_has_to_be_read_after_it() {
+async fn a_blob_unreadable_before_its_upload_must_be_readable_after_it() {
     let server = Sessions::start();
     server.when("GET", "/blobs/sha256").always().fault(Fault::Status(500));
     let (registries, memory, repo) = (client(config()), MemorySource::default(), repository(&server.address, "a/b"));
@@ -116,9 +117,9 @@ async fn a_blob_that_could_not_be_read_before_its_upload_has_to_be_read_after_it
     assert_eq!(error.reason(), Some(&Reason::DamagedTarget), "{error:?}");
 }
 
-/// A slow storage would make one upload wait for the next, however many may run at once.
+/// Slow storage would make one upload wait for the next, however many may run at once.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_read_that_takes_long_holds_up_no_upload() {
+async fn a_slow_check_read_delays_no_upload() {
     let server = Arc::new(Sessions::start());
     server.when("GET", "/blobs/sha256").fault(Fault::Stall(Stage::Request));
     let registries = client(Config { per_host: 1, ..config() });

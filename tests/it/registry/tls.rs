@@ -1,4 +1,4 @@
-//! Real TLS listeners, with certificates as sites have them.
+//! Real TLS listeners with certificates as sites use them.
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -23,7 +23,7 @@ fn unverified() -> Config {
     Config { tls: TlsConfig { verify: Some(false), ..TlsConfig::default() }, ..config() }
 }
 
-/// Whether the registry can be spoken to at all.
+/// Checks that the registry can be reached.
 pub async fn reach(host: &str, config: Config) -> Result<()> {
     client(config)
         .manifest(&tag(&repository(host, "a"), "v1"), Need::Required)
@@ -39,7 +39,7 @@ async fn refused(host: &str, config: Config) -> String {
 }
 
 #[tokio::test]
-async fn a_private_authority_is_trusted_when_its_file_is_given() {
+async fn a_private_ca_is_trusted_if_its_file_is_given() {
     let server =
         Registry::with(Options { tls: true, credentials: Some(("me".into(), "secret".into())), ..Options::default() });
     let mut credentials = Store::anonymous();
@@ -56,7 +56,7 @@ async fn a_private_authority_is_trusted_when_its_file_is_given() {
 }
 
 #[tokio::test]
-async fn verification_can_be_turned_off_for_all_or_for_one() {
+async fn tls_verification_can_be_disabled_globally_or_per_registry() {
     let server = Registry::with(Options { tls: true, ..Options::default() });
     reach(server.host(), unverified()).await.unwrap();
     let one = |verify| {
@@ -68,7 +68,7 @@ async fn verification_can_be_turned_off_for_all_or_for_one() {
 }
 
 #[tokio::test]
-async fn whether_a_repository_may_be_used_is_asked_the_way_it_is_used() {
+async fn access_checks_use_the_same_tls_settings_as_transfers() {
     let server = Registry::with(Options { tls: true, ..Options::default() });
     let text = format!("[[registry]]\nlocation = '{}/team'\ninsecure = true\n", server.host());
     let routes = gapferry::routes::Routes::parse(&[("registries.conf".into(), text.into())]).unwrap();
@@ -82,7 +82,7 @@ async fn whether_a_repository_may_be_used_is_asked_the_way_it_is_used() {
 }
 
 #[tokio::test]
-async fn a_self_signed_authority_as_server_is_trusted_when_it_is_the_very_certificate() {
+async fn a_self_signed_server_certificate_is_trusted_if_that_certificate_is_given() {
     let directory = tempfile::tempdir().unwrap();
     let [own, other] = ["own", "other"].map(|name| self_signed(directory.path(), name, "IP:127.0.0.1"));
     let server = Listener::start(directory.path(), &own, None);
@@ -93,7 +93,7 @@ async fn a_self_signed_authority_as_server_is_trusted_when_it_is_the_very_certif
 }
 
 #[tokio::test]
-async fn the_very_certificate_must_still_have_the_name_and_be_in_date() {
+async fn a_given_server_certificate_must_still_match_the_name_and_be_valid() {
     let directory = tempfile::tempdir().unwrap();
     let elsewhere = self_signed(directory.path(), "elsewhere", "DNS:registry.example.com");
     let expired = self_signed(directory.path(), "expired", "IP:127.0.0.1").expire();
@@ -105,7 +105,7 @@ async fn the_very_certificate_must_still_have_the_name_and_be_in_date() {
 }
 
 #[tokio::test]
-async fn a_server_that_wants_to_know_us_is_shown_our_certificate() {
+async fn a_server_that_asks_for_a_client_certificate_gets_it() {
     let directory = tempfile::tempdir().unwrap();
     let [server_pair, us] = ["server", "us"].map(|name| self_signed(directory.path(), name, "IP:127.0.0.1"));
     let server = Listener::start(directory.path(), &server_pair, Some(&us.certificate));
@@ -127,7 +127,7 @@ async fn a_server_that_wants_to_know_us_is_shown_our_certificate() {
 }
 
 #[tokio::test]
-async fn a_file_without_certificates_is_named_before_any_request() {
+async fn a_file_without_certificates_is_refused_before_any_request() {
     let directory = tempfile::tempdir().unwrap();
     let empty = directory.path().join("empty.pem");
     std::fs::write(&empty, "nothing here").unwrap();
@@ -140,8 +140,8 @@ async fn a_file_without_certificates_is_named_before_any_request() {
 }
 
 #[tokio::test]
-async fn plain_http_is_used_with_another_machine_only_on_request() {
-    // Stands for another machine: a name that is not this machine's, reached through a proxy that is.
+async fn plain_http_to_another_machine_needs_an_option() {
+    // Simulates another machine: a name that is not local, reached through a local proxy.
     let answer = |request: &Seen, _| match request.target.ends_with("/v2/") {
         true => Answer::new(200),
         false => Answer::new(404),
@@ -161,7 +161,7 @@ async fn plain_http_is_used_with_another_machine_only_on_request() {
 }
 
 #[tokio::test]
-async fn a_machine_without_certificate_store_still_uses_plain_http() {
+async fn plain_http_works_without_a_certificate_store() {
     let plain = Server::registry(|_, _| Answer::new(404)).await;
     let secure = Registry::with(Options { tls: true, ..Options::default() });
     let hosts = [("PLAIN_HOST", plain.address.as_str()), ("TLS_HOST", secure.host())];
@@ -169,9 +169,9 @@ async fn a_machine_without_certificate_store_still_uses_plain_http() {
     run_in_environment("registry::tls::without_certificate_store", &[hosts, store].concat()).await;
 }
 
-/// Run by the test above, on a machine that trusts nobody.
+/// Run by the test above in an environment without trusted certificates.
 #[tokio::test]
-#[ignore = "the other half of a_machine_without_certificate_store_still_uses_plain_http"]
+#[ignore = "the other half of plain_http_works_without_a_certificate_store"]
 async fn without_certificate_store() {
     reach(&std::env::var("PLAIN_HOST").unwrap(), config()).await.unwrap();
     let reason = refused(&std::env::var("TLS_HOST").unwrap(), config()).await;
@@ -179,10 +179,11 @@ async fn without_certificate_store() {
 }
 
 #[tokio::test]
-async fn a_registry_that_takes_itself_for_plain_http_behind_tls_is_pushed_to_by_tls() {
+async fn a_push_stays_on_tls_if_the_registry_behind_it_answers_with_http_locations() {
     let directory = tempfile::tempdir().unwrap();
     let own = self_signed(directory.path(), "own", "IP:127.0.0.1");
-    // What a proxy before it does not tell it: its Locations begin with http:// and have another port.
+    // Simulates a registry that does not know about the TLS proxy before it: its Locations start with http:// and have
+    // another port.
     let server = Listener::saying(directory.path(), &own, None, "  host: http://127.0.0.1\n");
     let registries = client(trusting(&[&own.certificate]));
     let (memory, repo) = (MemorySource::default(), repository(&server.host, "a"));
@@ -205,7 +206,7 @@ async fn no_cookie_is_ever_sent_back() {
     assert!(server.seen().iter().all(|request| request.header("cookie").is_empty()), "{:?}", server.seen());
 }
 
-/// Runs an ignored test of this file in a process of its own: an environment cannot be changed under other tests.
+/// Runs an ignored test of this file in its own process, because other tests share this process's environment.
 async fn run_in_environment(test: &str, variables: &[(&str, &str)]) {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--ignored", "--exact", test, "--test-threads=1"]);
@@ -233,7 +234,7 @@ impl Pair {
     }
 }
 
-/// As `openssl req -x509` makes them: self-signed and, by its default, an authority.
+/// As `openssl req -x509` makes them: self-signed and, by default, a certificate authority.
 fn self_signed(directory: &Path, name: &str, subject_alternative: &str) -> Pair {
     let (certificate, key) = (directory.join(format!("{name}.pem")), directory.join(format!("{name}.key")));
     let extension = format!("subjectAltName={subject_alternative}");
@@ -250,7 +251,7 @@ fn self_signed(directory: &Path, name: &str, subject_alternative: &str) -> Pair 
     Pair { certificate, key }
 }
 
-/// `docker-registry` with a certificate of ours.
+/// `docker-registry` with a given certificate.
 pub struct Listener {
     process: Child,
     pub host: String,
@@ -261,7 +262,7 @@ impl Listener {
         Listener::saying(directory, pair, client_authority, "")
     }
 
-    /// With more of its `http` section.
+    /// Adds lines to its `http` section.
     fn saying(directory: &Path, pair: &Pair, client_authority: Option<&Path>, more: &str) -> Listener {
         let clients = client_authority.map(|path| format!(", clientcas: [{}]", path.display())).unwrap_or_default();
         let config = format!(
@@ -286,7 +287,7 @@ impl Listener {
             .find_map(|line| line.split_once("listening on ").map(|(_, rest)| rest.to_owned()))
             .map(|rest| rest.chars().take_while(|c| !matches!(c, '"' | ',')).collect())
             .expect("docker-registry listens");
-        // What it says later is read and dropped, or it would be stopped by a full pipe.
+        // Later output is read and dropped, because a full pipe would block the process.
         std::thread::spawn(move || lines.for_each(drop));
         Listener { process, host }
     }

@@ -3,7 +3,7 @@
 use crate::support::{self, sha256, tempdir};
 
 #[test]
-fn the_command_says_where_it_listens_and_ends_cleanly_when_asked() {
+fn serve_prints_its_address_and_exits_cleanly_on_a_signal() {
     use std::io::{BufRead, BufReader};
     use std::process::Stdio;
     let work = tempdir();
@@ -61,7 +61,7 @@ fn with_json_the_report_has_the_address_and_the_tags_and_comes_when_the_server_i
     assert_eq!(process.wait().unwrap().code(), Some(0));
 }
 
-/// A core dump contains all secrets. Files below /proc belong to root if a process is not dumpable.
+/// A core dump contains all secrets. The /proc files of a process that is not dumpable belong to root.
 fn leaves_no_core_dump(id: u32) {
     use std::os::unix::fs::MetadataExt;
     let limits = std::fs::read_to_string(format!("/proc/{id}/limits")).unwrap();

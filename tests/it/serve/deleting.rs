@@ -1,5 +1,4 @@
-//! Deletion, as distribution-spec 1.1 defines it: deleted content is unknown from then on, and content that others need
-//! stays.
+//! Deletion as in distribution-spec 1.1: deleted content is unknown from then on, and content that others need stays.
 
 use super::code;
 use crate::support::embedded::Embedded;
@@ -7,7 +6,7 @@ use crate::support::images;
 use crate::support::{sha256, tempdir};
 
 #[test]
-fn an_index_its_manifests_and_their_blobs_can_be_deleted_one_after_the_other() {
+fn an_index_its_manifests_and_their_blobs_can_be_deleted_in_turn() {
     let work = tempdir();
     let server = Embedded::writable(work.path());
     let index = images::oci_index("a", "1", "x");
@@ -25,7 +24,7 @@ fn an_index_its_manifests_and_their_blobs_can_be_deleted_one_after_the_other() {
         for blob in &child.blobs {
             let path = format!("/v2/a/blobs/{}", sha256(blob));
             let answer = server.request("DELETE", &path).send();
-            // Two lists may share a child.
+            // Children may share a blob.
             assert!([202, 404].contains(&answer.status), "{}", answer.text());
             server.get(&path).expect(404);
         }
@@ -46,7 +45,7 @@ fn nothing_is_deleted_in_a_repository_that_does_not_exist() {
 }
 
 #[test]
-fn what_refers_to_a_missing_subject_can_be_deleted_with_its_blobs() {
+fn a_referrer_of_a_missing_subject_can_be_deleted_with_its_blobs() {
     let work = tempdir();
     let server = Embedded::writable(work.path());
     let subject = images::oci("a", "1", &["never pushed"]);

@@ -1,6 +1,5 @@
-//! The same requests to a real `docker-registry` (distribution 2.8) and to `serve --writable`. The repositories have
-//! paths that overlap with each other and with the words of the API, and the requests cover everything that a client
-//! may ask.
+//! The same requests to a real `docker-registry` (distribution 2.8) and to `serve --writable`: repositories whose paths
+//! overlap with each other and with the words of the API, and every kind of client request.
 //!
 //! Where the two differ on purpose, the row has both statuses and the reason.
 
@@ -14,14 +13,15 @@ const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const NO_JSON: &str = "distribution answers paths it does not know by plain text; the spec's codes say more";
 const ANYWHERE: &str = "a layout does not know which repository a blob belongs to, and nobody is kept from anything";
 
-/// One request and its expected answer.
+/// One request and the expected answers.
 struct Row {
     method: &'static str,
-    /// `$D`, `$B`, `$Z`, `$X`: the digest of the manifest of a/b, of its layer, of nothing, of `x`; `$U`: an upload just begun in a/b.
+    /// Placeholders: `$D`, `$B`, `$Z`, `$X` are the digests of the manifest of a/b, of its layer, of no content, of
+    /// `x`; `$U` is an upload just started in a/b.
     path: &'static str,
     headers: Vec<(&'static str, &'static str)>,
     body: &'static str,
-    /// The status at docker-registry and at ours, and the reason for the difference.
+    /// The statuses of docker-registry and of gapferry, and why they differ.
     differs: Option<(u16, u16, &'static str)>,
 }
 
@@ -41,7 +41,7 @@ impl Row {
         self
     }
 
-    /// `manifest`: the manifest of a/b.
+    /// `manifest` means the manifest of a/b.
     fn body(self, body: &'static str) -> Row {
         let media_type = if body == "manifest" { MANIFEST } else { "application/octet-stream" };
         Row { body, ..self }.with("Content-Type", media_type)
@@ -165,7 +165,7 @@ fn writing() -> Vec<Row> {
         same("DELETE /v2/a/b/manifests/$D"),
         same("GET /v2/a/b/manifests/$D"),
         same("GET /v2/a/b/manifests/1"),
-        // Other repositories are not affected.
+        // Neighbouring repositories are not affected.
         same("GET /v2/a/b/c/manifests/1"),
         same("GET /v2/a/b/manifests/manifests/1"),
     ]
@@ -204,7 +204,7 @@ fn ask(registry: &impl Host, row: &Row, image: &Image) -> Answer {
     request.send()
 }
 
-/// The parts of an answer that are the same for every registry.
+/// The parts of an answer that are the same at every registry.
 fn gist(row: &Row, answer: &Answer) -> Vec<(&'static str, String)> {
     let header = |name: &str| answer.header(name).unwrap_or_default().to_owned();
     let mut gist = vec![("status", answer.status.to_string())];
@@ -214,7 +214,7 @@ fn gist(row: &Row, answer: &Answer) -> Vec<(&'static str, String)> {
     }
     for name in ["docker-content-digest", "content-range", "docker-distribution-api-version", "allow"] {
         let value = header(name);
-        // distribution refuses HEAD of lists; RFC 9110 does not.
+        // distribution refuses HEAD of lists; RFC 9110 does not allow that.
         gist.push((name, if value == "GET" { "GET, HEAD".to_owned() } else { value }));
     }
     gist.push(("range", if answer.status == 416 { String::new() } else { header("range") }));
@@ -229,7 +229,7 @@ fn gist(row: &Row, answer: &Answer) -> Vec<(&'static str, String)> {
         gist.push(("content-type", media_type.split(';').next().unwrap_or_default().to_owned()));
         let list = media_type.starts_with("application/json");
         gist.push(("body", if list && row.method != "HEAD" { answer.json().to_string() } else { answer.text() }));
-        // axum gives a HEAD without content a length of 0.
+        // axum gives a HEAD of empty content a length of 0.
         if !list && answer.status != 204 {
             gist.push(("content-length", header("content-length")));
         }
@@ -240,7 +240,7 @@ fn gist(row: &Row, answer: &Answer) -> Vec<(&'static str, String)> {
 }
 
 #[test]
-fn our_registry_answers_as_distribution_does_where_the_spec_does_not_want_more() {
+fn serve_answers_like_distribution_except_where_the_spec_requires_more() {
     let work = tempdir();
     let (docker, ours) = (Registry::start(), Embedded::writable(work.path()));
     let image = seed(&docker);

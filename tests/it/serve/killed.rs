@@ -1,4 +1,4 @@
-//! A server that is killed, or that shares its directory with a reading one, has everything it acknowledged.
+//! A server that is killed, or read by another one at the same time: acknowledged content is there.
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -39,7 +39,7 @@ fn start(layout: &Path) -> (Child, String) {
 }
 
 #[test]
-fn every_push_that_was_answered_survives_a_kill() {
+fn every_acknowledged_push_survives_a_kill() {
     let work = tempdir();
     let image = images::oci("team/app", "1", &["x"]);
     large(work.path(), &image);
@@ -53,8 +53,8 @@ fn every_push_that_was_answered_survives_a_kill() {
     send("PUT", "newer", &image.manifest).expect(201);
     process.kill().unwrap();
     process.wait().unwrap();
-    assert!(!indexed(work.path()).contains("team/app:new"), "this test is about a journal");
-    serde_json::from_str::<serde_json::Value>(&indexed(work.path())).expect("a layout all the same");
+    assert!(!indexed(work.path()).contains("team/app:new"), "this test needs a journal");
+    serde_json::from_str::<serde_json::Value>(&indexed(work.path())).expect("still a layout");
     let check = |server: &Embedded| {
         for (tag, status) in [("new", 200), ("newer", 200), ("old6", 200), ("old7", 404)] {
             server.get(&format!("/v2/team/app/manifests/{tag}")).expect(status);
@@ -73,7 +73,7 @@ fn every_push_that_was_answered_survives_a_kill() {
 }
 
 #[test]
-fn a_server_that_ends_leaves_one_whole_index() {
+fn a_stopped_server_leaves_one_complete_index() {
     let work = tempdir();
     let image = images::oci("team/app", "1", &["x"]);
     large(work.path(), &image);
@@ -88,7 +88,7 @@ fn a_server_that_ends_leaves_one_whole_index() {
 }
 
 #[test]
-fn a_damaged_journal_is_not_passed_over() {
+fn a_damaged_journal_is_reported() {
     let work = tempdir();
     let image = images::oci("team/app", "1", &["x"]);
     layout_of(work.path(), std::slice::from_ref(&image));

@@ -1,4 +1,4 @@
-//! Limits on what one client may use, so that the others are served.
+//! Limits on a single client, so that others are served.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -14,12 +14,12 @@ use crate::support::tempdir;
 const SOON: Duration = Duration::from_millis(50);
 
 #[test]
-fn an_upload_that_was_left_is_dropped_though_no_other_begins() {
+fn an_abandoned_upload_is_dropped_even_if_no_other_starts() {
     let work = tempdir();
     let server = Embedded::limited(work.path(), Limits { upload_idle: SOON, ..Limits::default() });
     let begun = server.request("POST", "/v2/a/blobs/uploads/").send().expect(202);
     let place = begun.header("location").unwrap();
-    // A status request does not keep the upload alive.
+    // Status requests do not count as sending.
     while server.get(place).status != 404 {
         std::thread::yield_now();
     }
@@ -29,7 +29,7 @@ fn an_upload_that_was_left_is_dropped_though_no_other_begins() {
 }
 
 #[test]
-fn uploads_that_are_open_are_bounded() {
+fn the_number_of_open_uploads_is_limited() {
     let work = tempdir();
     let server = Embedded::limited(work.path(), Limits { uploads: 2, ..Limits::default() });
     let begin = || server.request("POST", "/v2/a/blobs/uploads/").send();
@@ -41,7 +41,7 @@ fn uploads_that_are_open_are_bounded() {
 }
 
 #[test]
-fn a_manifest_is_no_larger_than_it_may_be() {
+fn an_oversized_manifest_is_refused() {
     let work = tempdir();
     let image = images::oci("a", "1", &["x"]);
     let server = Embedded::limited(work.path(), Limits { manifest: 100, ..Limits::default() });
@@ -51,7 +51,7 @@ fn a_manifest_is_no_larger_than_it_may_be() {
 }
 
 #[test]
-fn a_client_that_says_nothing_does_not_block_others_for_long() {
+fn a_silent_client_does_not_block_others_for_long() {
     let work = tempdir();
     let server = Embedded::limited(work.path(), Limits { connections: 1, head: SOON, ..Limits::default() });
     let _silent = TcpStream::connect(server.host()).unwrap();
@@ -73,7 +73,7 @@ fn asked(server: &Embedded) -> TcpStream {
 }
 
 #[test]
-fn connections_that_ask_for_nothing_give_way_to_one_that_does() {
+fn idle_connections_give_way_to_an_active_one() {
     let work = tempdir();
     let never = Duration::from_secs(3600);
     let limits = Limits { connections: 4, head: never, idle: never, ..Limits::default() };
@@ -81,7 +81,7 @@ fn connections_that_ask_for_nothing_give_way_to_one_that_does() {
     let silent: Vec<TcpStream> = (0..40).map(|_| TcpStream::connect(server.host()).unwrap()).collect();
     server.get("/v2/").expect(200);
     drop(silent);
-    // Idle connections that have had an answer give way, too.
+    // Connections that were answered and stay open give way too.
     let answered: Vec<TcpStream> = (0..4).map(|_| asked(&server)).collect();
     server.get("/v2/").expect(200);
     drop(answered);
@@ -95,13 +95,13 @@ fn a_body_that_trickles_is_cut_off() {
     let head = "POST /v2/a/blobs/uploads/ HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n";
     client.write_all(head.as_bytes()).unwrap();
     client.write_all(b"a few bytes").unwrap();
-    // The connection ends, by an answer or a reset, although the client sends nothing more.
+    // The connection ends with an answer or a reset, although the client sends nothing more.
     let _ = client.read_to_end(&mut Vec::new());
     server.get("/v2/").expect(200);
 }
 
 #[test]
-fn slow_uploads_in_all_places_keep_nobody_out() {
+fn slow_uploads_on_every_slot_do_not_block_others() {
     let work = tempdir();
     let never = Duration::from_secs(3600);
     let limits = Limits { connections: 2, idle: never, patience: SOON, ..Limits::default() };

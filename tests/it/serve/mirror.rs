@@ -6,7 +6,7 @@ use crate::support::images::{self};
 use crate::support::{sha256, tempdir};
 
 #[test]
-fn who_asks_for_one_registry_never_gets_the_image_of_another() {
+fn a_request_for_one_registry_never_gets_the_image_of_another() {
     let work = tempdir();
     let image = |text: &str| images::oci("x", "1", &[text]);
     let (hub, quay, port, single) = (image("hub"), image("quay"), image("port"), image("single"));
@@ -47,7 +47,7 @@ fn who_asks_for_one_registry_never_gets_the_image_of_another() {
             }
         }
     }
-    // A digest is never ambiguous.
+    // Content named by digest cannot be mistaken.
     server.get(&format!("/v2/org/same/manifests/{}?ns=other.example", quay.digest())).expect(200);
     server.get(&format!("/v2/org/same/blobs/{}?ns=other.example", sha256(&quay.blobs[0]))).expect(200);
     for invalid in ["ns=", "ns=a/b", "ns=..", "ns=a%20b"] {

@@ -1,4 +1,4 @@
-//! Reads everything that a layout can hold: images, lists, referrers and ranges.
+//! Reading the contents of a layout: images, lists, referrers, ranges.
 
 use gapferry::base::progress::Event;
 use serde_json::json;
@@ -67,7 +67,7 @@ fn what_skopeo_pushes_into_a_directory_can_be_read_back_as_registry_and_as_layou
 }
 
 #[test]
-fn an_image_is_found_under_its_full_name_and_as_docker_shortens_it() {
+fn an_image_is_found_by_its_full_name_and_by_dockers_short_name() {
     let work = tempdir();
     let (hub, quay) = (images::oci("x", "1", &["hub"]), images::oci("x", "1", &["quay"]));
     layout_of(work.path(), &[hub.named("library/nginx", "1"), quay.named("quay.io/library/nginx", "1")]);
@@ -81,7 +81,7 @@ fn an_image_is_found_under_its_full_name_and_as_docker_shortens_it() {
 }
 
 #[test]
-fn a_layout_of_skopeo_with_bare_tags_is_served_under_its_own_name() {
+fn a_skopeo_layout_with_bare_tags_is_served_under_its_own_name() {
     let (registry, work) = (Registry::start(), tempdir());
     let image = images::oci("x", "1", &["x"]);
     image.push(&registry);
@@ -93,7 +93,7 @@ fn a_layout_of_skopeo_with_bare_tags_is_served_under_its_own_name() {
 }
 
 #[test]
-fn heads_say_what_gets_give_without_a_body() {
+fn head_gives_the_headers_of_get_without_a_body() {
     let work = tempdir();
     let image = images::oci("team/app", "1", &["x"]);
     layout_of(work.path(), std::slice::from_ref(&image));
@@ -121,7 +121,7 @@ fn heads_say_what_gets_give_without_a_body() {
 }
 
 #[test]
-fn a_download_that_broke_off_continues_where_it_stopped() {
+fn a_broken_download_resumes() {
     let work = tempdir();
     let blob: Vec<u8> = (0..2_000_000_u32).flat_map(|i| i.to_le_bytes()).collect();
     let image = images::oci_raw("a", "1", b"{}", &[("application/vnd.example.large", blob.clone())]);
@@ -140,7 +140,7 @@ fn a_download_that_broke_off_continues_where_it_stopped() {
 }
 
 #[test]
-fn long_lists_come_in_pages_that_miss_and_repeat_nothing() {
+fn pages_of_a_long_list_miss_and_repeat_nothing() {
     let work = tempdir();
     let image = images::oci("a", "1", &["x"]);
     let named: Vec<Image> = (0..7).map(|i| image.named("team/app", &format!("v{i}"))).collect();
@@ -206,7 +206,7 @@ fn referrers_are_listed_and_filtered() {
 }
 
 #[test]
-fn a_damaged_manifest_is_not_handed_out() {
+fn a_damaged_manifest_is_not_served() {
     let work = tempdir();
     let image = images::oci("team/app", "1", &["x"]);
     layout_of(work.path(), std::slice::from_ref(&image));
@@ -218,9 +218,9 @@ fn a_damaged_manifest_is_not_handed_out() {
     assert!(matches!(&server.events()[..], [Event::Warning(text)] if text.contains("wrong digest")));
 }
 
-/// If the damaged signature were left out, the image would look unsigned. Other images keep their signatures.
+/// A list that omits a damaged signature would make the image look unsigned. Other images keep their signatures.
 #[test]
-fn a_referrer_that_cannot_be_read_fails_the_list_of_its_subject_alone() {
+fn an_unreadable_referrer_fails_only_its_subjects_list() {
     let work = tempdir();
     let image = images::oci("team/app", "1", &["x"]);
     let [good, bad] =
@@ -246,10 +246,10 @@ fn a_referrer_that_cannot_be_read_fails_the_list_of_its_subject_alone() {
     let server = Embedded::writable(work.path());
     let list = |image: &Image| server.get(&format!("/v2/team/app/referrers/{}", image.digest()));
     list(&image).expect(500);
-    // Repaired content is listed without a restart.
+    // A repaired referrer is listed without a restart.
     std::fs::write(path(&bad), &bad.manifest).unwrap();
     assert_eq!(list(&image).expect(200).json()["manifests"].as_array().unwrap().len(), 2);
-    // The same holds for content that was there when the server started.
+    // The same for a referrer that was present when the server started.
     std::fs::remove_file(path(&good)).unwrap();
     for _ in 0..3 {
         let refused = list(&image).expect(500).text();
@@ -262,9 +262,9 @@ fn a_referrer_that_cannot_be_read_fails_the_list_of_its_subject_alone() {
     assert_eq!(list(&image).expect(200).json()["manifests"].as_array().unwrap().len(), 1);
 }
 
-/// Layouts made by other programs do not record in their index what a manifest refers to.
+/// The index of other programs' layouts does not record a manifest's subject.
 #[test]
-fn a_manifest_that_may_refer_to_anything_is_warned_of() {
+fn a_manifest_with_an_unknown_subject_causes_a_warning() {
     let work = tempdir();
     let image = images::oci("team/app", "1", &["x"]);
     let referrer = images::referrer(&image, "application/vnd.example.signature", b"signature").named("team/app", "s");
@@ -273,7 +273,7 @@ fn a_manifest_that_may_refer_to_anything_is_warned_of() {
     let path = work.path().join("blobs/sha256").join(referrer.digest().trim_start_matches("sha256:"));
     let list = |server: &Embedded, image: &Image| server.get(&format!("/v2/team/app/referrers/{}", image.digest()));
     let is_warned = |answer: &Answer| answer.header("warning").is_some_and(|text| text.contains(&referrer.digest()));
-    // The damaged manifest still names its subject.
+    // The rest of the damaged manifest still names its subject.
     let damaged = String::from_utf8(referrer.manifest.clone()).unwrap().replace("\"size\"", "\"sizE\"");
     std::fs::write(&path, damaged).unwrap();
     let server = Embedded::serve(work.path());
@@ -287,7 +287,7 @@ fn a_manifest_that_may_refer_to_anything_is_warned_of() {
 }
 
 #[test]
-fn nobody_takes_an_image_for_unsigned_whose_signature_is_gone() {
+fn an_image_with_a_lost_signature_does_not_look_unsigned() {
     let work = tempdir();
     let layout = work.path().join("layout");
     let image = images::oci("team/app", "1", &["x"]);
@@ -304,7 +304,7 @@ fn nobody_takes_an_image_for_unsigned_whose_signature_is_gone() {
 }
 
 #[test]
-fn referrers_of_what_has_no_tag_are_found_in_their_own_repository() {
+fn referrers_of_an_untagged_subject_are_found_in_their_own_repository() {
     let work = tempdir();
     let server = Embedded::writable(work.path());
     let image = images::oci("team/app", "", &["x"]);
@@ -318,7 +318,7 @@ fn referrers_of_what_has_no_tag_are_found_in_their_own_repository() {
     assert_eq!(image.digest(), other.digest());
     assert_eq!((count(&server, "team/app"), count(&server, "team/other")), (1, 0));
     drop(server);
-    // Programs that load layouts treat everything with a name as an image, so this one has no name.
+    // Programs that load layouts create an image for every name, so the referrer has none.
     let index = std::fs::read_to_string(work.path().join("index.json")).unwrap();
     assert!(!index.contains(&format!("team/app@{}", signature.digest())), "{index}");
     let server = Embedded::serve(work.path());

@@ -1,4 +1,4 @@
-//! Manifests that gapferry does not carry, in layouts made by other programs: they are served nevertheless.
+//! Manifests that gapferry does not carry, in other programs' layouts: they are still present.
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use crate::support::embedded::Embedded;
 use crate::support::images::{self, Image};
 use crate::support::{sha256, tempdir};
 
-/// Puts a manifest into a layout, and lists it with these annotations.
+/// Adds a manifest to a layout and lists it with these annotations.
 fn list(layout: &Path, manifest: &[u8], media_type: &str, annotations: Value) -> String {
     let digest = sha256(manifest);
     std::fs::write(layout.join("blobs").join(digest.replacen(':', "/", 1)), manifest).unwrap();
@@ -22,7 +22,7 @@ fn list(layout: &Path, manifest: &[u8], media_type: &str, annotations: Value) ->
     digest
 }
 
-/// A layout in which `docker.io/team/strange:TAG` names the child of an image in several ways that gapferry refuses.
+/// A layout in which `docker.io/team/strange:TAG` names an image's child in several forms that gapferry refuses.
 fn layout(root: &Path) -> (Image, Vec<(&'static str, Vec<u8>)>) {
     let image = images::oci("team/app", "1", &["x"]);
     super::layout_of(root, std::slice::from_ref(&image));
@@ -52,7 +52,7 @@ fn layout(root: &Path) -> (Image, Vec<(&'static str, Vec<u8>)>) {
 }
 
 #[test]
-fn what_is_listed_is_given_out_whatever_it_is() {
+fn every_listed_manifest_is_served_whatever_its_content() {
     let work = tempdir();
     let (_, manifests) = layout(work.path());
     let server = Embedded::serve(work.path());
@@ -71,7 +71,7 @@ fn what_is_listed_is_given_out_whatever_it_is() {
 }
 
 #[test]
-fn what_an_unreadable_manifest_may_need_stays_and_the_manifest_itself_can_be_deleted() {
+fn blobs_an_unreadable_manifest_may_need_stay_and_the_manifest_can_be_deleted() {
     for only in ["many", "long", "both", "case", "huge"] {
         let work = tempdir();
         let (image, manifests) = layout(work.path());
@@ -113,7 +113,7 @@ fn a_referrer_of_any_size_is_listed() {
     assert_eq!(listed["manifests"][0]["artifactType"], expected[0]["artifactType"]);
 }
 
-/// The subject is unknown before the first request for it, and a request must not record it.
+/// The server does not know the subject before the request, and a request must not be what records it.
 #[test]
 fn referrers_of_a_sha512_subject_are_found() {
     let work = tempdir();

@@ -1,4 +1,4 @@
-//! Requests for another server or from unexpected clients: browsers, clients of other registries, refused writes.
+//! Requests not meant for this server or not from its users: browsers, clients of other registries, refused writes.
 
 use gapferry::oci::media_type;
 
@@ -7,7 +7,7 @@ use crate::support::embedded::Embedded;
 use crate::support::images::{self, Image};
 use crate::support::{gapferry, sha256, tempdir};
 
-/// A bundle, as a directory, of two images with the same path at two registries.
+/// A bundle directory of two images that have the same path at two registries.
 fn bundle(directory: &std::path::Path) -> (std::path::PathBuf, [Image; 2]) {
     let names = ["quay.io/org/same", "ghcr.io/org/same"];
     let images = names.map(|name| images::oci(name, "1", &[name]));
@@ -50,7 +50,7 @@ fn a_web_page_can_neither_read_nor_write() {
 }
 
 #[test]
-fn a_write_that_is_refused_leaves_the_bundle_sealed() {
+fn a_refused_write_leaves_the_bundle_sealed() {
     let work = tempdir();
     let (out, _) = bundle(work.path());
     let server = Embedded::writable(&out);
@@ -72,13 +72,13 @@ fn a_write_that_is_refused_leaves_the_bundle_sealed() {
     }
     let begun = server.request("POST", "/v2/x/blobs/uploads/").send().expect(202);
     server.request("PATCH", begun.header("location").unwrap()).body("half").send().expect(202);
-    assert_eq!(seals(&out), 3, "an upload that was only begun");
+    assert_eq!(seals(&out), 3, "an upload that was only started");
     server.request("POST", &format!("/v2/x/blobs/uploads/?digest={nothing}")).body("nothing").send().expect(201);
     assert_eq!(seals(&out), 0);
 }
 
 #[test]
-fn a_mirror_gives_only_the_image_of_the_registry_that_is_asked_for() {
+fn a_mirror_serves_only_images_of_the_requested_registry() {
     let work = tempdir();
     let layout = work.path().join("layout");
     std::fs::create_dir(&layout).unwrap();
@@ -93,7 +93,7 @@ fn a_mirror_gives_only_the_image_of_the_registry_that_is_asked_for() {
         assert_eq!(digest(&format!("/v2/{host}/org/same/manifests/1?ns={host}")), own(host));
     }
     assert_ne!(own("quay.io"), own("ghcr.io"));
-    // After a 404, containerd tries the next mirror.
+    // On 404, containerd tries the next mirror.
     for path in [
         "/v2/org/only/manifests/1?ns=ghcr.io",
         "/v2/org/only/manifests/1?ns=docker.io",
@@ -102,12 +102,12 @@ fn a_mirror_gives_only_the_image_of_the_registry_that_is_asked_for() {
         server.get(path).expect(404);
     }
     server.get("/v2/org/only/tags/list?ns=quay.io").expect(200);
-    // A digest names the same content everywhere.
+    // Content named by digest is the same everywhere.
     server.get(&format!("/v2/org/same/manifests/{}?ns=docker.io", own("quay.io"))).expect(200);
 }
 
 #[test]
-fn a_manifest_that_was_deleted_is_gone_though_an_index_names_it() {
+fn a_deleted_manifest_is_gone_even_if_an_index_names_it() {
     let work = tempdir();
     let server = Embedded::writable(work.path());
     let index = images::oci_index("team/app", "1", "x");
@@ -121,7 +121,7 @@ fn a_manifest_that_was_deleted_is_gone_though_an_index_names_it() {
 }
 
 #[test]
-fn what_another_repository_has_survives_a_deletion() {
+fn a_deletion_keeps_content_of_other_repositories() {
     let work = tempdir();
     let server = Embedded::writable(work.path());
     let image = images::oci("team/one", "1", &["x"]);
@@ -143,9 +143,9 @@ fn what_another_repository_has_survives_a_deletion() {
     server.get(&format!("/v2/team/one/manifests/{digest}")).expect(200);
 }
 
-/// Content without a name in the index belongs to every repository, so no deletion in a repository may break it.
+/// Content without a name in the index belongs to every repository, so no repository's deletion may break it.
 #[test]
-fn an_image_without_a_name_keeps_what_it_needs_no_matter_who_deletes_it() {
+fn an_unnamed_image_keeps_its_content_after_any_repositorys_deletion() {
     let work = tempdir();
     let index = images::oci_index("team/app", "1", "x");
     layout_of(work.path(), std::slice::from_ref(&index));
@@ -162,7 +162,7 @@ fn an_image_without_a_name_keeps_what_it_needs_no_matter_who_deletes_it() {
 }
 
 #[test]
-fn a_quota_bounds_what_strangers_can_fill() {
+fn a_quota_limits_how_much_clients_can_store() {
     let work = tempdir();
     let server = Embedded::with_quota(work.path(), 1000);
     let post = |bytes: &[u8]| {
@@ -172,7 +172,7 @@ fn a_quota_bounds_what_strangers_can_fill() {
     let refused = post(&[2; 600]).expect(403);
     assert_eq!(code(&refused), "DENIED");
     assert!(refused.text().contains("quota"), "{}", refused.text());
-    // Pushing the same content again uses no space, and a removal frees it.
+    // Repeated content takes no space, and deletion frees space.
     post(&[1; 300]).expect(201);
     server.request("DELETE", &format!("/v2/a/blobs/{}", sha256(&[1; 600]))).send().expect(202);
     post(&[2; 600]).expect(201);
@@ -181,7 +181,7 @@ fn a_quota_bounds_what_strangers_can_fill() {
     let begun = server.request("POST", "/v2/a/blobs/uploads/").send().expect(202);
     let patch = || server.request("PATCH", begun.header("location").unwrap());
     patch().body(&[3; 200][..]).send().expect(403);
-    // Content that was received and not kept uses no space.
+    // Content that was received and not kept takes no space.
     server.request("DELETE", &format!("/v2/a/blobs/{}", sha256(&[2; 600]))).send().expect(202);
     for _ in 0..3 {
         patch().header("Content-Range", "0-9").body(&[3; 500][..]).send().expect(400);

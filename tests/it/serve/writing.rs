@@ -1,4 +1,4 @@
-//! Pushes and deletions. A layout stays whole wherever one is interrupted.
+//! Pushes and deletions: a layout stays consistent, whatever is interrupted.
 
 use gapferry::base::progress::Event;
 use gapferry::oci::Digest;
@@ -9,7 +9,7 @@ use crate::support::images::{self, Image};
 use crate::support::{files_below, sha256, skopeo, tempdir};
 
 #[test]
-fn nothing_can_be_written_unless_it_was_asked_for() {
+fn serve_is_read_only_by_default() {
     let work = tempdir();
     let image = images::oci("team/app", "1", &["x"]);
     layout_of(work.path(), std::slice::from_ref(&image));
@@ -37,7 +37,7 @@ fn nothing_can_be_written_unless_it_was_asked_for() {
 }
 
 #[test]
-fn an_upload_in_pieces_keeps_its_order_and_can_be_resumed() {
+fn a_chunked_upload_keeps_its_order_and_can_be_resumed() {
     let work = tempdir();
     let server = Embedded::writable(work.path());
     let blob: Vec<u8> = (0..3_000_000_u32).map(|i| (i % 251) as u8).collect();
@@ -67,7 +67,7 @@ fn an_upload_in_pieces_keeps_its_order_and_can_be_resumed() {
 }
 
 #[test]
-fn what_arrived_before_a_connection_broke_is_kept() {
+fn bytes_received_before_a_broken_connection_are_kept() {
     use std::io::{Read, Write};
     let work = tempdir();
     let server = Embedded::writable(work.path());
@@ -76,7 +76,7 @@ fn what_arrived_before_a_connection_broke_is_kept() {
     let mut connection = std::net::TcpStream::connect(server.host()).unwrap();
     write!(connection, "PATCH {place} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\nfirst").unwrap();
     connection.shutdown(std::net::Shutdown::Write).unwrap();
-    // When the server has closed its side, too, it has finished this request.
+    // Waits until the server has closed its side and finished with this request.
     let _ = connection.read_to_end(&mut Vec::new());
     assert_eq!(server.get(&place).expect(204).header("range"), Some("0-4"));
     let rest = format!("{place}?digest={}", sha256(b"firstlater"));
@@ -84,7 +84,7 @@ fn what_arrived_before_a_connection_broke_is_kept() {
 }
 
 #[test]
-fn what_a_killed_server_left_unfinished_is_removed() {
+fn leftovers_of_a_killed_server_are_removed() {
     let work = tempdir();
     let image = images::oci("team/app", "1", &["x"]);
     layout_of(work.path(), std::slice::from_ref(&image));
@@ -96,7 +96,7 @@ fn what_a_killed_server_left_unfinished_is_removed() {
 }
 
 #[test]
-fn bytes_that_are_not_what_was_promised_get_no_name() {
+fn bytes_with_a_wrong_digest_are_not_stored() {
     let work = tempdir();
     let server = Embedded::writable(work.path());
     let digest = sha256(b"promised");
@@ -119,7 +119,7 @@ fn bytes_that_are_not_what_was_promised_get_no_name() {
 }
 
 #[test]
-fn a_manifest_is_taken_only_when_it_can_be_pulled() {
+fn a_manifest_is_accepted_only_if_its_content_is_present() {
     let work = tempdir();
     let server = Embedded::writable(work.path());
     let (image, index) = (images::oci("a", "1", &["x"]), images::oci_index("a", "2", "x"));
@@ -145,7 +145,7 @@ fn a_manifest_is_taken_only_when_it_can_be_pulled() {
 }
 
 #[test]
-fn deleting_one_image_takes_nothing_from_another() {
+fn deleting_one_image_removes_nothing_of_another() {
     let work = tempdir();
     let server = Embedded::writable(work.path());
     let index = images::oci_index("a", "1", "x");
@@ -167,7 +167,7 @@ fn deleting_one_image_takes_nothing_from_another() {
 }
 
 #[test]
-fn many_clients_may_push_at_once() {
+fn many_clients_can_push_at_once() {
     let work = tempdir();
     let server = Embedded::writable(work.path());
     let pushed: Vec<Image> =
@@ -186,7 +186,7 @@ fn many_clients_may_push_at_once() {
 }
 
 #[test]
-fn a_bundle_that_is_pushed_to_no_longer_claims_to_be_sealed() {
+fn a_bundle_that_takes_a_push_is_no_longer_sealed() {
     let work = tempdir();
     let image = images::oci("team/app", "1", &["x"]);
     layout_of(work.path(), std::slice::from_ref(&image));

@@ -1,4 +1,4 @@
-//! Keys as openssl makes them, and openssl's verdict on a signature.
+//! Keys made by openssl, and openssl's view of a signature.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -21,7 +21,7 @@ pub struct Key {
     pub kind: Kind,
 }
 
-/// Runs openssl, which must succeed; returns its output.
+/// Runs openssl successfully; returns its output.
 #[track_caller]
 pub fn openssl(directory: &Path, args: &[&str]) -> Vec<u8> {
     let output = Command::new("openssl").current_dir(directory).args(args).output().expect("running openssl");
@@ -43,13 +43,13 @@ impl Key {
         Key { private: directory.join(private), public: directory.join(public), kind }
     }
 
-    /// The sha256 of the public key, by `openssl`.
+    /// The sha256 of the key, according to `openssl`.
     pub fn fingerprint(&self) -> String {
         let der = openssl(Path::new("/"), &["pkey", "-pubin", "-in", text(&self.public), "-outform", "DER"]);
         crate::support::sha256(&der)
     }
 
-    /// Verifies as someone without gapferry does, in the directory of the two files.
+    /// Verifies as a user without gapferry would: in the directory of the two files.
     #[track_caller]
     pub fn is_verified_by_openssl(&self, directory: &Path) {
         let public = text(&self.public);
@@ -71,7 +71,7 @@ impl Key {
         openssl(directory, args);
     }
 
-    /// Signs `SHA256SUMS` of a directory by openssl.
+    /// Signs the `SHA256SUMS` of a directory with openssl.
     #[track_caller]
     pub fn signs_by_openssl(&self, directory: &Path) {
         let private = text(&self.private);
@@ -124,7 +124,7 @@ impl Fixture {
         self.path().join(out)
     }
 
-    /// Runs a command in the working directory.
+    /// Runs any command in the working directory.
     pub fn run(&self, args: &[&str]) -> Ran {
         Ran::of(gapferry().current_dir(self.path()).args(args))
     }
@@ -134,7 +134,7 @@ impl Fixture {
     }
 }
 
-/// Copies the only signature of a bundle directory until no further signature is allowed.
+/// Copies a directory's only signature until no more signatures fit.
 pub fn take_all_signatures(bundle: &Path) {
     for number in 1..16 {
         let copy = bundle.join(format!("SHA256SUMS.{number:016x}.sig"));

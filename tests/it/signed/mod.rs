@@ -1,4 +1,4 @@
-//! Signed bundles, and bundles that are refused because no accepted key has signed them.
+//! Signed bundles, and bundles refused because the required signature is missing or wrong.
 
 pub mod keys;
 mod refused;

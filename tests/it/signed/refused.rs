@@ -1,4 +1,4 @@
-//! Bundles that are refused, each with its own message and before any blob is read.
+//! Refused bundles, each with its own message and before any blob is read.
 
 use std::path::{Path, PathBuf};
 
@@ -12,18 +12,18 @@ fn blob(bundle: &Path) -> PathBuf {
     entries.map(|entry| entry.unwrap().path()).min().unwrap()
 }
 
-/// verify and import refuse with the same message.
+/// Checks that verify and import refuse the bundle with the same words.
 #[track_caller]
 fn is_refused(fixture: &Fixture, bundle: &Path, key: &Key, words: &[&str]) {
     let refused = fixture.verify(bundle, key).ended(3).reported(words);
     assert!(refused.stdout.is_empty(), "{refused:#?}");
-    // Nobody listens on port 9.
+    // Nothing listens on port 9.
     let args = ["import", text(bundle), "--to", "127.0.0.1:9", "--key", text(&key.public)];
     fixture.run(&args).ended(3).reported(words).reported(&["nothing was pushed"]);
 }
 
 #[test]
-fn an_unsigned_bundle_or_one_of_another_key_is_refused_and_nothing_is_pushed() {
+fn an_unsigned_or_wrongly_signed_bundle_is_refused_and_not_pushed() {
     let fixture = Fixture::new();
     let (ours, theirs) = (fixture.key("ours", Kind::P256), fixture.key("theirs", Kind::Ed25519));
     for out in ["bundle", "bundle.tar"] {
@@ -45,11 +45,11 @@ fn an_unsigned_bundle_or_one_of_another_key_is_refused_and_nothing_is_pushed() {
 }
 
 #[test]
-fn what_was_altered_after_signing_is_refused_before_any_blob_is_read() {
+fn a_bundle_altered_after_signing_is_refused_before_any_blob_is_read() {
     let fixture = Fixture::new();
     let key = fixture.key("ours", Kind::P256);
     let bundle = fixture.signed("bundle", &key);
-    // Reading the pipe would block for ever.
+    // Reading the pipe would block forever.
     let blob = blob(&bundle);
     std::fs::remove_file(&blob).unwrap();
     rustix::fs::mknodat(rustix::fs::CWD, &blob, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
@@ -69,7 +69,7 @@ fn what_was_altered_after_signing_is_refused_before_any_blob_is_read() {
         is_refused(&fixture, &bundle, &key, &[&format!("no {file}")]);
         std::fs::write(&path, whole).unwrap();
     }
-    // The signature is valid, so the problem is reported as usual.
+    // The signature is valid, so the damage is reported as usual.
     fixture.verify(&bundle, &key).ended(3);
 }
 
@@ -82,7 +82,7 @@ fn with_config(fixture: &Fixture, text: &str, args: &[&str]) -> Ran {
 }
 
 #[test]
-fn a_site_that_demands_signatures_accepts_no_other_bundle_without_any_option() {
+fn require_signature_in_the_configuration_refuses_other_bundles_without_options() {
     let fixture = Fixture::new();
     let (ours, theirs) = (fixture.key("ours", Kind::P256), fixture.key("theirs", Kind::P256));
     let demand = "require-signature = true\nkeys = [\"../../ours.pub\"]\n";
@@ -101,11 +101,11 @@ fn a_site_that_demands_signatures_accepts_no_other_bundle_without_any_option() {
     }
     let writable = ["serve", text(&bundle), "--listen", "127.0.0.1:0", "--writable"];
     with_config(&fixture, demand, &writable).ended(2).reported(&["demands a signature", "--writable"]);
-    // Known keys that are not demanded: a bad signature is refused, a missing one is not.
+    // Known keys without a requirement: a bad signature counts, a missing one does not.
     let known = "keys = [\"../../ours.pub\"]";
     verify(known, &["theirs.tar"]).ended(3).reported(&["does not match the key"]);
     verify(known, &["unsigned"]).ended(0).reported(&["is not signed"]);
-    // A value that cannot be parsed might be a demand.
+    // An unintelligible setting might be a requirement.
     verify("require-signature = true", &["ours"]).ended(2).reported(&["neither `keys` in it nor --key names a key"]);
     verify("\nrequire-signatures = true", &["ours"])
         .ended(2)
@@ -113,9 +113,9 @@ fn a_site_that_demands_signatures_accepts_no_other_bundle_without_any_option() {
     verify("keys = [\"nowhere.pub\"]", &["ours"]).ended(2).reported(&["nowhere.pub"]);
 }
 
-/// Otherwise split or repair would produce what no other command of the site accepts.
+/// Otherwise the user could make a set, or repair a bundle, that every command at the site refuses.
 #[test]
-fn a_site_s_keys_count_where_a_bundle_is_split_or_repaired() {
+fn configured_keys_apply_to_split_and_repair() {
     let fixture = Fixture::new();
     let (_ours, theirs) = (fixture.key("ours", Kind::P256), fixture.key("theirs", Kind::P256));
     let known = "keys = [\"../../ours.pub\"]";
@@ -128,14 +128,14 @@ fn a_site_s_keys_count_where_a_bundle_is_split_or_repaired() {
     split("require-signature = true\nkeys = [\"../../ours.pub\"]", &[]).ended(3).reported(&["does not match the key"]);
     split(known, &[]).ended(3).reported(&["does not match the key", "nothing was written"]);
     split(known, &["--key", text(&theirs.public)]).ended(0).reported(&["signed by"]);
-    // The copy has no signature, so it cannot replace the bundle's.
+    // The copy has no signature, which is no reason to trust the bundle's.
     let repair = with_config(&fixture, known, &["repair", "theirs", "unsigned"]).ended(3);
     repair.reported(&["does not match the key"]);
 }
 
-/// repair would report "OK" for a bundle that the next command refuses.
+/// Otherwise the command would print "OK" for a bundle that the next command refuses.
 #[test]
-fn a_repair_that_cannot_bring_the_signature_that_is_demanded_is_not_success() {
+fn a_repair_without_the_required_signature_fails() {
     let fixture = Fixture::new();
     let key = fixture.key("ours", Kind::Ed25519);
     fixture.export("unsigned.tar", &[]).ended(0);
@@ -147,15 +147,15 @@ fn a_repair_that_cannot_bring_the_signature_that_is_demanded_is_not_success() {
     let report: serde_json::Value = serde_json::from_str(&report.stdout).unwrap();
     assert_eq!((&report["ok"], &report["problems"][0]["code"]), (&false.into(), &"unsigned".into()));
     run(&["verify", "unsigned.tar"]).ended(3);
-    // For a directory, the position of the problem is known.
+    // In a directory, the signature can be added.
     fixture.export("unsigned", &[]).ended(0);
     run(&["repair", "unsigned", "signed.tar"]).ended(0);
     run(&["verify", "unsigned"]).ended(0);
 }
 
-/// A bad block in the last entry, which no reader needs, must not cost the whole tar.
+/// One bad block in the last entry, which no reader needs, must not make the whole tar unusable.
 #[test]
-fn a_tar_that_has_lost_the_header_of_its_last_signature_is_repaired() {
+fn a_tar_with_a_lost_header_of_its_last_signature_can_be_repaired() {
     let fixture = Fixture::new();
     let key = fixture.key("ours", Kind::Ed25519);
     let bundle = fixture.signed("bundle.tar", &key);
@@ -170,10 +170,10 @@ fn a_tar_that_has_lost_the_header_of_its_last_signature_is_repaired() {
         fixture.run(&["repair", "bundle.tar", "copy", "--key", text(&key.public)])
     };
     damaged(header..header + 4).ended(0);
-    assert!(std::fs::read(&bundle).unwrap() == whole, "all of it was there");
+    assert!(std::fs::read(&bundle).unwrap() == whole, "the tar still had the signature");
     damaged(header..header + 1024).ended(0);
-    assert!(std::fs::read(&bundle).unwrap() == whole, "the copy has it");
-    // If the copy has no signature of chunks.b3 by this key, the tar is complete without that entry.
+    assert!(std::fs::read(&bundle).unwrap() == whole, "the copy has the signature");
+    // From a copy without this key's signature of chunks.b3, the tar is complete without that signature.
     std::fs::remove_file(fixture.path().join("copy/chunks.b3.sig")).unwrap();
     damaged(header..header + 1024).ended(0);
     assert_eq!(std::fs::read(&bundle).unwrap().len(), whole.len() - 1024);
@@ -181,7 +181,7 @@ fn a_tar_that_has_lost_the_header_of_its_last_signature_is_repaired() {
 }
 
 #[test]
-fn a_signature_of_chunks_b3_that_is_none_is_brought_from_a_copy() {
+fn an_invalid_signature_of_chunks_b3_is_restored_from_a_copy() {
     let fixture = Fixture::new();
     let key = fixture.key("ours", Kind::Ed25519);
     fixture.signed("copy", &key);
@@ -195,7 +195,7 @@ fn a_signature_of_chunks_b3_that_is_none_is_brought_from_a_copy() {
 }
 
 #[test]
-fn a_tar_that_was_altered_after_signing_is_refused_and_so_is_an_invalid_key() {
+fn a_tar_altered_after_signing_and_an_invalid_key_are_refused() {
     let fixture = Fixture::new();
     let key = fixture.key("ours", Kind::Ed25519);
     let bundle = fixture.signed("bundle.tar", &key);

@@ -1,4 +1,4 @@
-//! Signatures that gapferry makes and other programs verify, and the other way round.
+//! Signatures written by gapferry and verified by others, and the reverse.
 
 use std::path::Path;
 use std::process::Command;
@@ -11,7 +11,7 @@ use crate::support::{gapferry, images, tempdir};
 const KINDS: [Kind; 2] = [Kind::P256, Kind::Ed25519];
 
 #[test]
-fn whoever_has_only_openssl_and_sha256sum_can_prove_a_bundle_and_who_made_it() {
+fn openssl_and_sha256sum_alone_can_verify_a_bundle_and_its_signer() {
     let fixture = Fixture::new();
     for kind in KINDS {
         let key = fixture.key(&format!("{kind:?}"), kind);
@@ -28,7 +28,7 @@ fn whoever_has_only_openssl_and_sha256sum_can_prove_a_bundle_and_who_made_it() {
 }
 
 #[test]
-fn a_signature_that_openssl_or_cosign_made_is_as_good_as_ours() {
+fn signatures_made_by_openssl_or_cosign_are_accepted() {
     let fixture = Fixture::new();
     fixture.export("bundle", &[]).ended(0);
     let bundle = fixture.path().join("bundle");
@@ -54,14 +54,14 @@ fn a_signature_that_openssl_or_cosign_made_is_as_good_as_ours() {
 }
 
 #[test]
-fn a_signature_moves_no_other_byte_of_a_tar_however_long_it_is() {
+fn a_signature_of_any_length_moves_no_other_byte_of_a_tar() {
     let fixture = Fixture::new();
     let (short, long) = (fixture.key("ed", Kind::Ed25519), fixture.key("ec", Kind::P256));
     let bytes = |path: &Path| std::fs::read(path).unwrap();
     let (one, other) = (bytes(&fixture.signed("one.tar", &short)), bytes(&fixture.signed("other.tar", &long)));
     assert_eq!(one.len(), other.len());
     let header = 512 * (0..one.len() / 512).find(|at| one[at * 512..].starts_with(b"SHA256SUMS.sig\0")).unwrap();
-    // The signature of chunks.b3 is the last entry.
+    // The signature of chunks.b3 is at the very end.
     let end = one.len() - 2 * 1024;
     assert!(one[end..].starts_with(b"chunks.b3.sig\0"));
     assert!(one[..header] == other[..header] && one[header + 1024..end] == other[header + 1024..end]);
@@ -70,16 +70,17 @@ fn a_signature_moves_no_other_byte_of_a_tar_however_long_it_is() {
     assert_eq!(bytes(&fixture.path().join("plain.tar")).len() + 2 * 1024, one.len());
 }
 
-/// What proves the blobs for a user with the public key.
+/// How the blobs are verified for the holder of the public key.
 fn proof(fixture: &Fixture, bundle: &str, key: &Key) -> String {
     let verified = fixture.run(&["verify", bundle, "--key", text(&key.public), "--json"]).ended(0);
     let report: serde_json::Value = serde_json::from_str(&verified.stdout).unwrap();
     report["proof"].as_str().unwrap().to_owned()
 }
 
-/// Without a signature of `chunks.b3`, a site that demands a key has to compute all sha256 digests.
+/// Without a signature of `chunks.b3`, a reader that requires one must compute all digests, and the user of
+/// `--sign-key` would not know.
 #[test]
-fn an_unchanged_export_signs_chunks_too_where_only_the_sums_were_signed() {
+fn an_unchanged_export_adds_a_missing_signature_of_chunks_b3() {
     let fixture = Fixture::new();
     let key = fixture.key("key", Kind::Ed25519);
     for out in ["bundle", "bundle.tar"] {
@@ -93,9 +94,9 @@ fn an_unchanged_export_signs_chunks_too_where_only_the_sums_were_signed() {
     }
 }
 
-/// An operator would carry the bundle over, only to have it refused there.
+/// The bundle would cross the gap and be refused there.
 #[test]
-fn a_bundle_that_could_not_be_signed_is_not_reported_as_signed() {
+fn a_failed_signature_is_not_reported_as_signed() {
     let fixture = Fixture::new();
     let (key, other) = (fixture.key("key", Kind::Ed25519), fixture.key("other", Kind::Ed25519));
     take_all_signatures(&fixture.signed("bundle", &other));
@@ -105,7 +106,7 @@ fn a_bundle_that_could_not_be_signed_is_not_reported_as_signed() {
 }
 
 #[test]
-fn an_unchanged_export_gets_the_signature_it_lacks_and_keeps_its_identity() {
+fn an_unchanged_export_adds_a_missing_signature_and_keeps_its_identity() {
     let fixture = Fixture::new();
     let (first, second) = (fixture.key("first", Kind::P256), fixture.key("second", Kind::Ed25519));
     for out in ["bundle", "bundle.tar"] {
@@ -123,16 +124,16 @@ fn an_unchanged_export_gets_the_signature_it_lacks_and_keeps_its_identity() {
         first.is_verified_by_openssl(unpacked(&bundle).path());
         // The second signature has not replaced the first.
         fixture.verify(&bundle, &first).ended(0);
-        // An export without a key removes nothing.
+        // An export without a key removes no signature.
         let again = fixture.export(out, &[]).ended(0).reported(&["unchanged"]);
         assert!(!again.stderr.contains("was signed"), "{}", again.stderr);
         fixture.verify(&bundle, &second).ended(0);
     }
 }
 
-/// An operator would carry the medium over, only to have it refused there.
+/// The medium would cross the gap and be refused there.
 #[test]
-fn an_export_that_replaces_a_signed_bundle_by_an_unsigned_one_says_so() {
+fn replacing_a_signed_bundle_with_an_unsigned_one_is_reported() {
     let fixture = Fixture::new();
     let key = fixture.key("key", Kind::Ed25519);
     for (out, more) in [("bundle", &[][..]), ("bundle.tar", &[]), ("volumes.tar", &["--volume-size", "1GB"])] {
@@ -152,7 +153,7 @@ fn an_export_that_replaces_a_signed_bundle_by_an_unsigned_one_says_so() {
 }
 
 #[test]
-fn what_a_killed_sign_has_left_in_a_directory_does_not_keep_it_from_being_signed() {
+fn leftovers_of_a_killed_sign_do_not_block_signing_a_directory() {
     let fixture = Fixture::new();
     let key = fixture.key("ed", Kind::Ed25519);
     fixture.export("bundle", &[]).ended(0);
@@ -165,9 +166,9 @@ fn what_a_killed_sign_has_left_in_a_directory_does_not_keep_it_from_being_signed
     fixture.verify(&bundle, &key).ended(0);
 }
 
-/// An earlier version that was killed while it wrote a signature into a tar left a mixture of two.
+/// An earlier version, killed while it replaced a signature in a tar, left bytes of both.
 #[test]
-fn what_is_left_of_a_signature_in_a_tar_does_not_keep_it_from_being_signed() {
+fn remains_of_a_signature_do_not_block_signing_a_tar() {
     let fixture = Fixture::new();
     let key = fixture.key("ec", Kind::P256);
     let bundle = fixture.signed("bundle.tar", &key);
@@ -181,9 +182,9 @@ fn what_is_left_of_a_signature_in_a_tar_does_not_keep_it_from_being_signed() {
     fixture.verify(&bundle, &key).ended(0);
 }
 
-/// A volume holds files that are not part of the bundle. Signing must not remove them.
+/// A volume has files that are not part of the bundle; removing them is not the way to sign it.
 #[test]
-fn a_volume_is_not_signed_and_the_way_to_sign_its_bundle_is_named() {
+fn signing_a_volume_is_refused_with_the_way_to_sign_its_bundle() {
     let fixture = Fixture::new();
     let key = fixture.key("ed", Kind::Ed25519);
     fixture.export("bundle.tar", &["--volume-size", "1MB"]).ended(0);
@@ -192,9 +193,9 @@ fn a_volume_is_not_signed_and_the_way_to_sign_its_bundle_is_named() {
     fixture.export("bundle.001.tar", &[]).ended(2).reported(&["it is a volume of a bundle"]);
 }
 
-/// A bundle may be renamed on its way. Its name does not tell its form.
+/// A bundle may be renamed in transit. Its name says nothing about its form.
 #[test]
-fn a_tar_is_signed_whatever_it_is_called() {
+fn a_tar_can_be_signed_under_any_file_name() {
     let fixture = Fixture::new();
     let (ec, ed) = (fixture.key("ec", Kind::P256), fixture.key("ed", Kind::Ed25519));
     fixture.export("bundle.tar", &[]).ended(0);
@@ -209,7 +210,7 @@ fn a_tar_is_signed_whatever_it_is_called() {
 }
 
 #[test]
-fn a_bundle_is_signed_where_the_key_is_and_not_where_it_was_exported() {
+fn a_bundle_can_be_signed_on_another_machine_than_it_was_exported_on() {
     let fixture = Fixture::new();
     let (ec, ed) = (fixture.key("ec", Kind::P256), fixture.key("ed", Kind::Ed25519));
     for out in ["bundle", "bundle.tar"] {
@@ -228,9 +229,9 @@ fn a_bundle_is_signed_where_the_key_is_and_not_where_it_was_exported() {
         let names: Vec<String> =
             crate::support::files_below(unpacked(&bundle).path()).into_iter().map(|it| it.0).collect();
         let signatures: Vec<&String> = names.iter().filter(|name| name.ends_with(".sig")).collect();
-        assert_eq!(signatures.len(), 2, "each key has one: {signatures:?}");
+        assert_eq!(signatures.len(), 2, "one signature per key: {signatures:?}");
         assert_eq!(fixture.run(&["fingerprint", out]).ended(0).stdout, identity);
-        // The signature is at the beginning, as after an export with a key.
+        // The signature is at the beginning, as if the bundle had been exported with it.
         let names = Command::new("tar").args(["-tf", text(&bundle)]).output().unwrap().stdout;
         let sixth = String::from_utf8_lossy(&names).lines().nth(5).map(str::to_owned);
         assert!(bundle.is_dir() || sixth.as_deref() == Some("SHA256SUMS.sig"), "{sixth:?}");
@@ -243,7 +244,7 @@ fn a_bundle_is_signed_where_the_key_is_and_not_where_it_was_exported() {
 }
 
 #[test]
-fn an_encrypted_key_of_cosign_signs_and_its_passphrase_is_never_shown() {
+fn an_encrypted_cosign_key_can_sign_and_its_passphrase_is_never_shown() {
     const KEYS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/keys");
     let (private, public) = (format!("{KEYS}/cosign-format.key"), format!("{KEYS}/cosign-format.pub"));
     let fixture = Fixture::new();
@@ -268,7 +269,7 @@ fn an_encrypted_key_of_cosign_signs_and_its_passphrase_is_never_shown() {
 }
 
 #[test]
-fn a_fingerprint_says_which_bundle_it_is_whatever_its_form() {
+fn a_fingerprint_is_the_same_for_every_form_of_a_bundle() {
     let fixture = Fixture::new();
     let lock = ["--lock", "images.lock"];
     fixture.export("bundle", &lock).ended(0);
@@ -285,7 +286,7 @@ fn a_fingerprint_says_which_bundle_it_is_whatever_its_form() {
 }
 
 #[test]
-fn an_export_that_names_a_key_builds_on_nothing_that_it_has_not_signed() {
+fn since_key_accepts_only_a_base_signed_by_that_key() {
     let fixture = Fixture::new();
     let (ours, other) = (fixture.key("ours", Kind::P256), fixture.key("other", Kind::Ed25519));
     let (public, others) = (text(&ours.public), text(&other.public));
@@ -317,11 +318,11 @@ fn an_export_that_names_a_key_builds_on_nothing_that_it_has_not_signed() {
         std::fs::remove_file(fixture.path().join(format!("{file}.sig"))).unwrap();
         export(file, &["--since-key", public]).ended(3).reported(&[file, "is not signed"]);
     }
-    assert_eq!(fixture.registry.requests().len(), requests, "told before anything is asked");
+    assert_eq!(fixture.registry.requests().len(), requests, "refused before any request");
 }
 
 #[test]
-fn a_receipt_that_is_signed_is_verified_by_openssl() {
+fn openssl_can_verify_a_signed_receipt() {
     let fixture = Fixture::new();
     let key = fixture.key("here", Kind::P256);
     fixture.export("bundle", &[]).ended(0);
@@ -334,7 +335,7 @@ fn a_receipt_that_is_signed_is_verified_by_openssl() {
 }
 
 #[test]
-fn what_a_registry_left_behind_is_signed_as_a_bundle_too() {
+fn a_bundle_migrated_from_storage_can_be_signed() {
     let fixture = Fixture::new();
     let key = fixture.key("ours", Kind::Ed25519);
     let storage = fixture.registry.storage();
@@ -345,9 +346,9 @@ fn what_a_registry_left_behind_is_signed_as_a_bundle_too() {
     }
 }
 
-/// A signature by BLAKE3 is worth nothing if a forger wrote it.
+/// BLAKE3 values are only as trustworthy as their signature: a forger's values must not count where a key is required.
 #[test]
-fn where_a_key_is_demanded_chunks_b3_counts_only_if_an_accepted_key_has_signed_it() {
+fn with_a_required_key_chunks_b3_counts_only_if_signed_by_an_accepted_key() {
     let fixture = Fixture::new();
     let (ours, theirs) = (fixture.key("ours", Kind::P256), fixture.key("theirs", Kind::Ed25519));
     for out in ["bundle", "bundle.tar"] {
@@ -367,7 +368,7 @@ fn where_a_key_is_demanded_chunks_b3_counts_only_if_an_accepted_key_has_signed_i
         assert_eq!((proof(&theirs).0.as_str(), proof(&ours)), ("blake3-signed", unsigned.clone()));
         sign(&ours, &["--full"]);
         assert_eq!(proof(&ours).0, "blake3-signed");
-        // With --full, a missing file is not signed.
+        // `--full` does not create a missing signature.
         let bundle = fixture.path().join(out);
         if bundle.is_dir() {
             let blob = std::fs::read_dir(bundle.join("blobs/sha256")).unwrap().next().unwrap().unwrap().path();
@@ -381,14 +382,14 @@ fn where_a_key_is_demanded_chunks_b3_counts_only_if_an_accepted_key_has_signed_i
 }
 
 #[test]
-fn what_cannot_be_a_signature_is_a_problem_and_so_are_too_many_of_them() {
+fn invalid_or_too_many_signatures_are_a_problem() {
     let fixture = Fixture::new();
     let key = fixture.key("ours", Kind::Ed25519);
     let bundle = fixture.signed("bundle", &key);
     let verify = || fixture.run(&["verify", "bundle"]);
     std::fs::write(bundle.join("SHA256SUMS.0123456789abcdef.sig"), "no signature").unwrap();
     assert!(verify().ended(3).stdout.contains("SHA256SUMS.0123456789abcdef.sig: malformed"));
-    // A signature by an unknown key counts as none.
+    // A signature by an unknown key is not a problem.
     std::fs::write(bundle.join("SHA256SUMS.0123456789abcdef.sig"), [7; 64]).unwrap();
     verify().ended(0);
     fixture.verify(&bundle, &key).ended(0);
@@ -401,9 +402,9 @@ fn what_cannot_be_a_signature_is_a_problem_and_so_are_too_many_of_them() {
     assert!(verify().ended(3).stdout.contains("SHA256SUMS.ABCDEF0123456789.sig: not declared"));
 }
 
-/// A pipeline needs to know what it has signed, without parsing text.
+/// A signing pipeline must know what it signed without parsing text.
 #[test]
-fn signing_gives_the_identity_and_the_fingerprint_as_json() {
+fn sign_prints_identity_and_fingerprint_as_json() {
     let directory = tempdir();
     let key = Key::new(directory.path(), "ours", Kind::Ed25519);
     let bundle = directory.path().join("b.tar");

@@ -1,4 +1,4 @@
-//! Many rounds in parallel lanes, and their totals.
+//! Many rounds on several lanes, and their totals.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,33 +10,33 @@ use crate::soak::round;
 use crate::soak::test_site::TestSite;
 use crate::support::faulty::Dice;
 
-/// What to run.
+/// The parameters of a campaign.
 #[derive(Clone, Copy, Debug)]
 pub struct Campaign {
     pub seed: u64,
-    /// The number of the first round. With `rounds: 1`, this repeats that round.
+    /// The number of the first round; with `rounds: 1`, only that round is played.
     pub first: u64,
     pub rounds: u64,
-    /// No round starts later than this.
+    /// No round starts after this time.
     pub at_most: Duration,
-    /// The number of rounds that run at once.
+    /// The number of rounds that run at the same time.
     pub lanes: usize,
 }
 
-/// What has happened so far.
+/// The counts so far.
 #[derive(Default)]
 pub struct Tally {
     pub rounds: u64,
-    /// How many times the program ran, by the way it ended.
+    /// The number of program runs, by their outcome.
     pub ends: BTreeMap<String, u64>,
-    /// The failures that occurred on the connections.
+    /// The injected faults.
     pub faults: BTreeMap<String, u64>,
-    /// How many times a bundle or an image was checked while the program ran.
+    /// The number of checks for complete images while they were being made.
     pub looks: u64,
 }
 
 impl Campaign {
-    /// Reads the settings of `scripts/soak`.
+    /// The parameters set by `scripts/soak`.
     pub fn from_environment() -> Campaign {
         let number = |name: &str| {
             let text = std::env::var(format!("GAPFERRY_SOAK_{name}")).ok()?;
@@ -87,7 +87,7 @@ impl Campaign {
             println!("FAILED  seed {} round {number}: {what}", self.seed);
         }
         let again = failures.first().map(|(number, _)| format!("scripts/soak --seed {} --round {number}", self.seed));
-        assert!(failures.is_empty(), "to see it again: {}", again.unwrap_or_default());
+        assert!(failures.is_empty(), "to reproduce: {}", again.unwrap_or_default());
         assert!(tally.rounds > 0, "no round was played");
     }
 

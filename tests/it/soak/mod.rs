@@ -1,5 +1,5 @@
-//! Random failures: whole exports and imports over connections where anything may fail, with the program killed at any
-//! moment and started again, until the images are at the target or something is wrong. A seed determines everything.
+//! Random faults: whole exports and imports over faulty connections, with the program killed at any moment and
+//! restarted, until the images are at the target or something is wrong. Everything follows from a seed.
 //!
 //! `scripts/soak` runs as many rounds as wanted; the tests run a few.
 
@@ -13,7 +13,7 @@ use std::time::Duration;
 use campaign::Campaign;
 
 #[test]
-fn no_fault_and_no_kill_leaves_a_wrong_or_half_image() {
+fn random_faults_and_kills_leave_no_wrong_or_partial_image() {
     let campaign = Campaign { seed: 3, first: 0, rounds: 10, at_most: Duration::from_secs(300), lanes: 5 };
     campaign.run();
 }

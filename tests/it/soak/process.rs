@@ -11,18 +11,18 @@ use crate::soak::test_site::EPOCH;
 use crate::support::faulty::{Dice, Proxy, Traffic};
 use crate::support::gapferry_process_of;
 
-/// How precisely a kill is timed.
+/// The precision of a kill.
 const TICK: Duration = Duration::from_millis(2);
-/// The time between two checks of the visible state, in ticks.
+/// Ticks between two checks from outside.
 const LOOK: u32 = 5;
-/// Longer than any run, and longer than any run takes to stop.
+/// Longer than any run may take, including the time to stop.
 const FOREVER: Duration = Duration::from_secs(120);
 
 /// When the program is stopped, and how.
 #[derive(Clone, Copy, Debug)]
 pub struct Kill {
     signal: Signal,
-    /// After this many requests, or this many bytes, from the start of the run.
+    /// After this many requests or bytes from its start.
     requests: usize,
     bytes: usize,
 }
@@ -44,14 +44,14 @@ impl Kill {
 #[derive(Debug)]
 pub struct End {
     pub status: ExitStatus,
-    /// The signal that it was sent.
+    /// The signal that was sent.
     pub signal: Option<Signal>,
-    /// What it printed.
+    /// Its messages.
     pub message: String,
 }
 
-/// Runs the program over a connection with failures. A run that waits for a silent registry is killed, as an impatient
-/// user would do. `watch` checks the visible state meanwhile.
+/// Runs the program over a faulty connection. A run that waits for a silent registry is killed, like a user who loses
+/// patience. `watch` checks the visible state meanwhile.
 pub fn run(
     arguments: &[String],
     proxy: &Proxy,
@@ -104,14 +104,14 @@ pub fn run(
 /// The program of this build, or the one named by `GAPFERRY`.
 pub fn program() -> Command {
     let given = std::env::var_os("GAPFERRY").filter(|path| !path.is_empty());
-    // In the background of a script, SIGINT is ignored, and the program would inherit that until it installs its
-    // handler.
+    // A background campaign of a script ignores SIGINT, and the program would inherit that until it installs its
+    // handlers.
     let mut command = gapferry_process_of("env".as_ref());
     command.arg("--default-signal=INT").arg(given.as_deref().unwrap_or(env!("CARGO_BIN_EXE_gapferry").as_ref()));
     command
 }
 
-/// What the program printed, once it has closed its output.
+/// Its messages, available once it has printed them all.
 fn listen(child: &mut Child) -> Receiver<String> {
     let (sender, receiver) = channel();
     let mut stderr = child.stderr.take().expect("a pipe");

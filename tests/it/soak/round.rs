@@ -12,25 +12,25 @@ use crate::support::faulty::{Dice, Proxy, Schedule};
 use crate::support::registry::Registry;
 use crate::support::tempdir;
 
-/// The number of first runs in which any failure may occur.
+/// In this many runs, any fault may happen.
 const SEVERE: usize = 4;
-/// The number of first runs in which failures and kills occur at all.
+/// In this many runs there are faults and kills at all.
 const DISTURBED: usize = 6;
-/// The number of runs within which the round must succeed.
+/// After this many runs the job must be done.
 const MOST: usize = 8;
 
 struct Round<'a> {
     site: &'a TestSite,
     dice: Dice,
     tally: Tally,
-    /// The history of the round, for finding out what went wrong.
+    /// The events so far, for the analysis of a failure.
     story: String,
 }
 
-/// Runs the round.
+/// Plays the round to its end.
 ///
 /// # Errors
-/// A state that must never occur.
+/// A description of the forbidden state that was seen.
 pub fn play(site: &TestSite, number: u64, dice: Dice) -> Result<Tally, String> {
     let directory = tempdir();
     let mut round = Round { site, dice, tally: Tally { rounds: 1, ..Tally::default() }, story: String::new() };
@@ -51,7 +51,7 @@ impl Round<'_> {
         match self.dice.one_in(2) {
             true => arguments.extend(["--locked".into(), self.site.lock.display().to_string()]),
             false => {
-                // Without it, a bundle may record that its referrers are unknown.
+                // Without it, a bundle may record that attached artifacts are unknown.
                 arguments.push("--require-referrers".into());
                 arguments.extend(self.site.references.iter().cloned());
             }
@@ -105,7 +105,7 @@ impl Round<'_> {
         Ok(())
     }
 
-    /// Repeats the program with fewer and fewer failures; the last runs have none.
+    /// Runs the program repeatedly with fewer and fewer faults; the last runs have none.
     fn until_done(
         &mut self,
         proxy: &Proxy,
@@ -146,7 +146,7 @@ impl Round<'_> {
         (attempt < DISTURBED).then_some(schedule)
     }
 
-    /// A run ends by the signal that it was sent, or with an exit code for what went wrong and a message about it.
+    /// Checks that a run ended by its signal, or with an exit code for an injected fault and a message that names it.
     fn check_end(&mut self, command: &str, end: &End, proxy: &str) -> Result<(), String> {
         let sent = end.signal.map(|signal| match signal {
             Signal::KILL => "SIGKILL",
@@ -158,7 +158,7 @@ impl Round<'_> {
             (Some(code @ (1 | 3 | 4 | 5)), _) if end.message.contains(proxy) => format!("exit code {code}"),
             (Some(130), _) if end.signal == Some(Signal::INT) => "exit code 130 after SIGINT".to_owned(),
             (Some(143), _) if end.signal == Some(Signal::TERM) => "exit code 143 after SIGTERM".to_owned(),
-            // The signal arrived before the handler was installed.
+            // The signal arrived before the handlers were installed.
             (None, Some(signal)) if end.signal.is_some_and(|sent| sent.as_raw() == signal) => {
                 sent.unwrap_or("?").to_owned()
             }

@@ -1,4 +1,4 @@
-//! A connected registry with a small corpus, the connection to it, and the expected bundle and target.
+//! A connected-side registry with a small corpus, and the faulty connection to it; checks of a bundle and a target.
 
 use std::path::{Path, PathBuf};
 
@@ -19,7 +19,7 @@ pub struct TestSite {
     pub proxy: Proxy,
     pub images: Vec<Image>,
     pub references: Vec<String>,
-    /// Bundles made without failures.
+    /// Bundles made without faults.
     tar: Vec<u8>,
     directory: Vec<(String, Vec<u8>)>,
     pub lock: PathBuf,
@@ -48,7 +48,7 @@ impl TestSite {
         TestSite { proxy, images, references, tar, directory, lock: at("lock"), _kept: kept, _source: source }
     }
 
-    /// Checks that the file under the bundle's final name is the complete and correct bundle.
+    /// Checks that a bundle with its final name is complete and correct.
     pub fn check_bundle(&self, path: &Path) -> Result<(), String> {
         let wrong = match path.extension() {
             Some(_) => (std::fs::read(path).map_err(|e| e.to_string())? != self.tar).then(String::new),
@@ -67,7 +67,7 @@ fn different(found: &[(String, Vec<u8>)], right: &[(String, Vec<u8>)]) -> Option
     not_in(found, right).or_else(|| not_in(right, found))
 }
 
-/// All images to carry, including their signatures.
+/// All images, including signatures.
 fn corpus(seed: u64) -> Vec<Image> {
     let noise = |n: u64, length| images::noise(seed ^ (n << 32), length);
     let base = noise(1, 300_000);
@@ -88,7 +88,7 @@ fn is_named(image: &Image) -> bool {
     image.tag.as_deref().is_some_and(|tag| !tag.starts_with("sha256-"))
 }
 
-/// Checks that an image at a registry is either complete and correct, or absent; `true` if it is there.
+/// Whether an image at a registry is complete and correct (`true`) or absent (`false`).
 pub fn look(registry: &str, image: &Image) -> Result<bool, String> {
     let tag = image.tag.clone().unwrap_or_else(|| image.digest());
     let name = image.name();
@@ -100,7 +100,7 @@ pub fn look(registry: &str, image: &Image) -> Result<bool, String> {
     Ok(true)
 }
 
-/// Checks that everything a manifest refers to is there, with the correct size and, for manifests, the correct bytes.
+/// Checks that everything a manifest refers to exists with the right size and, for manifests, the right bytes.
 fn below(registry: &str, repository: &str, bytes: &[u8]) -> Result<(), String> {
     let view: Value = serde_json::from_slice(bytes).map_err(|e| e.to_string())?;
     for child in view["manifests"].as_array().into_iter().flatten() {
@@ -122,7 +122,7 @@ fn below(registry: &str, repository: &str, bytes: &[u8]) -> Result<(), String> {
     Ok(())
 }
 
-/// Checks every byte of every blob of an image.
+/// Reads every byte of every blob below an image.
 pub fn prove(registry: &str, image: &Image) -> Result<(), String> {
     for digest in image.blob_digests() {
         let answer = ask(registry, "GET", &format!("/v2/{}/blobs/{digest}", image.repository))?;
@@ -142,7 +142,7 @@ fn manifest(registry: &str, repository: &str, reference: &str) -> Result<Option<
     }
 }
 
-/// Asks the registry directly, not over the connection with failures. distribution 2.8 briefly answers 500 while the
+/// Asks the registry directly, not through the faulty connection. distribution 2.8 answers 500 for a moment while the
 /// same blob is uploaded again, because it does not replace its link files atomically.
 fn ask(registry: &str, method: &str, path: &str) -> Result<Answer, String> {
     let mut request = Seen::new(method, path);
@@ -158,7 +158,7 @@ fn ask(registry: &str, method: &str, path: &str) -> Result<Answer, String> {
 }
 
 #[test]
-fn a_look_sees_what_is_missing_or_wrong() {
+fn look_detects_missing_and_wrong_content() {
     let registry = Registry::start();
     let images = corpus(1);
     let (multi, app) = (&images[2], images.last().expect("the app"));
@@ -178,7 +178,7 @@ fn a_look_sees_what_is_missing_or_wrong() {
 }
 
 #[test]
-fn a_bundle_with_one_wrong_byte_is_seen() {
+fn check_bundle_detects_one_wrong_byte() {
     let site = TestSite::new(1);
     let directory = tempdir();
     let out = directory.path().join("bundle.tar");

@@ -1,4 +1,4 @@
-//! `-o OUT.tar.zst`: smaller than a tar, and still readable at any offset.
+//! `-o OUT.tar.zst`: a smaller bundle that can still be read by offset.
 
 use std::process::Command;
 
@@ -8,7 +8,7 @@ use crate::support::{images, skopeo};
 
 const WHOLE: usize = usize::MAX;
 
-/// The fixture, with a chart that is mostly text.
+/// The fixture with an additional chart, which is mostly text.
 fn exported() -> (Fixture, Vec<u8>) {
     let fixture = Fixture::new();
     fixture.run(&["export", "--locked", "images.lock", "-o", "images.tar.zst", "--json"]).ended(0);
@@ -20,7 +20,7 @@ fn exported() -> (Fixture, Vec<u8>) {
 fn every_command_that_reads_a_bundle_reads_a_compressed_one() {
     let (fixture, packed) = exported();
     let plain = std::fs::read(fixture.streamed("saved.tar", &[])).unwrap();
-    // zstd alone gives the same tar.
+    // Decompressing with zstd gives the same tar.
     let unpacked = Command::new("zstd").args(["-dcq", text(&fixture.path("images.tar.zst"))]).output().unwrap().stdout;
     assert!(unpacked == plain && packed.len() < plain.len());
     for full in [&[][..], &["--full"]] {
@@ -48,7 +48,7 @@ fn every_command_that_reads_a_bundle_reads_a_compressed_one() {
 }
 
 #[test]
-fn what_is_compressed_already_is_stored_and_everything_else_gets_smaller() {
+fn compressed_blobs_are_stored_as_they_are_and_the_rest_is_compressed() {
     let registry = Registry::start();
     let words = "the same words again and again ".repeat(100_000);
     let layer = images::layer_tar("words", words.as_bytes());
@@ -71,7 +71,7 @@ fn what_is_compressed_already_is_stored_and_everything_else_gets_smaller() {
 }
 
 #[test]
-fn a_compressed_bundle_that_is_damaged_is_never_called_complete() {
+fn a_damaged_compressed_bundle_is_never_called_intact() {
     let (fixture, packed) = exported();
     for at in (0..packed.len()).step_by(packed.len() / 40) {
         let mut bytes = packed.clone();
@@ -90,7 +90,7 @@ fn a_compressed_bundle_that_is_damaged_is_never_called_complete() {
 }
 
 #[test]
-fn the_same_export_again_leaves_it_alone_and_one_that_was_interrupted_leaves_nothing_that_is_taken_for_it() {
+fn a_repeated_export_keeps_it_and_an_interrupted_one_leaves_no_false_bundle() {
     let (fixture, packed) = exported();
     let again = ["export", "--locked", "images.lock", "-o", "images.tar.zst"];
     fixture.run(&again).ended(0).reported(&["unchanged"]);
@@ -107,7 +107,7 @@ fn the_same_export_again_leaves_it_alone_and_one_that_was_interrupted_leaves_not
 }
 
 #[test]
-fn what_cannot_be_done_to_a_compressed_bundle_is_refused_and_says_what_can() {
+fn impossible_operations_on_a_compressed_bundle_are_refused_with_a_remedy() {
     let (fixture, packed) = exported();
     let made = ["genpkey", "-algorithm", "ed25519", "-out", text(&fixture.path("key.pem"))].map(str::to_owned);
     assert!(Command::new("openssl").args(made).status().unwrap().success());
@@ -115,11 +115,11 @@ fn what_cannot_be_done_to_a_compressed_bundle_is_refused_and_says_what_can() {
     fixture.run(&["export", "--locked", "images.lock", "-o", "plain.tar"]).ended(0);
     fixture.run(&["repair", "images.tar.zst", "plain.tar"]);
     assert!(std::fs::read(fixture.path("images.tar.zst")).unwrap() == packed);
-    // With a key it is written again, and signed.
+    // With a key, the bundle is rewritten with a signature.
     let signed = ["export", "--locked", "images.lock", "-o", "images.tar.zst", "--sign-key", "key.pem"];
     fixture.run(&signed).ended(0).reported(&["written", "signed by"]);
     fixture.run(&signed).ended(0).reported(&["unchanged", "signed by"]);
-    // Without the seek table, a compressed tar cannot be read at an offset, but it can be read from a pipe.
+    // A compressed tar without the seek table cannot be read by offset, but can be read from a pipe.
     std::fs::write(fixture.path("other.tar.zst"), images::zstd(&std::fs::read(fixture.path("plain.tar")).unwrap()))
         .unwrap();
     fixture.run(&["verify", "other.tar.zst"]).ended(2).reported(&["compressed with zstd"]);
@@ -127,7 +127,7 @@ fn what_cannot_be_done_to_a_compressed_bundle_is_refused_and_says_what_can() {
 }
 
 #[test]
-fn a_compressed_pipe_that_breaks_is_reported_like_any_other_that_does() {
+fn a_broken_compressed_pipe_is_reported_like_any_other() {
     let (fixture, packed) = exported();
     let target = Registry::start();
     let to = format!("{}/mirror", target.host());
@@ -145,7 +145,7 @@ fn a_compressed_pipe_that_breaks_is_reported_like_any_other_that_does() {
     assert!(message.contains("cannot be decompressed"), "{message}");
     std::fs::write(fixture.path("cut.tar.zst"), &packed[..packed.len() / 2]).unwrap();
     fixture.run(&["verify", "cut.tar.zst"]).ended(2).reported(&["if an export wrote it, it is cut short"]);
-    // A damaged frame, noticed before anything is read.
+    // A destroyed frame header before any data.
     let mut bytes = packed.clone();
     bytes[9] ^= 0x77;
     std::fs::write(fixture.path("bad.tar.zst"), &bytes).unwrap();

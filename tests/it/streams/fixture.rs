@@ -43,12 +43,12 @@ impl Fixture {
         self.directory.path().join(name)
     }
 
-    /// Runs a command in the working directory.
+    /// Runs any command in the working directory.
     pub fn run(&self, args: &[&str]) -> Ran {
         Ran::of(gapferry().current_dir(self.directory.path()).args(args))
     }
 
-    /// A command in the working directory; the test supplies its input and reads its output.
+    /// A command in the working directory whose input and output the test controls.
     pub fn process(&self, args: &[&str]) -> Command {
         let mut command = gapferry_process();
         command.current_dir(self.directory.path()).args(args);
@@ -56,12 +56,12 @@ impl Fixture {
         command
     }
 
-    /// Runs a command with these bytes on its standard input, in chunks of `piece` bytes.
+    /// Runs a command with these bytes on a pipe, in pieces of the given size.
     pub fn piped(&self, args: &[&str], bytes: &[u8], piece: usize) -> Ran {
         let mut child = self.process(args).stdin(Stdio::piped()).spawn().unwrap();
         let mut stdin = child.stdin.take().unwrap();
         std::thread::scope(|scope| {
-            // A reader that has read enough closes the pipe.
+            // The program may stop reading early.
             scope.spawn(move || bytes.chunks(piece).try_for_each(|piece| stdin.write_all(piece)));
             ended(child.wait_with_output().unwrap())
         })

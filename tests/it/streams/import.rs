@@ -31,7 +31,7 @@ fn tagged(fixture: &Fixture, target: &Registry) -> usize {
 }
 
 #[test]
-fn images_go_from_one_registry_through_a_pipe_into_another() {
+fn images_travel_from_registry_to_registry_through_a_pipe() {
     let (fixture, target) = (Fixture::new(), Registry::start());
     let to = to(&target);
     let mut export = fixture.streaming(&[]).stderr(Stdio::inherit()).spawn().unwrap();
@@ -43,7 +43,7 @@ fn images_go_from_one_registry_through_a_pipe_into_another() {
     let receipt: serde_json::Value =
         serde_json::from_slice(&std::fs::read(fixture.path("receipt.json")).unwrap()).unwrap();
     assert!(receipt["confirmed"].as_array().unwrap().len() > 10, "{receipt}");
-    // Existing content is checked and not sent again, from this tar and from one that was not streamed.
+    // Existing content is checked and not sent again, neither from this stream nor from an ordinary tar.
     let uploads = target.uploads();
     fixture.run(&["export", "--locked", "images.lock", "-o", "plain.tar"]).ended(0);
     let plain = std::fs::read(fixture.path("plain.tar")).unwrap();
@@ -52,7 +52,7 @@ fn images_go_from_one_registry_through_a_pipe_into_another() {
 }
 
 #[test]
-fn a_pipe_that_breaks_loses_only_what_had_not_arrived_and_the_same_again_brings_the_rest() {
+fn a_broken_pipe_loses_only_the_rest_and_a_rerun_brings_it() {
     let fixture = Fixture::new();
     let whole = std::fs::read(fixture.streamed("whole.tar", &[])).unwrap();
     let end = whole.len();
@@ -81,9 +81,9 @@ fn a_pipe_that_breaks_loses_only_what_had_not_arrived_and_the_same_again_brings_
     assert!(seen.iter().any(|there| (1..4).contains(there)), "{seen:?}");
 }
 
-/// Otherwise the reason would be lost among five thousand images.
+/// Among five thousand identical messages, nobody could find the reason.
 #[test]
-fn what_failed_for_one_reason_reports_it_once() {
+fn images_that_fail_for_one_reason_are_reported_once() {
     let (fixture, target) = (Fixture::new(), Registry::start());
     let whole = std::fs::read(fixture.streamed("whole.tar", &[])).unwrap();
     let broken = fixture.piped(&import(&to(&target), &[]), &whole[..whole.len() / 4], 50_000).ended(1);
@@ -96,7 +96,7 @@ fn what_failed_for_one_reason_reports_it_once() {
 
 /// A pipe is faster than a registry, and five thousand images have more small blobs than a process may have open files.
 #[test]
-fn small_blobs_by_the_hundred_wait_for_the_registry_and_not_in_files_of_their_own() {
+fn hundreds_of_waiting_small_blobs_need_no_file_each() {
     let (fixture, target) = (Fixture::new(), Registry::start());
     let layers: Vec<String> = (0..300).map(|number| format!("layer {number}")).collect();
     let image = images::oci("team/many", "1", &layers.iter().map(String::as_str).collect::<Vec<&str>>());
@@ -111,20 +111,20 @@ fn small_blobs_by_the_hundred_wait_for_the_registry_and_not_in_files_of_their_ow
 }
 
 #[test]
-fn a_wrong_byte_fails_only_the_images_that_have_it() {
+fn a_wrong_byte_fails_only_the_images_that_contain_it() {
     let (fixture, target) = (Fixture::new(), Registry::start());
     let mut bytes = std::fs::read(fixture.streamed("whole.tar", &[])).unwrap();
-    // Only the second image has this blob.
+    // A blob of the second image only.
     let digest = gapferry::oci::Digest::sha256(&fixture.images[1].blobs[2]);
     let header = 512 * (0..).find(|at| bytes[at * 512..].starts_with(digest.blob_path().as_bytes())).unwrap();
     bytes[header + 600] ^= 1;
-    // As from a file: if it were sent again, it would be damaged again.
+    // As from a file: the same bytes would be damaged again.
     fixture.piped(&import(&to(&target), &[]), &bytes, WHOLE).ended(3).reported(&["wrong digest", &digest.to_string()]);
     assert_eq!(tagged(&fixture, &target), 3);
 }
 
 #[test]
-fn what_stands_before_the_blobs_is_proven_before_the_first_push() {
+fn metadata_of_a_stream_is_verified_before_the_first_push() {
     let (fixture, target) = (Fixture::new(), Registry::start());
     let (to, whole) = (to(&target), std::fs::read(fixture.streamed("whole.tar", &[])).unwrap());
     let find = |name: &str| 512 * (0..).find(|at| whole[at * 512..].starts_with(name.as_bytes())).unwrap();
@@ -142,7 +142,7 @@ fn what_stands_before_the_blobs_is_proven_before_the_first_push() {
 }
 
 #[test]
-fn what_follows_the_bundle_is_reported_and_is_not_part_of_it() {
+fn data_after_the_bundle_is_reported_and_ignored() {
     let (fixture, target) = (Fixture::new(), Registry::start());
     let whole = std::fs::read(fixture.streamed("whole.tar", &[])).unwrap();
     let twice = [&whole[..], &whole[..]].concat();
@@ -151,7 +151,7 @@ fn what_follows_the_bundle_is_reported_and_is_not_part_of_it() {
 }
 
 #[test]
-fn an_upload_that_fails_is_tried_again_though_the_bytes_have_passed() {
+fn a_failed_upload_is_retried_after_its_bytes_left_the_pipe() {
     let (fixture, target) = (Fixture::new(), Registry::start());
     let proxy = Proxy::before(target.host());
     proxy.when("PATCH", "/blobs/uploads/").times(3).fault(Fault::Status(503));
@@ -163,13 +163,13 @@ fn an_upload_that_fails_is_tried_again_though_the_bytes_have_passed() {
 }
 
 #[test]
-fn an_import_that_was_killed_continues_where_it_stopped() {
+fn a_killed_import_from_a_pipe_resumes() {
     let (fixture, target) = (Fixture::new(), Registry::start());
     let (to, whole) = (to(&target), std::fs::read(fixture.streamed("whole.tar", &[])).unwrap());
     let mut child = fixture.process(&import(&to, &[])).stdin(Stdio::piped()).spawn().unwrap();
     let mut stdin = child.stdin.take().unwrap();
     stdin.write_all(&whole[..whole.len() - 100_000]).unwrap();
-    // The pipe stays open, so the import waits for more, with most blobs pushed.
+    // The pipe stays open: the import waits for more, with most blobs pushed.
     while target.uploads() < 3 {
         std::thread::yield_now();
     }
@@ -181,12 +181,12 @@ fn an_import_that_was_killed_continues_where_it_stopped() {
 }
 
 #[test]
-fn an_increment_comes_through_a_pipe_and_what_the_target_lacks_is_reported_before_the_first_push() {
+fn an_increment_from_a_pipe_reports_missing_content_before_the_first_push() {
     let (fixture, target) = (Fixture::new(), Registry::start());
     let to = to(&target);
     let base = std::fs::read(fixture.streamed("base.tar", &[])).unwrap();
     fixture.piped(&import(&to, &["--receipt", "receipt.json"]), &base, WHOLE).ended(0);
-    // The next version has the same large layer and a small one.
+    // The next version has the same large layer and a new small one.
     let next = images::oci("team/one", "2", &[&images::noise(1, 5_000_000), "another small one"]);
     next.push(&fixture.registry);
     let name = format!("{}/{}", fixture.registry.host(), next.name());

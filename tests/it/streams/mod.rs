@@ -1,4 +1,4 @@
-//! Bundles in one pass, on standard output and from a pipe.
+//! Bundles in one pass: to standard output, and from a pipe.
 
 mod compressed;
 mod fixture;

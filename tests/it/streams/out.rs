@@ -8,7 +8,7 @@ use crate::support::faulty::{Fault, Proxy};
 use crate::support::{registry::Registry, skopeo, tempdir};
 
 #[test]
-fn a_stream_that_was_saved_is_a_bundle_like_any_other_and_the_same_every_time() {
+fn a_saved_stream_is_an_ordinary_bundle_and_reproducible() {
     let fixture = Fixture::new();
     let saved = fixture.streamed("saved.tar", &[]);
     let again = fixture.streamed("again.tar", &[]);
@@ -21,7 +21,7 @@ fn a_stream_that_was_saved_is_a_bundle_like_any_other_and_the_same_every_time() 
     let files = tempdir();
     assert!(Command::new("tar").args(["-xf", text(&saved), "-C", text(files.path())]).status().unwrap().success());
     assert!(Command::new("sha256sum").args(["-c", "SHA256SUMS"]).current_dir(files.path()).status().unwrap().success());
-    // The same bytes as the tar that was not streamed.
+    // Equal, byte for byte, to the tar that was not streamed.
     fixture.run(&["export", "--locked", "images.lock", "-o", "plain.tar"]).ended(0);
     assert!(std::fs::read(fixture.path("plain.tar")).unwrap() == std::fs::read(&saved).unwrap());
 
@@ -37,14 +37,14 @@ fn a_stream_that_was_saved_is_a_bundle_like_any_other_and_the_same_every_time() 
 }
 
 #[test]
-fn an_export_over_a_saved_stream_finds_it_up_to_date() {
+fn an_export_over_a_saved_stream_finds_it_unchanged() {
     let fixture = Fixture::new();
     fixture.streamed("saved.tar", &[]);
     fixture.run(&["export", "--locked", "images.lock", "-o", "saved.tar"]).ended(0).reported(&["unchanged"]);
 }
 
 #[test]
-fn a_stream_says_who_made_it_before_its_first_blob() {
+fn a_signed_stream_carries_its_signature_before_its_first_blob() {
     let fixture = Fixture::new();
     let made = Command::new("openssl")
         .args(["genpkey", "-algorithm", "ed25519", "-out", text(&fixture.path("key.pem"))])
@@ -60,7 +60,7 @@ fn a_stream_says_who_made_it_before_its_first_blob() {
 }
 
 #[test]
-fn a_reader_that_goes_away_ends_the_export_with_an_error_and_what_it_got_is_not_taken_for_a_bundle() {
+fn a_closed_pipe_fails_the_export_and_the_partial_stream_is_no_bundle() {
     let fixture = Fixture::new();
     let mut child = fixture.streaming(&[]).spawn().unwrap();
     let mut got = vec![0; 1_000_000];
@@ -72,7 +72,7 @@ fn a_reader_that_goes_away_ends_the_export_with_an_error_and_what_it_got_is_not_
 }
 
 #[test]
-fn nothing_else_is_printed_where_the_bundle_goes_and_nothing_is_left_beside_it() {
+fn a_streaming_export_prints_nothing_else_and_leaves_no_files() {
     let fixture = Fixture::new();
     ended(fixture.streaming(&["--json"]).output().unwrap()).ended(2).reported(&["--json cannot"]);
     let before: Vec<_> = std::fs::read_dir(fixture.path(".")).unwrap().map(|e| e.unwrap().file_name()).collect();
@@ -84,7 +84,7 @@ fn nothing_else_is_printed_where_the_bundle_goes_and_nothing_is_left_beside_it()
 }
 
 #[test]
-fn a_full_disk_behind_the_pipe_is_reported() {
+fn a_full_disk_behind_a_streamed_export_is_reported() {
     let fixture = Fixture::new();
     let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
     let output = fixture.streaming(&[]).stdout(full).output().unwrap();

@@ -1,4 +1,4 @@
-//! Streams from a source that does what a registry will not: other digests, wrong bytes.
+//! Streams from sources that a registry cannot simulate: other digests, wrong bytes.
 
 use std::collections::HashMap;
 use std::io::{self, Read};
@@ -62,7 +62,7 @@ fn report(bytes: &[u8]) -> gapferry::Result<Report> {
 }
 
 #[test]
-fn a_blob_that_is_named_by_sha512_is_in_the_stream_and_in_its_own_sums() {
+fn a_sha512_blob_is_in_the_stream_and_in_its_own_sums_file() {
     let large = noise(4, 3_000_000);
     let builder =
         Builder::new().sha512("registry.test/a:1", large).image("registry.test/b:1", &[noise(5, 100), vec![]]);
@@ -73,7 +73,7 @@ fn a_blob_that_is_named_by_sha512_is_in_the_stream_and_in_its_own_sums() {
 }
 
 #[test]
-fn however_many_blobs_are_fetched_ahead_the_stream_is_the_same() {
+fn the_stream_does_not_depend_on_how_many_blobs_are_fetched_ahead() {
     let layers: Vec<Vec<u8>> = (0..60).map(|n| noise(n, 1 + (n as usize * 7_919) % 400_000)).collect();
     let large = noise(99, 9_000_000);
     let builder = Builder::new().image("registry.test/a:1", &layers).image("registry.test/b:1", &[large]);
@@ -90,8 +90,8 @@ fn however_many_blobs_are_fetched_ahead_the_stream_is_the_same() {
 }
 
 #[test]
-fn a_source_that_breaks_leaves_a_stream_that_every_reader_calls_cut_short() {
-    // Small blobs are fetched completely before they are written; large ones have already started.
+fn a_failing_source_leaves_a_stream_that_reads_as_cut_short() {
+    // Small blobs are fetched in full beforehand; large ones are already in flight.
     for length in [70_000, 40_000_000] {
         let builder = Builder::new().image("registry.test/a:1", &[noise(1, 50), noise(2, length), noise(3, 50)]);
         let blob = builder.layer(1).clone();
@@ -102,7 +102,7 @@ fn a_source_that_breaks_leaves_a_stream_that_every_reader_calls_cut_short() {
         let cut = |report: Report| {
             report.problems.iter().any(|p| p.found.as_deref().is_some_and(|found| found.contains("cut short")))
         };
-        // It may break before the first byte; then there is no tar.
+        // The source may have failed before any output; then there is no tar.
         assert!(report(&bytes).map_or(bytes.len() < 512, cut), "{} bytes", bytes.len());
     }
 }
@@ -120,7 +120,7 @@ impl Read for Failing<'_> {
 }
 
 #[test]
-fn a_pipe_that_cannot_be_read_is_not_called_one_that_has_ended() {
+fn a_read_error_is_not_reported_as_the_end_of_the_pipe() {
     let builder = Builder::new().image("registry.test/a:1", &[noise(1, 500_000), noise(2, 500_000)]);
     let (written, bytes) = stream(&builder, 2);
     written.unwrap();
@@ -143,9 +143,9 @@ fn a_pipe_that_cannot_be_read_is_not_called_one_that_has_ended() {
     assert!(problems.iter().any(|problem| problem.contains("ended after")), "{problems:?}");
 }
 
-/// A missing blob would shift everything after it: the tar would look complete and hold files under wrong names.
+/// Skipping a blob would shift all following files: the tar would look intact with files under wrong names.
 #[test]
-fn a_blob_of_which_no_place_is_known_ends_the_stream_before_anything_is_sent() {
+fn a_blob_without_a_known_source_fails_the_stream_before_any_output() {
     let builder = two_images();
     let (files, events) = (builder.files(), Arc::new(Silent) as Events);
     let places = HashMap::new();

@@ -9,7 +9,7 @@ use super::fixture::{Fixture, ended, text};
 const WHOLE: usize = usize::MAX;
 
 #[test]
-fn what_comes_out_of_a_pipe_is_proven_like_a_file() {
+fn a_bundle_from_a_pipe_is_verified_like_a_file() {
     let fixture = Fixture::new();
     let saved = std::fs::read(fixture.streamed("saved.tar", &[])).unwrap();
     let file = fixture.run(&["verify", "saved.tar"]).ended(0).stdout;
@@ -19,7 +19,7 @@ fn what_comes_out_of_a_pipe_is_proven_like_a_file() {
         assert!(text.starts_with("OK: standard input: 4 images"), "{text}");
         assert_eq!(identity(&text), identity(&file));
     }
-    // From export directly into verify, without a file, and from a tar that was not streamed.
+    // Export piped into verify, without a file; and a tar that was not streamed.
     let mut export = fixture.streaming(&[]).stderr(Stdio::inherit()).spawn().unwrap();
     let verify = fixture.process(&["verify", "-"]).stdin(export.stdout.take().unwrap()).output().unwrap();
     assert!(export.wait().unwrap().success());
@@ -34,12 +34,12 @@ fn what_comes_out_of_a_pipe_is_proven_like_a_file() {
     assert!(ended(verify.wait_with_output().unwrap()).ended(0).stdout.contains("OK: pipe"));
 }
 
-/// The report of `verify --json`, wherever the bytes came from.
+/// The report of `verify --json`, without the place of the bytes.
 fn report_of(text: &str, name: &str) -> Value {
     let mut json: Value = serde_json::from_str(&text.replace(name, "IT")).unwrap();
     json["files"] = Value::Null;
     json["bytes"] = Value::Null;
-    // A stream that has passed cannot be repaired.
+    // A consumed stream cannot be repaired.
     for key in ["hint", "hintCode"] {
         json.as_object_mut().unwrap().remove(key);
     }
@@ -49,7 +49,7 @@ fn report_of(text: &str, name: &str) -> Value {
 const FIRST_HEADER: &str = "the first header";
 
 #[test]
-fn every_problem_is_named_as_if_it_were_a_file() {
+fn problems_in_a_pipe_are_named_as_in_a_file() {
     let fixture = Fixture::new();
     let whole = std::fs::read(fixture.streamed("whole.tar", &[])).unwrap();
     let find =
@@ -83,7 +83,7 @@ fn every_problem_is_named_as_if_it_were_a_file() {
         let pipe = fixture.piped(&["verify", "-", "--json"], &bytes, 100_000);
         assert_eq!(pipe.code, file.code, "{what}: {pipe:#?}");
         assert_ne!(file.code, Some(0), "{what}");
-        // Only a file shows what comes after the end.
+        // Only in a file can verify find the data after it.
         if file.code == Some(3) && !file.stdout.is_empty() && what != FIRST_HEADER {
             assert_eq!(report_of(&pipe.stdout, "standard input"), report_of(&file.stdout, "bad.tar"), "{what}");
         }
@@ -91,7 +91,7 @@ fn every_problem_is_named_as_if_it_were_a_file() {
 }
 
 #[test]
-fn what_is_no_bundle_is_reported_as_none() {
+fn a_pipe_without_a_bundle_is_reported_as_such() {
     let fixture = Fixture::new();
     fixture.piped(&["verify", "-"], b"", WHOLE).ended(2).reported(&["standard input is empty"]);
     fixture.piped(&["verify", "-"], &[7; 5000], WHOLE).ended(2).reported(&["standard input is not a tar"]);
@@ -99,7 +99,7 @@ fn what_is_no_bundle_is_reported_as_none() {
 }
 
 #[test]
-fn a_stream_signed_by_an_untrusted_key_is_refused_before_its_first_blob() {
+fn a_stream_without_a_trusted_signature_is_refused_before_its_first_blob() {
     let fixture = Fixture::new();
     let keys = [("ours", "key.pem", "key.pub"), ("theirs", "other.pem", "other.pub")];
     for (_, private, public) in keys {
@@ -113,7 +113,7 @@ fn a_stream_signed_by_an_untrusted_key_is_refused_before_its_first_blob() {
     let unsigned = std::fs::read(fixture.streamed("plain.tar", &[])).unwrap();
     let text = fixture.piped(&["verify", "-", "--key", "key.pub"], &signed, WHOLE).ended(0).stdout;
     assert!(text.contains("signed by"), "{text}");
-    // The blobs were never received, so the report must not call them missing.
+    // The blobs never arrived; the message must not be that they are missing.
     let first = |bytes: &[u8]| 512 * (1 + (0..).find(|at| bytes[at * 512..].starts_with(b"blobs/")).unwrap());
     for (bytes, key, why) in [(&signed, "other.pub", "does not match"), (&unsigned, "key.pub", "not signed")] {
         let refused = fixture.piped(&["verify", "-", "--key", key], &bytes[..first(bytes)], WHOLE).ended(3);
@@ -122,7 +122,7 @@ fn a_stream_signed_by_an_untrusted_key_is_refused_before_its_first_blob() {
 }
 
 #[test]
-fn what_a_stream_lacked_can_be_written_down() {
+fn the_missing_list_of_a_stream_can_be_written() {
     let fixture = Fixture::new();
     let whole = std::fs::read(fixture.streamed("whole.tar", &[])).unwrap();
     let cut = &whole[..whole.len() - 2_000_000];
@@ -132,7 +132,7 @@ fn what_a_stream_lacked_can_be_written_down() {
 }
 
 #[test]
-fn where_a_byte_is_wrong_is_reported_of_a_pipe_as_of_a_file() {
+fn a_wrong_byte_is_located_in_a_pipe_as_in_a_file() {
     let fixture = Fixture::new();
     fixture.run(&["export", "--locked", "images.lock", "-o", "bad.tar"]).ended(0);
     let mut bytes = std::fs::read(fixture.path("bad.tar")).unwrap();
@@ -157,7 +157,7 @@ fn where_a_byte_is_wrong_is_reported_of_a_pipe_as_of_a_file() {
 }
 
 #[test]
-fn what_is_only_a_part_of_a_bundle_is_not_called_a_damaged_one() {
+fn part_of_a_bundle_is_not_called_a_damaged_bundle() {
     let fixture = Fixture::new();
     fixture.run(&["export", "--locked", "images.lock", "-o", "plain.tar"]).ended(0);
     fixture.run(&["split", "plain.tar", "-o", "part.tar", "--volume-size", "3MB"]).ended(0);
@@ -169,7 +169,7 @@ fn what_is_only_a_part_of_a_bundle_is_not_called_a_damaged_one() {
 }
 
 #[test]
-fn only_export_writes_to_standard_output_and_only_verify_and_import_read_standard_input() {
+fn commands_that_cannot_stream_refuse_a_dash() {
     let fixture = Fixture::new();
     fixture.run(&["export", "--locked", "images.lock", "-o", "plain.tar"]).ended(0);
     fixture.run(&["split", "plain.tar", "-o", "part.tar", "--volume-size", "3MB"]).ended(0);

@@ -1,12 +1,12 @@
-//! A proxy before a registry that holds the first matching request until the test lets it through. A test can so act in
-//! the middle of a transfer without guessing when that is.
+//! A proxy before a registry that holds the first matching request until the test releases it, so that a test can act
+//! in the middle of a transfer without guessing the moment.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 
-/// Closed connections and threads end when it is dropped.
+/// Dropping it closes its connections and ends its threads.
 pub struct Barrier {
     host: String,
     held: mpsc::Receiver<()>,
@@ -16,7 +16,7 @@ pub struct Barrier {
 
 struct Shared {
     registry: String,
-    /// What the request has to contain, such as `GET /v2/a/blobs/`.
+    /// The text the request must contain, such as `GET /v2/a/blobs/`.
     wanted: String,
     used: AtomicBool,
     held: Mutex<mpsc::Sender<()>>,
@@ -70,7 +70,7 @@ impl Drop for Barrier {
     fn drop(&mut self) {
         self.open();
         self.over.store(true, Ordering::SeqCst);
-        // Wakes the listener, which sees that it is over.
+        // Wakes the listener so that it ends.
         let _ = TcpStream::connect(&self.host);
     }
 }
@@ -88,7 +88,7 @@ impl Shared {
         let fits = bytes.windows(self.wanted.len()).any(|window| window == self.wanted.as_bytes());
         if fits && !self.used.swap(true, Ordering::SeqCst) {
             let _ = self.held.lock().expect("the barrier").send(());
-            // Ends with an error when the barrier opens: nothing is ever sent.
+            // Returns an error when the barrier opens: nothing is ever sent.
             let _ = self.opened.lock().expect("the barrier").recv();
         }
     }

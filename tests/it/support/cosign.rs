@@ -1,4 +1,4 @@
-//! Lists of signatures and attestations as cosign writes them. Nobody verifies them: what counts is whether they are there.
+//! Lists of signatures and attestations in cosign's format. No test verifies them: only their presence counts.
 
 use gapferry::oci::{Digest, Tag, media_type};
 use serde_json::{Value, json};
@@ -8,7 +8,7 @@ use super::sha256;
 
 const SIGNATURE: &str = "dev.cosignproject.cosign/signature";
 
-/// One layer of a list: the descriptor, and what it describes.
+/// One layer of a list: the descriptor and its content.
 #[derive(Clone, Debug)]
 pub struct Signed {
     pub descriptor: Value,

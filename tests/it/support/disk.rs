@@ -1,4 +1,4 @@
-//! A small file system of a test's own: full, read-only or gone when the test wants it.
+//! A small file system for one test: full, read-only or gone when the test wants it.
 
 use std::path::Path;
 use std::process::Command;
@@ -11,7 +11,7 @@ pub struct Disk {
 }
 
 impl Disk {
-    /// `None` where mounting is not allowed; the test says so and ends.
+    /// `None` where mounting is not allowed; the test then reports that and ends.
     pub fn of(kibibytes: u64) -> Option<Disk> {
         let directory = tempdir();
         let options = format!("size={kibibytes}k");

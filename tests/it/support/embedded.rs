@@ -1,4 +1,4 @@
-//! Our own registry, running in this process: a layout or bundle that can be pulled from, and pushed to when writable.
+//! The embedded registry, running in this process: serves a layout or bundle, and accepts pushes if writable.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -28,13 +28,13 @@ impl Embedded {
         Embedded::try_serve(path, true).expect("serving")
     }
 
-    /// Takes pushes up to `quota` bytes in all.
+    /// Accepts pushes up to `quota` bytes in all.
     pub fn with_quota(path: &Path, quota: u64) -> Embedded {
         let quota = Some(quota);
         Embedded::start(path, Options { writable: true, quota, ..Embedded::options() }).expect("serving")
     }
 
-    /// Takes pushes within `limits`.
+    /// Accepts pushes within `limits`.
     pub fn limited(path: &Path, limits: Limits) -> Embedded {
         Embedded::start(path, Options { writable: true, limits, ..Embedded::options() }).expect("serving")
     }
@@ -85,7 +85,7 @@ impl Embedded {
         self.request("GET", path).send()
     }
 
-    /// What it said could be pulled when it started.
+    /// The references it announced when it started.
     pub fn references(&self) -> &[String] {
         &self.references
     }

@@ -1,4 +1,4 @@
-//! Plain HTTP for tests, blocking, callable from synchronous and asynchronous tests alike.
+//! A blocking plain-HTTP client for tests, callable from synchronous and asynchronous tests alike.
 
 use std::path::PathBuf;
 
@@ -49,15 +49,15 @@ impl Request {
         self
     }
 
-    /// Panics when no answer comes.
+    /// Panics if there is no answer.
     pub fn send(self) -> Answer {
         let (method, url) = (self.method, self.url.clone());
         self.try_send().unwrap_or_else(|e| panic!("{method} {url}: {e:?}"))
     }
 
-    /// For servers that are meant to break connections.
+    /// For servers that are expected to break connections.
     pub fn try_send(self) -> Result<Answer, reqwest::Error> {
-        // A separate thread, because the caller may be inside a runtime already.
+        // Uses a separate thread, because the caller may already be inside a runtime.
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
             runtime.block_on(self.exchange())

@@ -1,4 +1,4 @@
-//! Tiny images of every kind that travels, made from nothing, and pushed byte for byte.
+//! Tiny generated images of every kind that travels, pushed byte for byte.
 
 use std::io::Write;
 use std::process::{Command, Stdio};
@@ -14,11 +14,11 @@ pub const OCI_LAYER_ZSTD: &str = "application/vnd.oci.image.layer.v1.tar+zstd";
 pub const OCI_LAYER_FOREIGN: &str = "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip";
 pub const DOCKER_LAYER: &str = "application/vnd.docker.image.rootfs.diff.tar.gzip";
 
-/// A registry that takes pushes: the real one, our own, a fake of another.
+/// A registry that accepts pushes: a real one, the embedded one, a fake.
 pub trait Host {
     /// `127.0.0.1:PORT`
     fn host(&self) -> &str;
-    /// A request to it, with credentials where it wants some; `path` begins with `/`.
+    /// A request to the registry, with credentials if required; `path` starts with `/`.
     fn request(&self, method: &'static str, path: &str) -> Request;
 }
 
@@ -26,7 +26,7 @@ pub trait Host {
 #[derive(Clone, Debug)]
 pub struct Image {
     pub repository: String,
-    /// Without one it is pushed by digest only.
+    /// Without a tag, the image is pushed only by digest.
     pub tag: Option<String>,
     pub media_type: String,
     pub manifest: Vec<u8>,
@@ -40,7 +40,7 @@ impl Image {
             repository: repository.to_owned(),
             tag: Some(tag.to_owned()).filter(|tag| !tag.is_empty()),
             media_type: media_type.to_owned(),
-            // Indented unlike anything that a program would write, so that re-serializing it changes the digest.
+            // Indented unlike any program's output, so re-serializing changes the digest.
             manifest: format!("{manifest:#}\n").into_bytes(),
             blobs,
             children: vec![],
@@ -59,12 +59,12 @@ impl Image {
         }
     }
 
-    /// Whether its tag belongs to another image: cosign's, or a fallback list of referrers.
+    /// Whether its tag belongs to another image: cosign's tags and fallback lists of referrers.
     pub fn is_companion(&self) -> bool {
         self.tag.as_ref().and_then(|tag| tag.parse::<Tag>().ok()).is_some_and(|tag| tag.companion_subject().is_some())
     }
 
-    /// Whether it is a fallback list of referrers, which a registry without that API gets rewritten.
+    /// Whether it is a fallback list of referrers, which is rewritten for a registry without the referrers API.
     pub fn is_referrers_list(&self) -> bool {
         self.is_companion() && !self.children.is_empty()
     }
@@ -92,7 +92,7 @@ impl Image {
         own.chain(self.children.iter().flat_map(Image::blob_digests)).collect()
     }
 
-    /// Uploads everything as it is. Panics if the registry refuses anything.
+    /// Uploads everything unchanged. Panics if the registry refuses anything.
     pub fn push(&self, registry: &impl Host) {
         for blob in &self.blobs {
             push_blob(registry, &self.repository, blob);
@@ -110,7 +110,7 @@ impl Image {
     }
 }
 
-/// Uploads one blob; asks before, so that shared ones go once.
+/// Uploads one blob unless it exists, so that shared blobs are sent once.
 pub fn push_blob(registry: &impl Host, repository: &str, blob: &[u8]) {
     let digest = sha256(blob);
     if registry.request("HEAD", &format!("/v2/{repository}/blobs/{digest}")).send().status == 200 {
@@ -118,7 +118,7 @@ pub fn push_blob(registry: &impl Host, repository: &str, blob: &[u8]) {
     }
     let answer = registry.request("POST", &format!("/v2/{repository}/blobs/uploads/")).send().expect(202);
     let location = answer.header("location").expect("Location");
-    // Absolute or not: what stands before the path is this registry.
+    // Relative or absolute: the part before the path is this registry.
     let path = location.find("/v2/").map_or(location, |at| &location[at..]);
     let separator = if path.contains('?') { '&' } else { '?' };
     registry
@@ -129,7 +129,7 @@ pub fn push_blob(registry: &impl Host, repository: &str, blob: &[u8]) {
         .expect(201);
 }
 
-/// Text that does not compress: the same for the same seed.
+/// Incompressible text, determined by the seed.
 pub fn noise(seed: u64, length: usize) -> String {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let mut next = || {
@@ -170,8 +170,8 @@ fn filter(program: &str, arguments: &[&str], input: &[u8]) -> Vec<u8> {
     let mut stdin = process.stdin.take().expect("a pipe");
     let input = input.to_vec();
     let writer = std::thread::spawn(move || stdin.write_all(&input));
-    let output = process.wait_with_output().expect("its output");
-    writer.join().expect("the writer").expect("its input");
+    let output = process.wait_with_output().expect("zstd's output");
+    writer.join().expect("the writer").expect("zstd's input");
     assert!(output.status.success(), "{program}");
     output.stdout
 }
@@ -260,8 +260,8 @@ fn list(repository: &str, tag: &str, media_type: &str, entries: &[Value], childr
     Image { children, ..Image::new(repository, tag, media_type, &manifest, vec![]) }
 }
 
-/// An OCI 1.1 artifact with the empty config, speaking of `subject`; found by digest and, where there is no referrers
-/// API, through [`referrers_tag`].
+/// An OCI 1.1 artifact with the empty config and the subject `subject`; found by digest and, without a referrers API,
+/// through [`referrers_tag`].
 pub fn referrer(subject: &Image, artifact_type: &str, payload: &[u8]) -> Image {
     let manifest = json!({"schemaVersion": 2, "mediaType": media_type::OCI_MANIFEST, "artifactType": artifact_type,
         "config": entry(media_type::OCI_EMPTY, b"{}"), "layers": [entry(artifact_type, payload)],
@@ -270,7 +270,7 @@ pub fn referrer(subject: &Image, artifact_type: &str, payload: &[u8]) -> Image {
     Image::new(&subject.repository, "", media_type::OCI_MANIFEST, &manifest, blobs)
 }
 
-/// An index of these manifests with these architectures, which refers to `subject`, if there is one.
+/// An index of these manifests with the given architectures, and with `subject` if there is one.
 pub fn index_of(repository: &str, tag: &str, children: &[(&Image, Option<&str>)], subject: Option<&Image>) -> Image {
     let entries = children.iter().map(|(child, architecture)| match architecture {
         Some(architecture) => on_platform(child, architecture),
@@ -302,7 +302,7 @@ pub fn referrers_tag(subject: &Image, referrers: &[Image]) -> Image {
     list(&subject.repository, tag.as_str(), media_type::OCI_INDEX, &entries, referrers.to_vec())
 }
 
-/// What cosign stores next to an image, under `sha256-<hex>.sig`.
+/// A signature as cosign stores it, under `sha256-<hex>.sig`.
 pub fn cosign_signature(subject: &Image) -> Image {
     let payload = json!({"critical": {"image": {"docker-manifest-digest": subject.digest()}}}).to_string();
     let layer = ("application/vnd.dev.cosign.simplesigning.v1+json", payload.into_bytes());
@@ -323,7 +323,7 @@ pub fn with_foreign_layer(repository: &str, tag: &str) -> Image {
     Image::new(repository, tag, media_type::OCI_MANIFEST, &manifest, vec![config, own])
 }
 
-/// An artifact with the empty config and no subject, as `oras push` makes.
+/// An artifact with the empty config and no subject, as made by `oras push`.
 pub fn artifact(repository: &str, tag: &str, payload: &[u8]) -> Image {
     let manifest = json!({"schemaVersion": 2, "mediaType": media_type::OCI_MANIFEST,
         "artifactType": "application/vnd.example.thing", "config": entry(media_type::OCI_EMPTY, b"{}"),
@@ -340,7 +340,7 @@ pub struct Corpus {
     pub images: Vec<Image>,
 }
 
-/// What was pushed: a full reference (`127.0.0.1:5000/a/b:tag`, or `…@sha256:…`) and its digest.
+/// A pushed image: a full reference (`127.0.0.1:5000/a/b:tag`, or `…@sha256:…`) and its digest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pushed {
     pub reference: String,
@@ -381,8 +381,8 @@ impl Corpus {
         Corpus { images }
     }
 
-    /// Pushes everything verbatim. Returns only tagged images, without the tags that belong to another image
-    /// (`sha256-…`): an allowlist would name these.
+    /// Pushes everything verbatim. Returns only tagged images, without tags that belong to another image (`sha256-…`):
+    /// the names an allowlist would have.
     pub fn push(&self, registry: &impl Host) -> Vec<Pushed> {
         self.images.iter().for_each(|image| image.push(registry));
         self.images

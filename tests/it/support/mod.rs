@@ -1,4 +1,4 @@
-//! What integration tests stand on: a real registry, skopeo, and images of every kind that travels.
+//! The basis of the integration tests: a real registry, skopeo, and images of every kind that travels.
 //!
 //! Nothing here is a mock; everything is removed when dropped.
 
@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 
 use gapferry::oci::Digest;
 
-/// The program under test, in an environment where nothing of the developer's own configuration is found.
+/// The program under test, in an environment without the developer's configuration.
 pub fn gapferry() -> assert_cmd::Command {
     let mut command = assert_cmd::Command::new(env!("CARGO_BIN_EXE_gapferry"));
     command.env_clear().envs(clean_environment());
@@ -53,7 +53,7 @@ fn clean_environment() -> Vec<(&'static str, PathBuf)> {
     ]
 }
 
-/// A directory of this test's own, removed when dropped.
+/// A temporary directory for one test, removed when dropped.
 pub fn tempdir() -> tempfile::TempDir {
     tempfile::Builder::new().prefix("gapferry-test-").tempdir().expect("a temporary directory")
 }
@@ -83,7 +83,7 @@ pub fn files_below(directory: &Path) -> Vec<(String, Vec<u8>)> {
     files
 }
 
-/// Every command and sub-command of the program, as a person types it; the program itself is the empty name.
+/// Every command and sub-command as a user types it; the program itself has an empty name.
 pub fn commands() -> Vec<(String, clap::Command)> {
     fn below(command: &clap::Command, name: &str) -> Vec<(String, clap::Command)> {
         let own = command.get_subcommands().map(|sub| (format!("{name} {}", sub.get_name()).trim().to_owned(), sub));

@@ -1,18 +1,19 @@
-//! What lies between a machine and its registries: a web proxy (forwarding and CONNECT, RFC 9110 §9.3.6), and a relay to an
-//! IPv6 address. Plain threads; every name leads to one registry.
+//! The network between a machine and its registries: a web proxy (forwarding and CONNECT, RFC 9110 §9.3.6), and a relay
+//! to an IPv6 address. Plain threads; every name leads to one registry.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
-/// A web proxy, which remembers the heads of requests. It lives as long as the test.
+/// A web proxy that records the heads of requests. It lives as long as the test.
 pub struct WebProxy {
     pub address: String,
     heads: Arc<Mutex<Vec<String>>>,
 }
 
 impl WebProxy {
-    /// Every host is found at `registry`, `127.0.0.1:port`; with `refusal` (`407 Proxy Authentication Required`) nothing is.
+    /// Connects every host name to `registry`, `127.0.0.1:port`; with a `refusal` (`407 Proxy Authentication
+    /// Required`), refuses everything.
     pub fn to(registry: &str, refusal: Option<&'static str>) -> WebProxy {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = listener.local_addr().expect("an address").to_string();
@@ -31,7 +32,7 @@ impl WebProxy {
         format!("http://{}", self.address)
     }
 
-    /// The requests' heads so far, first line and headers.
+    /// The heads of requests so far, first line and headers.
     pub fn heads(&self) -> Vec<String> {
         self.heads.lock().expect("the log").clone()
     }
@@ -53,7 +54,7 @@ fn serve(mut client: TcpStream, registry: &str, refusal: Option<&str>, log: &Mut
     if head.starts_with("CONNECT ") {
         client.write_all(b"HTTP/1.1 200 OK\r\n\r\n")?;
     } else {
-        // One request a connection: the registry is asked to close it after its answer.
+        // One request per connection: the registry is asked to close it after its answer.
         let (first, headers) = head.split_once("\r\n").unwrap_or_default();
         let path = first.splitn(4, '/').nth(3).unwrap_or_default();
         let method = first.split(' ').next().unwrap_or_default();

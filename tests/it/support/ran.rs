@@ -9,7 +9,7 @@ pub struct Ran {
 }
 
 impl Ran {
-    /// Runs it to its end.
+    /// Runs the command to its end.
     pub fn of(command: &mut assert_cmd::Command) -> Ran {
         let output = command.output().expect("running gapferry");
         let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();

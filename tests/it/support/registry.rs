@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::http::{self, Answer, Request};
 
-/// How the registry is to be set up; the default is open, plain HTTP, with deletion.
+/// The setup of the registry; by default it is open, plain HTTP, with deletion.
 #[derive(Default, Clone)]
 pub struct Options {
     /// User and password (htpasswd, Basic).
@@ -19,9 +19,9 @@ pub struct Options {
     pub storage: Option<PathBuf>,
     /// Refuses every write, as in maintenance mode.
     pub read_only: bool,
-    /// Deletes nothing.
+    /// Disables deletion.
     pub no_deletion: bool,
-    /// Refuses foreign layers, which is what a registry does whose configuration does not mention them.
+    /// Refuses foreign layers, which is a registry's default if its configuration does not mention them.
     pub no_foreign_layers: bool,
 }
 
@@ -92,7 +92,7 @@ impl Registry {
         self.options.credentials.as_ref().map(|(user, password)| (user.as_str(), password.as_str()))
     }
 
-    /// A request to it, with its credentials; `path` begins with `/`.
+    /// A request to the registry, with its credentials; `path` starts with `/`.
     pub fn request(&self, method: &'static str, path: &str) -> Request {
         let ca_file = self.options.tls.then(|| self.ca_file());
         http::request(method, format!("{}{path}", self.url())).basic(self.credentials()).ca_file(ca_file)
@@ -105,7 +105,7 @@ impl Registry {
             .send()
     }
 
-    /// The digest a tag or digest has here, or `None`.
+    /// The digest of a tag or digest here, or `None`.
     pub fn digest(&self, repository: &str, reference: &str) -> Option<String> {
         let answer = self.manifest(repository, reference);
         (answer.status == 200).then(|| super::sha256(&answer.body))
@@ -117,9 +117,9 @@ impl Registry {
         tags.iter().filter_map(|tag| tag.as_str().map(str::to_owned)).collect()
     }
 
-    /// Every request answered so far, oldest first, this function's own and the first ping left out.
+    /// Every answered request so far, oldest first, without this function's own and the first ping.
     pub fn requests(&self) -> Vec<Logged> {
-        // The log may lag behind the answers of large bodies; once the mark is there, so is all before it.
+        // The log may lag behind the answers of large bodies; once the mark appears, everything before it is there.
         let mark = format!("/v2/?mark={}", self.marks.fetch_add(1, Ordering::Relaxed));
         self.request("GET", &mark).send();
         loop {
@@ -132,13 +132,13 @@ impl Registry {
         }
     }
 
-    /// How many requests had this method, a path with this part, and this status.
+    /// The number of requests with this method, this text in the path, and this status.
     pub fn count(&self, method: &str, part: &str, status: u16) -> usize {
         let fits = |r: &&Logged| r.method == method && r.path.contains(part) && r.status == status;
         self.requests().iter().filter(fits).count()
     }
 
-    /// Uploads that were finished with bytes of their own (mounts are not).
+    /// Completed uploads with content of their own (mounts do not count).
     pub fn uploads(&self) -> usize {
         self.count("PUT", "/blobs/uploads/", 201)
     }
@@ -189,7 +189,7 @@ fn configure(options: &Options, directory: &Path) -> String {
     text
 }
 
-/// Debian's crypt(3) knows bcrypt, and perl, which is always there, hands it through.
+/// Debian's crypt(3) supports bcrypt, and perl, which is always installed, gives access to it.
 fn bcrypt(password: &str) -> String {
     let script = "print crypt($ARGV[0], '$2y$04$abcdefghijklmnopqrstuu')";
     let output = Command::new("perl").args(["-e", script, password]).output().expect("perl");
@@ -216,8 +216,8 @@ fn certify(directory: &Path) {
     openssl(&[&sign[..], &["-days", "2", "-extfile", "server.ext", "-out", "server.crt"]].concat());
 }
 
-/// Waits for the line of the log that names the port the kernel chose: from then on connections are accepted. The rest is
-/// read so that the registry never waits for a reader.
+/// Waits for the log line that names the port chosen by the kernel: from then on connections are accepted. The rest is
+/// read so that the registry never blocks on a full pipe.
 fn listening(process: &mut Child) -> String {
     let mut lines = BufReader::new(process.stderr.take().expect("a pipe")).lines().map_while(Result::ok);
     let mut log = String::new();

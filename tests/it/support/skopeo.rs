@@ -1,9 +1,9 @@
-//! skopeo, the tool most people move images with: it reads what we write and writes what we read.
+//! skopeo, a common tool to move images: it reads what gapferry writes and writes what gapferry reads.
 
 use std::path::Path;
 use std::process::{Command, Output};
 
-/// Runs skopeo without any policy or configuration of the machine; fails the test if skopeo fails. Gives stdout.
+/// Runs skopeo without the machine's policy and configuration; fails the test if skopeo fails. Returns stdout.
 #[track_caller]
 pub fn run(arguments: &[&str]) -> String {
     let output = try_run(arguments);
@@ -12,7 +12,7 @@ pub fn run(arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).expect("UTF-8")
 }
 
-/// Runs skopeo, whatever comes of it.
+/// Runs skopeo; the result may be a failure.
 pub fn try_run(arguments: &[&str]) -> Output {
     let home = Path::new(env!("CARGO_TARGET_TMPDIR")).join("empty-home");
     std::fs::create_dir_all(&home).expect("the test home");

@@ -29,7 +29,7 @@ pub fn migrate(storage: &Path, option: &str, to: &Path, more: &[&str]) -> Output
     gapferry().arg("migrate").arg(storage).arg(option).arg(to).args(more).output().expect("running gapferry")
 }
 
-/// What it said when all went well.
+/// The messages of a successful migration.
 #[track_caller]
 pub fn migrated(storage: &Path, option: &str, to: &Path, more: &[&str]) -> String {
     let output = migrate(storage, option, to, more);
@@ -38,7 +38,7 @@ pub fn migrated(storage: &Path, option: &str, to: &Path, more: &[&str]) -> Strin
     message
 }
 
-/// A directory on another file system than `here`; `None` where the machine has none.
+/// A directory on a different file system than `here`; `None` if the machine has none.
 pub fn elsewhere(here: &Path) -> Option<tempfile::TempDir> {
     use std::os::unix::fs::MetadataExt;
     let elsewhere = tempfile::tempdir_in("/dev/shm").ok()?;

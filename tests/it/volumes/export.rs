@@ -1,5 +1,5 @@
-//! `gapferry export --volume-size`: written in place while blobs arrive, interrupted and continued, and one volume
-//! alone.
+//! `gapferry export --volume-size`: volumes written in place while blobs arrive, interrupted, resumed, and single
+//! volumes.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -19,7 +19,7 @@ use crate::support::registry::Registry;
 use crate::support::{gapferry, gapferry_process, sha256_file, tempdir};
 use crate::volumes::recover::forge;
 
-/// Cuts only the largest layer.
+/// A size that cuts only the largest layer.
 const SIZE: &str = "1MB";
 
 struct Fixture {
@@ -40,7 +40,7 @@ impl Fixture {
         ];
         images.iter().for_each(|image| image.push(&source));
         let fixture = Fixture { directory: tempdir(), source, images };
-        // Both must have the same time to be compared.
+        // Compared bundles need the same time.
         let lock = fixture.path("lock");
         let host = fixture.source.host();
         let names = fixture.images.iter().map(|image| format!("{host}/{}", image.name()));
@@ -63,7 +63,7 @@ impl Fixture {
     }
 }
 
-/// The volumes of this name; the directory must contain nothing else.
+/// The volumes of this name; nothing else of that name may exist.
 fn volumes(out: &Path) -> Vec<PathBuf> {
     let (directory, stem) = (out.parent().unwrap(), out.file_stem().unwrap().to_str().unwrap());
     let entries = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
@@ -81,14 +81,14 @@ fn sums(paths: &[PathBuf]) -> Vec<String> {
 }
 
 #[test]
-fn volumes_of_an_export_are_those_of_a_bundle_that_was_split_and_join_to_the_same_bytes() {
+fn exported_volumes_equal_split_volumes_and_join_to_the_same_bytes() {
     let fixture = Fixture::new();
     let out = fixture.path("v.tar");
     fixture.export(&out, &[]).ended(0).reported(&["v.001.tar: written", "3 images"]);
     let paths = volumes(&out);
     assert!(paths.len() > 2 && paths.iter().all(|path| path.metadata().unwrap().len() <= 1_000_000), "{paths:?}");
     Ran::of(gapferry().arg("verify").args(&paths)).ended(0);
-    // Every form holds the same bundle.
+    // Every form is the same bundle.
     let stream = fixture.path("stream.tar");
     let mut command = Command::new(env!("CARGO_BIN_EXE_gapferry"));
     command.args(["export", "--locked", fixture.path("lock").to_str().unwrap(), "-o", "-"]);
@@ -102,7 +102,7 @@ fn volumes_of_an_export_are_those_of_a_bundle_that_was_split_and_join_to_the_sam
 }
 
 #[test]
-fn a_volume_that_is_reconstructed_alone_is_the_same_and_fetches_no_more_than_it_contains() {
+fn one_rewritten_volume_is_identical_and_fetches_only_its_own_blobs() {
     let fixture = Fixture::new();
     let (out, alone) = (fixture.path("v.tar"), fixture.path("alone.tar"));
     fixture.export(&out, &[]).ended(0);
@@ -113,7 +113,7 @@ fn a_volume_that_is_reconstructed_alone_is_the_same_and_fetches_no_more_than_it_
         fixture.export(&alone, &["--only-volume", &number.to_string()]).ended(0);
         let made = fixture.path(&format!("alone.{number:03}.tar"));
         assert_eq!(sha256_file(&made), sha256_file(path), "volume {number}");
-        assert!(fixture.blob_gets() - before < all, "all of it was fetched again");
+        assert!(fixture.blob_gets() - before < all, "everything was fetched again");
         std::fs::remove_file(made).unwrap();
     }
     fixture.export(&alone, &["--only-volume", "77"]).ended(2).reported(&["no volume 77"]);
@@ -122,7 +122,7 @@ fn a_volume_that_is_reconstructed_alone_is_the_same_and_fetches_no_more_than_it_
 }
 
 #[test]
-fn what_is_there_is_not_fetched_again_and_what_is_damaged_in_it_is() {
+fn a_rerun_fetches_only_damaged_content() {
     let fixture = Fixture::new();
     let out = fixture.path("v.tar");
     fixture.export(&out, &[]).ended(0);
@@ -142,23 +142,23 @@ fn what_is_there_is_not_fetched_again_and_what_is_damaged_in_it_is() {
     let report = fixture.export(&out, &["--json"]).ended(0).reported(&["v.001.tar: unchanged", &last]);
     let report: serde_json::Value = serde_json::from_str(&report.stdout).unwrap();
     let unchanged = report["volumes"].as_array().unwrap().iter().map(|volume| volume["unchanged"].as_bool().unwrap());
-    assert_eq!(unchanged.filter(|unchanged| !unchanged).count(), 1, "only the damaged one is written: {report}");
-    assert!((1..=2).contains(&(fixture.blob_gets() - fetched)), "only what is damaged");
+    assert_eq!(unchanged.filter(|unchanged| !unchanged).count(), 1, "only the damaged volume is written: {report}");
+    assert!((1..=2).contains(&(fixture.blob_gets() - fetched)), "only damaged content is fetched");
     assert_eq!(sums(&volumes(&out)), first);
-    // Fewer images need fewer volumes. The others of the earlier set are removed.
+    // Fewer images need fewer volumes; extra volumes of the earlier set are removed.
     let lock = std::fs::read_to_string(fixture.path("lock")).unwrap();
     let mut smaller: serde_json::Value = serde_json::from_str(&lock).unwrap();
     smaller["images"].as_array_mut().unwrap().remove(0);
     std::fs::write(fixture.path("lock"), smaller.to_string()).unwrap();
     let before = fixture.blob_gets();
     fixture.export(&out, &[]).ended(0).reported(&["2 images"]);
-    assert_eq!(fixture.blob_gets(), before, "all of it was in the former volumes");
+    assert_eq!(fixture.blob_gets(), before, "all content was in the earlier volumes");
     assert!(volumes(&out).len() < paths.len());
     Ran::of(gapferry().arg("verify").args(volumes(&out))).ended(0);
 }
 
 #[test]
-fn killed_in_the_middle_it_continues_and_two_runs_do_not_write_one_set() {
+fn a_killed_export_of_volumes_resumes_and_a_second_run_is_refused() {
     let fixture = Fixture::new();
     let whole = fixture.path("whole.tar");
     fixture.export(&whole, &[]).ended(0);
@@ -197,7 +197,7 @@ fn killed_in_the_middle_it_continues_and_two_runs_do_not_write_one_set() {
 }
 
 #[test]
-fn a_cut_blob_continues_where_it_stopped_though_it_lies_in_several_volumes() {
+fn a_blob_spanning_several_volumes_resumes_where_it_stopped() {
     let (directory, builder) = (tempdir(), two_images().sha512("registry.test/a:x", noise(9, 900_000)));
     let out = directory.path().join("v.tar");
     let create = |only| Writer::create(&out, builder.files(), options(VolumeSelection::of(only)), Arc::new(Silent));
@@ -217,7 +217,7 @@ fn a_cut_blob_continues_where_it_stopped_though_it_lies_in_several_volumes() {
     writer.finish().unwrap();
     let paths = volumes(&out);
     Ran::of(gapferry().args(["verify", "--full"]).args(&paths)).ended(0);
-    // A single volume needs no blob of another volume, whatever its digest.
+    // A single volume needs no blob of another one, whatever its digest.
     let (first, alone) = (sha256_file(&paths[0]), create(Some(1)).unwrap());
     builder.fill(&alone).unwrap();
     alone.finish().unwrap();
@@ -225,7 +225,7 @@ fn a_cut_blob_continues_where_it_stopped_though_it_lies_in_several_volumes() {
 }
 
 #[test]
-fn killed_while_the_volumes_get_their_names_it_loses_nothing_and_leaves_nothing() {
+fn a_kill_during_the_final_renames_loses_and_leaves_nothing() {
     let (directory, builder) = (tempdir(), two_images());
     let out = directory.path().join("v.tar");
     let create = || Writer::create(&out, builder.files(), options(VolumeSelection::All), Arc::new(Silent)).unwrap();
@@ -236,16 +236,16 @@ fn killed_while_the_volumes_get_their_names_it_loses_nothing_and_leaves_nothing(
     writer.finish().unwrap();
     let paths = volumes(&out);
     let first = sums(&paths);
-    // The state after the first name was given, which is that of the second volume.
+    // The state after the first rename, which is the second volume's.
     std::fs::write(&journal, kept).unwrap();
     for path in paths[..1].iter().chain(&paths[2..]) {
         std::fs::rename(path, format!("{}.partial", path.display())).unwrap();
     }
-    // A larger set that was never finished.
+    // Leftover of a larger set that was never finished.
     std::fs::write(directory.path().join("v.099.tar.partial"), "unfinished").unwrap();
     builder.source.take_asked();
     create().finish().unwrap();
-    assert_eq!(builder.source.take_asked(), [], "every blob was there");
+    assert_eq!(builder.source.take_asked(), [], "every blob was present");
     assert_eq!(sums(&volumes(&out)), first);
     assert!(!journal.exists());
 }
@@ -261,7 +261,7 @@ fn options_of(limit: u64, selection: VolumeSelection) -> Options {
 }
 
 #[test]
-fn some_volumes_that_are_written_meanwhile_take_nothing_from_an_unfinished_set() {
+fn writing_single_volumes_keeps_an_unfinished_set() {
     let (directory, builder) = (tempdir(), two_images());
     let out = directory.path().join("v.tar");
     let create = |selection| Writer::create(&out, builder.files(), options(selection), Arc::new(Silent)).unwrap();
@@ -274,7 +274,7 @@ fn some_volumes_that_are_written_meanwhile_take_nothing_from_an_unfinished_set()
     let writer = create(VolumeSelection::Only([2, 3].into()));
     builder.fill(&writer).unwrap();
     writer.finish().unwrap();
-    // Others were started and never finished.
+    // Other volumes are started but never finished.
     builder.fill(&create(VolumeSelection::Only([4, 5].into()))).unwrap();
     builder.source.take_asked();
     let writer = create(VolumeSelection::All);
@@ -286,9 +286,9 @@ fn some_volumes_that_are_written_meanwhile_take_nothing_from_an_unfinished_set()
     Ran::of(gapferry().args(["verify", "--full"]).args(volumes(&out))).ended(0);
 }
 
-/// tar warns about a volume without an end marker, and `verify` calls it cut short.
+/// tar warns about a volume without an end mark, and `verify` calls it cut short.
 #[test]
-fn an_unfinished_set_of_another_size_leaves_nothing_in_the_volumes() {
+fn an_unfinished_set_of_another_volume_size_leaves_nothing_behind() {
     let (directory, builder) = (tempdir(), two_images());
     let out = directory.path().join("v.tar");
     let begin = |limit, selection| {
@@ -300,15 +300,15 @@ fn an_unfinished_set_of_another_size_leaves_nothing_in_the_volumes() {
     let journal = directory.path().join("v.volumes.partial.journal");
     let kept = std::fs::read(&journal).unwrap();
     drop(begin(1_500_000, VolumeSelection::Only([2].into())));
-    assert!(!journal.exists(), "what it says of volume 2 is not true any more");
-    // As if the journal had been left behind.
+    assert!(!journal.exists(), "the journal's entry about volume 2 is outdated");
+    // Restores the journal as a leftover.
     std::fs::write(&journal, kept).unwrap();
     begin(1_000_000, VolumeSelection::All).finish().unwrap();
     Ran::of(gapferry().args(["verify", "--full"]).args(volumes(&out))).ended(0);
 }
 
 #[test]
-fn a_set_has_its_first_volume_only_when_it_has_all_others() {
+fn the_first_volume_appears_only_after_all_others() {
     let (directory, builder) = (tempdir(), two_images());
     let out = directory.path().join("v.tar");
     let create = || Writer::create(&out, builder.files(), options(VolumeSelection::All), Arc::new(Silent)).unwrap();
@@ -319,15 +319,15 @@ fn a_set_has_its_first_volume_only_when_it_has_all_others() {
     writer.finish().unwrap_err();
     std::fs::remove_dir(&first).unwrap();
     let partial = |number: u32| directory.path().join(format!("v.{number:03}.tar.partial")).exists();
-    assert!(partial(1) && !(2..10).any(partial), "all others have their names");
+    assert!(partial(1) && !(2..10).any(partial), "all others have their final names");
     builder.source.take_asked();
     create().finish().unwrap();
-    assert_eq!(builder.source.take_asked(), [], "every blob was there");
+    assert_eq!(builder.source.take_asked(), [], "every blob was present");
     Ran::of(gapferry().args(["verify", "--full"]).args(volumes(&out))).ended(0);
 }
 
 #[test]
-fn each_volume_of_a_signed_export_says_who_made_it() {
+fn each_volume_of_a_signed_export_carries_the_signature() {
     let fixture = Fixture::new();
     let key = fixture.path("key.pem");
     let openssl = |arguments: &[&str]| assert!(Command::new("openssl").args(arguments).status().unwrap().success());
@@ -347,7 +347,7 @@ fn each_volume_of_a_signed_export_says_who_made_it() {
 }
 
 #[test]
-fn a_set_that_is_written_again_with_another_key_has_its_signature_in_every_volume() {
+fn a_set_rewritten_with_another_key_has_its_signature_in_every_volume() {
     let fixture = Fixture::new();
     let key = |name: &str, kind| Key::new(fixture.directory.path(), name, kind);
     let (one, other, third) = (key("one", Kind::P256), key("other", Kind::P256), key("third", Kind::Ed25519));
@@ -380,7 +380,7 @@ fn a_set_that_is_written_again_with_another_key_has_its_signature_in_every_volum
 }
 
 #[test]
-fn a_volume_that_is_written_again_with_a_key_is_laid_out_as_the_others() {
+fn a_volume_rewritten_with_a_key_has_the_layout_of_the_others() {
     let fixture = Fixture::new();
     let key = Key::new(fixture.directory.path(), "key", Kind::Ed25519);
     let (bundle, out) = (fixture.path("b.tar"), fixture.path("v.tar"));
@@ -391,8 +391,8 @@ fn a_volume_that_is_written_again_with_a_key_is_laid_out_as_the_others() {
     let (paths, first) = (volumes(&out), sums(&volumes(&out)));
     std::fs::remove_file(&paths[1]).unwrap();
     fixture.export(&out, &["--only-volume", "2", sign[0], sign[1]]).ended(0);
-    assert_eq!(sums(&paths), first, "it repeats the signature of chunks.b3, as the others do");
-    // A volume that claims to be of the same set, but has another layout.
+    assert_eq!(sums(&paths), first, "the volume repeats the signature of chunks.b3, as the others do");
+    // A volume that claims to belong to the set but has another layout.
     forge(&paths[0], |name, bytes| {
         if name == "volumes/001.json" {
             let mut json: serde_json::Value = serde_json::from_slice(bytes).unwrap();
@@ -407,7 +407,7 @@ fn a_volume_that_is_written_again_with_a_key_is_laid_out_as_the_others() {
 }
 
 #[test]
-fn a_bundle_that_fits_into_one_volume_is_one() {
+fn a_bundle_that_fits_into_one_volume_is_a_single_volume() {
     let directory = tempdir();
     let builder = Builder::new().image("registry.test/a:1", &[noise(1, 1_000)]);
     let out = directory.path().join("disc");

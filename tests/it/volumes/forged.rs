@@ -1,4 +1,4 @@
-//! Recovery volumes made by an attacker. No signature covers them, and `repair` must not trust them.
+//! Recovery volumes made by an attacker: no signature covers them, and `repair` must not write what they claim.
 
 use std::fs;
 use std::io::Read;
@@ -27,7 +27,7 @@ struct Signed {
     directory: tempfile::TempDir,
     key: Key,
     identity: Digest,
-    /// A layer that lies in one volume.
+    /// A layer contained in a single volume.
     blob: String,
     volumes: u32,
     recovery: u32,
@@ -39,7 +39,7 @@ impl Signed {
         let key = Key::new(directory.path(), "key", Kind::P256);
         let shared = noise(1, 20_000);
         let builder = Builder::new().image("registry.test/team/one:1", &[shared.clone(), noise(3, 25_000)]);
-        // The last layer is cut, and the last volume has space left.
+        // The last layer is cut, and the last volume has free space.
         let builder = builder.image("registry.test/team/two:2.0", &[shared, noise(4, 12_000), noise(2, 70_000)]);
         let (bundle, set) = (directory.path().join("b.tar"), directory.path().join("set"));
         builder.write(&bundle).unwrap();
@@ -70,7 +70,7 @@ impl Signed {
         (1..=self.volumes).find(has).expect("a volume with such a file")
     }
 
-    /// Replaces the recovery volumes by ones made from these volumes with one of them changed.
+    /// Replaces the true recovery volumes by some computed with one volume changed.
     fn forge(&self, number: u32, identity: Digest, change: impl FnOnce(&mut Files)) {
         let aside = tempdir();
         for (name, bytes) in files_below(&self.set()).into_iter().filter(|(name, _)| !name.contains(".r")) {
@@ -111,7 +111,7 @@ impl Signed {
             assert!(files_below(&self.set()) == before, "{what}, key {with_key}: something was written: {ran:?}");
             let ran = ran.ended(3);
             assert!(words.iter().all(|word| ran.stderr.contains(word)), "{what}, key {with_key}: {ran:?}");
-            assert!(!ran.stderr.contains("run the same command again"), "it would end the same: {ran:?}");
+            assert!(!ran.stderr.contains("run the same command again"), "a rerun would end the same: {ran:?}");
         }
     }
 }
@@ -143,7 +143,7 @@ fn tar_of(files: &Files) -> Vec<u8> {
     builder.into_inner().unwrap()
 }
 
-/// Updates a volume's own records to match its content, as an attacker would.
+/// Makes the volume's metadata match its content again, as an attacker would.
 fn seal(files: &mut Files) {
     let position = |files: &Files, end: &str| {
         files.iter().position(|(path, _)| path.starts_with("volumes/") && path.ends_with(end)).unwrap()
@@ -173,7 +173,7 @@ fn seal(files: &mut Files) {
     sum(files);
 }
 
-/// Updates only its checksums.
+/// Updates only its sums.
 fn sum(files: &mut Files) {
     let own = files.iter().position(|(path, _)| path.ends_with(".sha256")).unwrap();
     let is_summed = |path: &str| !path.ends_with(".sha256") && !path.ends_with(".sig");
@@ -196,7 +196,7 @@ fn is_segment(path: &str) -> bool {
     path.starts_with("segments/")
 }
 
-/// Whether the volume lists the blob, which means that it is not in all volumes.
+/// Whether the volume lists this blob; blobs in every volume are not listed.
 fn is_listed(files: &Files, path: &str) -> bool {
     let own = files.iter().find(|(path, _)| path.starts_with("volumes/") && path.ends_with(".json")).unwrap();
     let json: Value = serde_json::from_slice(&own.1).unwrap();
@@ -204,7 +204,7 @@ fn is_listed(files: &Files, path: &str) -> bool {
 }
 
 #[test]
-fn a_lost_volume_is_not_made_of_recovery_volumes_that_would_make_another_one() {
+fn forged_recovery_volumes_cannot_replace_a_lost_volume() {
     type Change = fn(&mut Files);
     let changes: [(&str, Change); 11] = [
         ("a segment", |files| {
@@ -267,14 +267,14 @@ fn a_lost_volume_is_not_made_of_recovery_volumes_that_would_make_another_one() {
         set.refuses(what, &["forged or damaged", "nothing was changed", &format!("v.{number:03}.tar")]);
         whole.iter().for_each(|(name, bytes)| fs::write(set.set().join(name), bytes).unwrap());
     }
-    // With the genuine recovery volumes, it is restored.
+    // The true ones restore it.
     fs::remove_file(set.volume(2)).unwrap();
     set.repair(true).ended(0);
     assert!(files_below(&set.set()) == whole);
 }
 
 #[test]
-fn a_volume_that_is_good_is_not_replaced_because_recovery_volumes_call_it_damaged() {
+fn recovery_volumes_cannot_replace_an_intact_volume() {
     let set = Signed::new(2);
     let whole = files_below(&set.set());
     let volumes =
@@ -288,9 +288,9 @@ fn a_volume_that_is_good_is_not_replaced_because_recovery_volumes_call_it_damage
         for with_key in [false, true] {
             let ran = set.repair(with_key).ended(0);
             assert!(files_below(&set.set()) == forged, "volume {number}: {ran:?}");
-            assert!(ran.stdout.contains(&format!("v.{number:03}.tar: ")), "it is said which is meant: {ran:?}");
+            assert!(ran.stdout.contains(&format!("v.{number:03}.tar: ")), "the message names the volume: {ran:?}");
         }
-        // Nor where another volume is lost, which the rest of the parity restores.
+        // Not even if another volume is lost and the rest of the parity restores that one.
         let lost = number % set.volumes + 1;
         fs::remove_file(set.volume(lost)).unwrap();
         set.repair(true).ended(0);
@@ -300,7 +300,7 @@ fn a_volume_that_is_good_is_not_replaced_because_recovery_volumes_call_it_damage
 }
 
 #[test]
-fn a_damaged_volume_stays_as_it_is_where_only_another_one_could_take_its_place() {
+fn a_damaged_volume_is_kept_if_only_a_different_one_could_replace_it() {
     let set = Signed::new(2);
     let number = set.holder(is_segment);
     set.forge(number, set.identity, |files| {
@@ -314,7 +314,7 @@ fn a_damaged_volume_stays_as_it_is_where_only_another_one_could_take_its_place()
     set.refuses("damaged", &["forged or damaged", "nothing was changed"]);
 }
 
-/// Changes the list in a volume.
+/// Changes the volume's list.
 fn list(files: &mut Files, change: impl FnOnce(&mut Vec<Value>)) {
     let own = files.iter().position(|(path, _)| path.starts_with("volumes/") && path.ends_with(".json")).unwrap();
     let mut json: Value = serde_json::from_slice(&files[own].1).unwrap();
@@ -323,7 +323,7 @@ fn list(files: &mut Files, change: impl FnOnce(&mut Vec<Value>)) {
 }
 
 #[test]
-fn a_segment_is_not_made_unproven_because_a_forged_volume_has_another_copy_of_it() {
+fn a_forged_copy_of_a_segment_never_leads_to_unverified_output() {
     let set = Signed::new(1);
     let lost = (1..=set.volumes).rev().find(|n| entries(&set.volume(*n)).iter().any(|(path, _)| is_segment(path)));
     let lost = lost.unwrap();
@@ -331,8 +331,8 @@ fn a_segment_is_not_made_unproven_because_a_forged_volume_has_another_copy_of_it
     let mut segment = None;
     list(&mut made, |files| segment = files.iter().find(|file| file["segment"].is_u64()).cloned());
     let (segment, stored) = (segment.unwrap(), made.iter().find(|(path, _)| is_segment(path)).cloned().unwrap());
-    // This volume supplies a whole blob in place of the right segment. The lost volume is to hold the blob, and other
-    // bytes in the segment.
+    // A volume that supplies a whole blob in place of the right segment; the forged parity gives the lost volume that
+    // blob and other bytes in the segment.
     let helper = set.holder(|path| path == set.blob);
     assert_ne!(helper, lost);
     let blob = (set.blob.clone(), noise(1, 20_000));
@@ -363,7 +363,7 @@ fn a_segment_is_not_made_unproven_because_a_forged_volume_has_another_copy_of_it
 }
 
 #[test]
-fn an_import_of_single_volumes_gets_over_one_that_was_forged() {
+fn importing_single_volumes_recovers_from_a_forged_one() {
     let set = Signed::new(0);
     let target = Registry::start();
     let state = set.directory.path().join("state");
@@ -381,7 +381,7 @@ fn an_import_of_single_volumes_gets_over_one_that_was_forged() {
     seal(&mut files);
     fs::write(set.volume(forged), tar_of(&files)).unwrap();
     (1..=set.volumes).filter(|number| *number != last).for_each(|number| drop(go(number).ended(6)));
-    // Every segment matches what its volume declares. Only the layer is wrong.
+    // Every piece matches its volume's list; only the joined layer is wrong.
     go(last).ended(3).reported(&["bring", "again"]);
     fs::write(set.volume(forged), right).unwrap();
     holders[..holders.len() - 1].iter().for_each(|number| drop(go(*number).ended(6)));
@@ -389,22 +389,21 @@ fn an_import_of_single_volumes_gets_over_one_that_was_forged() {
 }
 
 #[test]
-fn recovery_volumes_that_name_another_bundle_make_nothing_of_this_one() {
+fn recovery_volumes_of_another_bundle_write_nothing() {
     let set = Signed::new(1);
     set.forge(2, Digest::sha256(b"another bundle"), |_| ());
     fs::remove_file(set.volume(2)).unwrap();
     set.refuses("another identity", &[]);
-    // Not even if a recovery volume declares the same.
+    // The same if a recovery volume confirms it.
     let set = Signed::new(2);
     set.forge(2, Digest::sha256(b"another bundle"), |_| ());
     fs::remove_file(set.set().join("v.r02.tar")).unwrap();
     set.refuses("another identity", &[]);
 }
 
-/// The checksums of a volume are unsigned. A program next to the images would be carried along in a bundle that
-/// verifies.
+/// A volume's sums are unsigned: otherwise a program beside the images would travel in a bundle reported as good.
 #[test]
-fn a_file_that_only_the_sums_of_its_volume_declare_is_refused_by_verify_and_import() {
+fn a_file_declared_only_in_a_volumes_sums_is_refused() {
     let set = Signed::new(1);
     let target = Registry::start();
     let all = || files_below(&set.set()).into_iter().map(|(name, _)| set.set().join(name)).collect::<Vec<_>>();
@@ -442,9 +441,9 @@ fn a_file_that_only_the_sums_of_its_volume_declare_is_refused_by_verify_and_impo
     Ran::of(gapferry().args(["verify", "--full"]).args(all())).ended(0);
 }
 
-/// Its own checksums match, but not the digest of the segment's file.
+/// The volume's sums match, but not the digest of the segment's file.
 #[test]
-fn a_volume_with_another_segment_is_not_taken_for_one_that_is_there() {
+fn a_volume_with_a_wrong_segment_does_not_count_as_present() {
     let signed = Signed::new(1);
     let number = signed.holder(is_segment);
     let path = signed.volume(number);

@@ -1,4 +1,4 @@
-//! Sets of which some volumes are not present, and what that costs.
+//! Missing volumes of a set, and their consequences.
 
 use std::path::PathBuf;
 
@@ -10,7 +10,7 @@ use crate::support::ran::Ran;
 use crate::support::{gapferry, gapferry_process_of, tempdir};
 
 #[test]
-fn of_several_volumes_that_are_missing_each_is_reported_with_the_images_that_it_costs() {
+fn each_missing_volume_is_reported_with_the_images_it_affects() {
     let set = Set::new(0);
     let missing = |lost: &[usize]| -> Vec<PathBuf> {
         (0..4).filter(|at| !lost.contains(at)).map(|at| set.volumes[at].clone()).collect()
@@ -29,12 +29,12 @@ fn of_several_volumes_that_are_missing_each_is_reported_with_the_images_that_it_
         let text: Vec<_> = lost.iter().map(|at| costs(&report, *at).unwrap()).collect();
         assert_eq!(text, lost.iter().map(|at| alone[*at].clone()).collect::<Vec<_>>(), "{lost:?}");
     }
-    // One is missing, and another is empty.
+    // One volume is missing, and another is empty.
     std::fs::write(&set.volumes[3], "").unwrap();
     let report = checked(&set.volumes[1..]);
     let broken = report.problems.iter().find(|problem| problem.volume.is_some()).unwrap();
     assert_eq!((costs(&report, 0), &broken.images), (Some(alone[0].clone()), &alone[3]));
-    // With a good copy beside it, no image fails.
+    // With a good copy beside it, no image is affected.
     let copy = set.path("copy.tar");
     gapferry().arg("split").arg(&set.tar).arg("-o").arg(&copy).args(["--volume-size", SIZE]).assert().success();
     let report = checked(&[&set.volumes[..], &[set.path("copy.004.tar")]].concat());
@@ -42,7 +42,7 @@ fn of_several_volumes_that_are_missing_each_is_reported_with_the_images_that_it_
 }
 
 #[test]
-fn a_bad_copy_of_a_volume_that_is_here_and_good_fails_no_image_and_is_to_be_left_out() {
+fn a_damaged_copy_beside_a_good_volume_affects_no_image() {
     let set = Set::new(0);
     let copy = set.path("copy.tar");
     for at in 0..4 {
@@ -61,7 +61,7 @@ fn a_bad_copy_of_a_volume_that_is_here_and_good_fails_no_image_and_is_to_be_left
 }
 
 #[test]
-fn more_volumes_than_a_program_may_have_files_open_at_first_are_one_bundle() {
+fn a_set_with_more_volumes_than_the_open_file_limit_can_be_read() {
     let directory = tempdir();
     let tar = directory.path().join("b.tar");
     let layers: Vec<Vec<u8>> = (0..40).map(|seed| noise(seed + 1, 90_000)).collect();
@@ -81,7 +81,7 @@ fn more_volumes_than_a_program_may_have_files_open_at_first_are_one_bundle() {
 }
 
 #[test]
-fn recovery_volumes_are_verified_alone_and_reported_where_they_are_not_at_hand() {
+fn recovery_volumes_can_be_verified_alone_and_missing_ones_are_reported() {
     let set = Set::new(0);
     let out = set.path("r.tar");
     let arguments = ["--volume-size", SIZE, "--recovery", "2"];
@@ -96,12 +96,12 @@ fn recovery_volumes_are_verified_alone_and_reported_where_they_are_not_at_hand()
     let ran = verify(&some).ended(0);
     assert!(ran.stdout.contains("OK: ") && ran.stdout.contains(note), "{}", ran.stdout);
     assert!(!verify(&[&volumes[..], &recovery].concat()).ended(0).stdout.contains("note: "));
-    assert!(!verify(&volumes[..1]).ended(0).stdout.contains("note: "), "nobody asked for the others");
-    // With the recovery volume, a lost volume costs nothing; without it, it does.
+    assert!(!verify(&volumes[..1]).ended(0).stdout.contains("note: "), "the other volumes were not given");
+    // With the recovery volume, a lost volume is not a loss; without it, it is.
     let ran = verify(&some[1..]).ended(3);
     assert!(ran.stdout.contains("`gapferry repair` reconstructs it"), "{}", ran.stdout);
     assert!(verify(&volumes[1..]).ended(3).stdout.contains("`export --only-volume` writes it again"));
-    // A result for one copy holds only for the bytes of that copy.
+    // Verifying one recovery volume checks its own bytes.
     let mut bytes = std::fs::read(&recovery[0]).unwrap();
     let at = bytes.len() - 5_000;
     bytes[at] ^= 1;
@@ -113,7 +113,7 @@ fn recovery_volumes_are_verified_alone_and_reported_where_they_are_not_at_hand()
 }
 
 #[test]
-fn an_import_that_could_not_begin_leaves_nothing_beside_its_state() {
+fn an_import_that_could_not_start_leaves_no_files() {
     let set = Set::new(0);
     let state = set.path("s.state");
     let go = |volume: PathBuf| import(&[volume], "127.0.0.1:1", &["--state", state.to_str().unwrap()]);

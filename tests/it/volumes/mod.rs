@@ -1,4 +1,4 @@
-//! A bundle on several media: written as volumes, read from them, and restored where some are lost.
+//! A bundle on several media: volumes are written, read, and restored if some are lost.
 
 mod export;
 mod forged;

@@ -1,4 +1,4 @@
-//! Volumes as operators carry them: in any order, one alone, and with some missing, damaged or from another set.
+//! Volumes as they arrive: in any order, alone, with some missing, damaged or from another set.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -26,7 +26,7 @@ fn bundle(seed: u64) -> Builder {
     builder.image("registry.test/team/two:2.0", &[shared, noise(seed + 3, 25_000), noise(seed + 4, 12_000)])
 }
 
-/// Four volumes, and the tar that they were split from.
+/// Four volumes, and the tar they were split from.
 pub(super) struct Set {
     directory: tempfile::TempDir,
     builder: Builder,
@@ -93,7 +93,7 @@ fn permutations(items: &[usize]) -> Vec<Vec<usize>> {
 }
 
 #[test]
-fn volumes_may_come_one_by_one_in_any_order_and_an_image_has_its_tag_when_the_last_of_it_is_there() {
+fn volumes_import_one_by_one_in_any_order_and_tags_appear_once_complete() {
     let set = Set::new(0);
     let target = Registry::start();
     for order in permutations(&[0, 1, 2, 3]) {
@@ -115,14 +115,14 @@ fn volumes_may_come_one_by_one_in_any_order_and_an_image_has_its_tag_when_the_la
                 assert!(is_there || !is_last);
             }
         }
-        assert!(!set.path(&format!("{name}.state.segments")).exists(), "nothing is kept that nobody wants");
+        assert!(!set.path(&format!("{name}.state.segments")).exists(), "no unneeded piece is kept");
     }
     let whole = set.path("pulled");
     skopeo::copy(&format!("docker://{}/p3210/team/one:1", target.host()), &format!("dir:{}", whole.display()));
 }
 
 #[test]
-fn all_volumes_at_once_in_any_order_are_the_bundle_for_every_command() {
+fn every_command_reads_all_volumes_in_any_order_as_the_bundle() {
     let set = Set::new(0);
     let target = Registry::start();
     let [one, two, three, four] = set.volumes.clone().try_into().unwrap();
@@ -137,18 +137,18 @@ fn all_volumes_at_once_in_any_order_are_the_bundle_for_every_command() {
         Ran::of(gapferry().arg("join").args(&mixed).arg("-o").arg(&out)).ended(0);
         verify(&[out]).ended(0);
     }
-    assert_eq!(sha256_file(&set.path("joined.tar")), sha256_file(&set.tar), "byte for byte what was split");
+    assert_eq!(sha256_file(&set.path("joined.tar")), sha256_file(&set.tar), "equal to the split bundle byte for byte");
     let folder = set.path("folder");
     set.builder.write(&folder).unwrap();
     assert!(files_below(&folder) == files_below(&set.path("joined")));
     let listed = Ran::of(gapferry().arg("list").args(&[three])).ended(0);
-    assert!(listed.stdout.contains("team/two:2.0"), "any volume knows the images: {}", listed.stdout);
+    assert!(listed.stdout.contains("team/two:2.0"), "every volume lists the images: {}", listed.stdout);
     let shown = format!("{}#registry.test/team/one:1", mixed[1].display());
     Ran::of(gapferry().arg("inspect").args(&mixed[..1]).arg(shown).args(&mixed[2..])).ended(0);
 }
 
 #[test]
-fn without_a_state_a_set_that_is_not_complete_is_refused_and_nothing_is_pushed() {
+fn an_incomplete_set_without_a_state_is_refused_and_not_pushed() {
     let set = Set::new(0);
     let target = Registry::start();
     for missing in 0..4 {
@@ -170,7 +170,7 @@ fn without_a_state_a_set_that_is_not_complete_is_refused_and_nothing_is_pushed()
 }
 
 #[test]
-fn a_missing_volume_fails_only_the_images_that_need_it() {
+fn a_missing_volume_affects_only_the_images_that_need_it() {
     let set = Set::new(0);
     let images: Vec<BTreeSet<String>> = (0..4)
         .map(|missing| {
@@ -186,7 +186,7 @@ fn a_missing_volume_fails_only_the_images_that_need_it() {
 }
 
 #[test]
-fn a_bit_that_flips_anywhere_is_found_and_only_its_volume_is_named() {
+fn a_flipped_bit_anywhere_is_found_and_blamed_on_its_volume() {
     let set = Set::new(0);
     for (at, path) in set.volumes.iter().enumerate() {
         let good = std::fs::read(path).unwrap();
@@ -225,7 +225,7 @@ fn a_bit_that_flips_anywhere_is_found_and_only_its_volume_is_named() {
 }
 
 #[test]
-fn a_volume_that_is_cut_short_or_empty_is_named_whatever_is_left_of_it() {
+fn a_truncated_or_empty_volume_is_named() {
     let set = Set::new(0);
     for path in &set.volumes {
         let good = std::fs::read(path).unwrap();
@@ -239,7 +239,7 @@ fn a_volume_that_is_cut_short_or_empty_is_named_whatever_is_left_of_it() {
 }
 
 #[test]
-fn a_volume_of_another_set_is_called_so_with_both_identities() {
+fn a_volume_of_another_set_is_reported_with_both_identities() {
     let (set, other) = (Set::new(0), Set::new(100));
     let identity = |set: &Set| checked(&set.volumes).identity.unwrap().to_string();
     let (own, foreign) = (identity(&set), identity(&other));
@@ -252,13 +252,13 @@ fn a_volume_of_another_set_is_called_so_with_both_identities() {
         }
         assert!(ran.stdout.contains(&format!("volume {} of 4: missing", at + 1)), "{}", ran.stdout);
     }
-    // The same bundle in volumes of another size is of no use either.
+    // The same bundle in pieces of another size does not fit either.
     let out = set.path("w.tar");
     gapferry().arg("split").arg(&set.tar).arg("-o").arg(&out).args(["--volume-size", "70kB"]).assert().success();
     let mixed = [&set.volumes[..], &[set.path("w.001.tar")]].concat();
     assert!(verify(&mixed).ended(3).stdout.contains("split with another size"));
     import(&set.volumes, "127.0.0.1:1", &["--state", set.tar.to_str().unwrap()]).ended(2);
-    // A file that is not a volume gets no state and leaves nothing behind.
+    // A file that is not a volume has no state, and leaves nothing behind.
     let state = set.path("new/deep/state");
     import(std::slice::from_ref(&set.tar), "127.0.0.1:1", &["--state", state.to_str().unwrap()])
         .ended(2)
@@ -267,7 +267,7 @@ fn a_volume_of_another_set_is_called_so_with_both_identities() {
 }
 
 #[test]
-fn what_would_repair_a_set_is_what_its_missing_volume_holds() {
+fn the_missing_list_of_a_set_names_the_content_of_its_missing_volume() {
     let set = Set::new(0);
     let file = set.path("missing.json");
     let mut command = gapferry();
@@ -277,7 +277,7 @@ fn what_would_repair_a_set_is_what_its_missing_volume_holds() {
 }
 
 #[test]
-fn a_killed_import_is_run_again_and_takes_the_volumes_that_follow() {
+fn a_killed_import_of_volumes_can_be_rerun_and_continued() {
     let set = Set::new(0);
     let target = Registry::start();
     for (round, wanted) in ["POST /v2/", "PUT /v2/", "/manifests/"].into_iter().enumerate() {
@@ -302,13 +302,13 @@ fn a_killed_import_is_run_again_and_takes_the_volumes_that_follow() {
 }
 
 #[test]
-fn a_state_is_of_one_bundle_and_one_target_and_a_kept_piece_that_rots_is_wanted_again() {
+fn a_state_belongs_to_one_bundle_and_target_and_a_corrupted_piece_is_requested_again() {
     let (set, other) = (Set::new(0), Set::new(100));
     let target = Registry::start();
     let state = set.path("s.state");
     let go = |volumes: &[PathBuf], to: &str| import(volumes, to, &["--state", state.to_str().unwrap()]);
     let host = target.host();
-    // Each of the first three volumes holds a segment of the large layer, wherever the others are.
+    // The first three volumes each contain a piece of the large layer.
     let kept = || std::fs::read_dir(set.path("s.state.segments")).unwrap().map(|entry| entry.unwrap().path());
     go(&set.volumes[..1], host).ended(6);
     go(&set.volumes[1..2], &format!("{host}/elsewhere")).ended(2).reported(&["import into"]);
@@ -329,7 +329,7 @@ fn a_state_is_of_one_bundle_and_one_target_and_a_kept_piece_that_rots_is_wanted_
 }
 
 #[test]
-fn a_kept_piece_that_is_gone_is_wanted_again() {
+fn a_lost_piece_of_the_state_is_requested_again() {
     let (set, target) = (Set::new(0), Registry::start());
     let state = set.path("s.state");
     let go = |volumes: &[PathBuf], code: i32| {
@@ -348,7 +348,7 @@ fn a_kept_piece_that_is_gone_is_wanted_again() {
 }
 
 #[test]
-fn volumes_that_are_written_where_one_stands_stay_there() {
+fn volumes_written_into_the_current_directory_stay_there() {
     let source = Registry::start();
     images::oci("team/app", "1", &["content"]).push(&source);
     let directory = tempdir();
@@ -362,7 +362,7 @@ fn volumes_that_are_written_where_one_stands_stay_there() {
 }
 
 #[test]
-fn recovery_volumes_are_proven_and_in_nobodys_way() {
+fn recovery_volumes_are_verified_and_do_not_disturb_other_commands() {
     let set = Set::new(0);
     let out = set.path("r.tar");
     let arguments = ["--volume-size", SIZE, "--recovery", "1"];
@@ -381,6 +381,6 @@ fn recovery_volumes_are_proven_and_in_nobodys_way() {
         std::fs::write(&recovery, bad).unwrap();
         let report = checked(&all);
         assert_eq!(blamed(&report), BTreeSet::from([recovery.clone()]), "byte {place}: {:#?}", report.problems);
-        assert!(report.problems.iter().all(|problem| problem.images.is_empty()), "it costs no image");
+        assert!(report.problems.iter().all(|problem| problem.images.is_empty()), "no image is affected");
     }
 }

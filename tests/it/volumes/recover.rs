@@ -1,4 +1,4 @@
-//! Lost volumes are restored from those that arrived. On the isolated side, nothing can be fetched again.
+//! Lost volumes are restored from those that arrived: across a gap, nothing can be requested again.
 
 use std::fs;
 use std::os::unix::fs::FileExt;
@@ -18,7 +18,7 @@ use crate::support::{files_below, gapferry, gapferry_process, tempdir};
 
 const MIB: usize = 1 << 20;
 
-/// The most that a volume holds besides a layer, in bytes.
+/// The maximum size of a volume's content besides a layer.
 const METADATA: usize = 20_000;
 
 /// The volumes of a bundle, each with one layer, and recovery volumes.
@@ -28,7 +28,7 @@ pub struct Fixture {
 }
 
 impl Fixture {
-    /// Layers have these sizes; no two of them fit into one volume.
+    /// A bundle with layers of these sizes, no two of which fit into one volume.
     pub fn new(sizes: &[usize], recovery: u32) -> Fixture {
         Fixture::of(0, sizes, recovery)
     }
@@ -52,7 +52,7 @@ impl Fixture {
         self.directory.path().join(name)
     }
 
-    /// Restores the original set.
+    /// Restores all files.
     fn restore(&self) {
         for (name, _) in files_below(self.directory.path()) {
             fs::remove_file(self.path(&name)).unwrap();
@@ -68,7 +68,7 @@ impl Fixture {
 
     #[track_caller]
     fn is_whole(&self) {
-        assert!(files_below(self.directory.path()) == self.whole, "not what it was, or more than that");
+        assert!(files_below(self.directory.path()) == self.whole, "differs from the original, or has extra files");
     }
 
     #[track_caller]
@@ -96,7 +96,7 @@ fn cut(path: &Path, length: usize) {
 }
 
 #[test]
-fn any_two_of_a_set_with_two_recovery_volumes_may_be_lost() {
+fn two_recovery_volumes_replace_any_two_lost_volumes() {
     let fixture = Fixture::new(&[70_000, 50_001, 70_001, 60_064], 2);
     let names: Vec<String> = fixture.whole.iter().map(|(name, _)| name.clone()).collect();
     for (at, one) in names.iter().enumerate() {
@@ -104,8 +104,8 @@ fn any_two_of_a_set_with_two_recovery_volumes_may_be_lost() {
             fs::remove_file(fixture.path(one)).unwrap();
             fs::remove_file(fixture.path(other)).unwrap();
             if one.contains(".r01.") && other.contains(".r02.") {
-                // Nothing describes the volumes any more, although they are all present.
-                fixture.repair(&[]).ended(3).reported(&["no recovery volume with an intact beginning is given"]);
+                // Nothing records the volumes any more, but they are all there.
+                fixture.repair(&[]).ended(3).reported(&["none of these files is a recovery volume"]);
             } else {
                 fixture.is_repaired();
             }
@@ -114,7 +114,7 @@ fn any_two_of_a_set_with_two_recovery_volumes_may_be_lost() {
 }
 
 #[test]
-fn whatever_has_happened_to_a_volume_it_is_again_what_it_was() {
+fn a_volume_with_any_damage_is_restored_byte_for_byte() {
     let fixture = Fixture::new(&[70_000, 50_001, 70_001], 2);
     for (name, bytes) in &fixture.whole {
         let path = fixture.path(name);
@@ -132,12 +132,12 @@ fn whatever_has_happened_to_a_volume_it_is_again_what_it_was() {
 }
 
 #[test]
-fn a_set_that_is_complete_is_left_alone() {
+fn an_intact_set_is_left_alone() {
     let fixture = Fixture::new(&[70_000, 50_001], 2);
     let ran = fixture.repair(&[]).ended(0);
     assert!(ran.stdout.contains("4 volumes are whole"), "{ran:?}");
     fixture.is_whole();
-    // Each has the name of another; all are present.
+    // Swapped names do not matter either: all volumes are there.
     let (one, other, aside) = (fixture.path("images.001.tar"), fixture.path("images.002.tar"), fixture.path("aside"));
     fs::rename(&one, &aside).and_then(|()| fs::rename(&other, &one)).and_then(|()| fs::rename(&aside, &other)).unwrap();
     let before = files_below(fixture.directory.path());
@@ -146,7 +146,7 @@ fn a_set_that_is_complete_is_left_alone() {
 }
 
 #[test]
-fn one_more_than_there_are_recovery_volumes_changes_nothing_and_says_what_it_would_take() {
+fn with_too_many_lost_volumes_nothing_changes_and_the_shortfall_is_reported() {
     let fixture = Fixture::new(&[70_000, 50_001, 70_001, 59_000], 2);
     fs::remove_file(fixture.path("images.001.tar")).unwrap();
     flip(&fixture.path("images.003.tar"), 30_000);
@@ -166,7 +166,7 @@ fn one_more_than_there_are_recovery_volumes_changes_nothing_and_says_what_it_wou
 }
 
 #[test]
-fn every_disc_may_have_a_scratch_even_with_one_recovery_volume() {
+fn one_recovery_volume_repairs_a_scratch_on_every_disc() {
     let fixture = Fixture::new(&[4 * MIB, 4 * MIB - 9, 3 * MIB + 1], 1);
     for (name, at) in [("images.001.tar", 5), ("images.002.tar", MIB + 5), ("images.003.tar", 2 * MIB)] {
         flip(&fixture.path(name), at);
@@ -180,7 +180,7 @@ fn every_disc_may_have_a_scratch_even_with_one_recovery_volume() {
 }
 
 #[test]
-fn from_media_that_cannot_be_written_only_what_is_lost_is_made_elsewhere() {
+fn from_read_only_media_only_lost_volumes_are_written_elsewhere() {
     let fixture = Fixture::new(&[70_000, 50_001, 70_001], 2);
     let out = tempdir();
     fs::remove_file(fixture.path("images.002.tar")).unwrap();
@@ -196,7 +196,7 @@ fn from_media_that_cannot_be_written_only_what_is_lost_is_made_elsewhere() {
 }
 
 #[test]
-fn volumes_of_another_set_are_named_and_neither_used_nor_overwritten() {
+fn volumes_of_another_set_are_named_but_not_used_or_overwritten() {
     let (fixture, other) = (Fixture::new(&[70_000, 50_001], 1), Fixture::of(100, &[70_000, 50_001], 1));
     let foreign = fixture.path("foreign.r01.tar");
     fs::copy(other.path("images.r01.tar"), &foreign).unwrap();
@@ -205,7 +205,7 @@ fn volumes_of_another_set_are_named_and_neither_used_nor_overwritten() {
     assert!(ran.stdout.contains("of another set: ") && ran.stdout.contains("foreign.r01.tar"), "{ran:?}");
     fs::remove_file(&foreign).unwrap();
     fixture.is_whole();
-    // In place of a lost one.
+    // Under the name of a lost one.
     fs::copy(other.path("images.r01.tar"), fixture.path("images.r01.tar")).unwrap();
     let before = files_below(fixture.directory.path());
     fixture.repair(&[]).ended(3);
@@ -213,7 +213,7 @@ fn volumes_of_another_set_are_named_and_neither_used_nor_overwritten() {
 }
 
 #[test]
-fn what_is_no_damaged_volume_of_the_set_is_not_overwritten() {
+fn a_file_that_is_not_a_damaged_volume_of_the_set_is_not_overwritten() {
     let (fixture, other) = (Fixture::new(&[70_000, 50_001], 2), Fixture::of(100, &[70_000, 50_001], 2));
     fs::copy(other.path("images.r01.tar"), fixture.path("images.r01.tar")).unwrap();
     let before = files_below(fixture.directory.path());
@@ -221,7 +221,7 @@ fn what_is_no_damaged_volume_of_the_set_is_not_overwritten() {
     assert!(files_below(fixture.directory.path()) == before);
 }
 
-/// Changes the entries of a volume and packs them again with matching checksums.
+/// Changes the entries of a volume and reassembles it with correct sums.
 pub fn forge(path: &Path, change: impl Fn(&str, &mut Vec<u8>)) {
     let mut archive = tar::Archive::new(fs::File::open(path).unwrap());
     let mut files = Vec::new();
@@ -295,9 +295,9 @@ fn a_forged_recovery_volume_changes_nothing() {
     assert!(files_below(fixture.directory.path()) == before);
 }
 
-/// What is read while the set changes holds for neither its old nor its new state.
+/// Findings about a changing set are true of no set.
 #[test]
-fn a_set_that_another_run_is_writing_is_not_looked_at() {
+fn a_set_being_written_by_another_run_is_not_recovered() {
     let fixture = Fixture::new(&[70_000, 50_001], 1);
     let lock = WriteLock::take(&fixture.path("images.tar")).unwrap();
     fixture.repair(&[]).ended(2).reported(&["another gapferry is writing it"]);
@@ -307,7 +307,7 @@ fn a_set_that_another_run_is_writing_is_not_looked_at() {
 }
 
 #[test]
-fn what_an_unfinished_export_has_fetched_is_not_written_over() {
+fn content_fetched_by_an_unfinished_export_is_not_overwritten() {
     let (fixture, out) = (Fixture::new(&[70_000, 50_001], 1), tempdir());
     let (partial, journal) = (fixture.path("images.002.tar.partial"), fixture.path("images.volumes.partial.journal"));
     fs::remove_file(fixture.path("images.002.tar")).unwrap();
@@ -319,9 +319,9 @@ fn what_an_unfinished_export_has_fetched_is_not_written_over() {
     assert!(fixture.whole.contains(&files_below(out.path())[0]));
 }
 
-/// A few compressed kilobytes could expand to gigabytes.
+/// A few kilobytes could expand to gigabytes.
 #[test]
-fn a_recovery_volume_that_is_compressed_is_not_read() {
+fn a_compressed_recovery_volume_is_not_read() {
     let fixture = Fixture::new(&[70_000, 50_001], 1);
     let recovery = fixture.path("images.r01.tar");
     let whole = fs::read(&recovery).unwrap();
@@ -341,7 +341,7 @@ fn a_recovery_volume_that_is_compressed_is_not_read() {
 }
 
 #[test]
-fn without_a_recovery_volume_that_can_be_read_it_is_said_that_nothing_can_be_done() {
+fn without_a_readable_recovery_volume_recovery_is_refused_clearly() {
     let fixture = Fixture::new(&[70_000, 50_001], 1);
     flip(&fixture.path("images.r01.tar"), 520);
     fs::remove_file(fixture.path("images.002.tar")).unwrap();
@@ -351,7 +351,7 @@ fn without_a_recovery_volume_that_can_be_read_it_is_said_that_nothing_can_be_don
 }
 
 #[test]
-fn killed_at_any_moment_and_run_again_it_ends_right() {
+fn a_recovery_killed_at_any_moment_is_finished_by_a_rerun() {
     let fixture = Fixture::new(&[3 * MIB, 2 * MIB, 3 * MIB - 1, 3 * MIB - 7], 3);
     let lose = || {
         fixture.restore();
@@ -399,7 +399,7 @@ fn split(directory: &Path, size: &str, recovery: u32) -> Ran {
 }
 
 #[test]
-fn of_a_bundle_that_was_split_with_recovery_as_much_may_be_lost_and_it_is_imported_anyway() {
+fn a_split_bundle_with_recovery_imports_after_losing_that_many_volumes() {
     let directory = tempdir();
     two_images().write(&directory.path().join("b.tar")).unwrap();
     let set = directory.path().join("set");
@@ -414,7 +414,7 @@ fn of_a_bundle_that_was_split_with_recovery_as_much_may_be_lost_and_it_is_import
         );
         let is_recovery = |path: &&PathBuf| path.file_name().unwrap().to_str().unwrap().starts_with("v.r");
         assert_eq!(paths.iter().filter(is_recovery).count(), recovery as usize);
-        // Any tar and sha256sum can read it.
+        // tar and sha256sum can read it.
         let unpacked = directory.path().join(format!("unpacked-{size}"));
         fs::create_dir(&unpacked).unwrap();
         let run = |program: &str, arguments: &[&str]| {
@@ -423,14 +423,14 @@ fn of_a_bundle_that_was_split_with_recovery_as_much_may_be_lost_and_it_is_import
         };
         run("tar", &["xf", set.join("v.r01.tar").to_str().unwrap()]);
         run("sha256sum", &["-c", "volumes/r01.sha256"]);
-        // The first volumes, which hold the metadata that all repeat.
+        // Removes the first ones, which hold the metadata that all repeat.
         paths.iter().take(recovery as usize).for_each(|path| fs::remove_file(path).unwrap());
         Ran::of(gapferry().arg("repair").args(tars(&set))).ended(0);
-        assert!(files_below(&set) == whole, "{size}: not what it was");
+        assert!(files_below(&set) == whole, "{size}: differs from the original");
         let joined = directory.path().join(format!("joined-{size}.tar"));
         Ran::of(gapferry().arg("join").args(&paths).arg("-o").arg(&joined)).ended(0);
         assert!(fs::read(joined).unwrap() == fs::read(directory.path().join("b.tar")).unwrap());
-        // Existing volumes are not made again.
+        // Existing volumes are not rewritten.
         let ran = split(directory.path(), size, recovery).ended(0);
         assert!(!ran.stderr.contains(": written"), "{ran:?}");
         fs::remove_file(set.join("v.r01.tar")).unwrap();
@@ -441,7 +441,7 @@ fn of_a_bundle_that_was_split_with_recovery_as_much_may_be_lost_and_it_is_import
 }
 
 #[test]
-fn a_size_in_which_no_recovery_volume_fits_is_refused_and_the_smallest_named() {
+fn a_size_too_small_for_recovery_volumes_is_refused_naming_the_smallest() {
     let directory = tempdir();
     two_images().write(&directory.path().join("b.tar")).unwrap();
     split(directory.path(), "8KiB", 2).ended(2);
@@ -449,7 +449,7 @@ fn a_size_in_which_no_recovery_volume_fits_is_refused_and_the_smallest_named() {
 }
 
 #[test]
-fn an_export_as_volumes_has_recovery_volumes_at_once_and_leaves_them_alone_when_nothing_is_new() {
+fn an_export_writes_recovery_volumes_and_keeps_them_when_unchanged() {
     let (source, directory) = (Registry::start(), tempdir());
     let image = images::oci("team/app", "1", &["small", &noise(1, 2_500_000)]);
     image.push(&source);
@@ -469,15 +469,15 @@ fn an_export_as_volumes_has_recovery_volumes_at_once_and_leaves_them_alone_when_
     let whole = files_below(directory.path());
     assert!(whole.len() >= 5 && whole.iter().all(|(_, bytes)| bytes.len() <= 1_000_000));
     let taken: usize = whole.iter().map(|(_, bytes)| bytes.len()).sum();
-    assert!(planned["bytesNeeded"].as_u64().unwrap() >= taken as u64, "room is made for these too: {planned}");
-    // A second later the time differs, and nothing else.
+    assert!(planned["bytesNeeded"].as_u64().unwrap() >= taken as u64, "space is planned for these too: {planned}");
+    // A second later, the export has another time but nothing new.
     let ran = export(&[]);
     assert!(!ran.stderr.contains(": written"), "{ran:?}");
     for (lost, also) in [("v.001.tar", "v.003.tar"), ("v.002.tar", "v.r01.tar")] {
         fs::remove_file(directory.path().join(lost)).unwrap();
         flip(&directory.path().join(also), 70_000);
         Ran::of(gapferry().arg("repair").args(tars(directory.path()))).ended(0);
-        assert!(files_below(directory.path()) == whole, "{lost}, {also}: not what it was");
+        assert!(files_below(directory.path()) == whole, "{lost}, {also}: differs from the original");
     }
     Ran::of(gapferry().arg("verify").args(tars(directory.path()))).ended(0);
 }

@@ -1,4 +1,4 @@
-//! A set without recovery volumes, repaired with content that was fetched again, is the same as before, byte for byte.
+//! A set without recovery volumes is repaired with fetched content, byte for byte.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -22,7 +22,7 @@ struct Fixture {
 }
 
 impl Fixture {
-    /// Volumes in the directory `set`, exported or `split` from a tar that is kept, and signed.
+    /// Signed volumes in the directory `set`, exported directly or `split` from a tar that is kept.
     fn new(split: bool) -> Fixture {
         let source = Registry::start();
         let (small, large) = (images::noise(1, 300_000), images::noise(2, 2_250_000));
@@ -83,7 +83,7 @@ impl Fixture {
 
     #[track_caller]
     fn is_whole(&self) {
-        assert!(files_below(&self.path("set")) == self.whole, "it is not what it was");
+        assert!(files_below(&self.path("set")) == self.whole, "the set differs from the original");
     }
 }
 
@@ -95,7 +95,7 @@ fn flip(path: &Path, at: usize) {
 }
 
 #[test]
-fn a_set_is_repaired_with_a_repair_whatever_happened_to_its_volumes() {
+fn a_repair_restores_a_set_with_any_damage_to_its_volumes() {
     for split in [true, false] {
         let fixture = Fixture::new(split);
         type Harm = (&'static str, fn(&Fixture));
@@ -130,7 +130,7 @@ fn a_set_is_repaired_with_a_repair_whatever_happened_to_its_volumes() {
                 .for_each(|(name, bytes)| std::fs::write(fixture.path("set").join(name), bytes).unwrap());
             if split {
                 harm(&fixture);
-                // A damaged copy of the bundle also has what the volumes lack.
+                // A damaged copy of the bundle has what the volumes lack, too.
                 fixture.repair("b.tar", &[]).ended(0);
                 fixture.is_whole();
             }
@@ -139,9 +139,9 @@ fn a_set_is_repaired_with_a_repair_whatever_happened_to_its_volumes() {
 }
 
 #[test]
-fn what_a_repair_lacks_is_said_and_the_other_volumes_are_repaired_anyway() {
+fn content_missing_from_a_repair_is_named_and_other_volumes_are_repaired() {
     let fixture = Fixture::new(true);
-    // First without the last blob, then without all.
+    // The first fetch covers only the last volume, the second one everything that is lost.
     std::fs::remove_file(fixture.volume(fixture.whole.len())).unwrap();
     fixture.fetch();
     std::fs::remove_file(fixture.volume(1)).unwrap();
@@ -155,7 +155,7 @@ fn what_a_repair_lacks_is_said_and_the_other_volumes_are_repaired_anyway() {
 }
 
 #[test]
-fn a_set_is_repaired_beside_media_that_cannot_be_written_and_nothing_else_is_overwritten() {
+fn a_set_on_read_only_media_is_repaired_elsewhere_and_nothing_is_overwritten() {
     let fixture = Fixture::new(true);
     std::fs::remove_file(fixture.volume(2)).unwrap();
     flip(&fixture.volume(3), 250_000);
@@ -167,10 +167,10 @@ fn a_set_is_repaired_beside_media_that_cannot_be_written_and_nothing_else_is_ove
     let made = files_below(&fixture.path("out"));
     assert_eq!(made.iter().map(|(name, _)| &**name).collect::<Vec<_>>(), ["v.002.tar", "v.003.tar"]);
     assert!(made.iter().all(|file| fixture.whole.contains(file)));
-    // The output of the first run does not stop a second run.
+    // The earlier output does not block a second run.
     fixture.repair("repair.tar", &["-o", "out"]).ended(0);
     assert!(files_below(&fixture.path("out")) == made);
-    // An unrelated file has the name of a lost volume.
+    // A foreign file has the name of a lost volume.
     std::fs::write(fixture.volume(2), "my thesis").unwrap();
     let named: Vec<String> = fixture.volumes().into_iter().filter(|name| !name.contains("v.002")).collect();
     let all = [&named[..], &["repair.tar".to_owned()]].concat();
@@ -179,7 +179,7 @@ fn a_set_is_repaired_beside_media_that_cannot_be_written_and_nothing_else_is_ove
 }
 
 #[test]
-fn a_copy_with_a_file_that_cannot_be_read_repairs_everything_else() {
+fn a_copy_with_an_unreadable_file_repairs_everything_else() {
     let fixture = Fixture::new(true);
     fixture.go(&["convert", "b.tar", "-o", "c.tar.zst"], &[]).ended(0);
     let copy = fixture.path("c.tar.zst");
@@ -197,7 +197,7 @@ fn a_copy_with_a_file_that_cannot_be_read_repairs_everything_else() {
 }
 
 #[test]
-fn a_repair_of_another_bundle_or_by_another_key_changes_nothing() {
+fn a_repair_of_another_bundle_or_key_changes_nothing() {
     let (fixture, other) = (Fixture::new(true), Fixture::new(true));
     for fixture in [&fixture, &other] {
         std::fs::remove_file(fixture.volume(2)).unwrap();
@@ -208,14 +208,14 @@ fn a_repair_of_another_bundle_or_by_another_key_changes_nothing() {
     fixture.repair("other.tar", &[]).ended(2).reported(&["belongs to another bundle"]);
     let key = other.path("key.pub");
     fixture.repair("repair.tar", &["--key", key.to_str().unwrap()]).ended(3).reported(&["is refused"]);
-    // Forged: the blob in it is another one.
+    // Forged: the repair contains another blob.
     flip(&fixture.path("repair.tar"), 100_000);
     fixture.repair("repair.tar", &[]).ended(3).reported(&["wrong digest"]);
     assert!(files_below(&fixture.path("set")) == before);
 }
 
 #[test]
-fn one_volume_alone_is_repaired_with_no_more_than_it_lacks() {
+fn a_single_volume_is_repaired_with_only_what_it_lacks() {
     let fixture = Fixture::new(true);
     let last = fixture.whole.len();
     flip(&fixture.volume(last), 200_000);
@@ -228,10 +228,9 @@ fn one_volume_alone_is_repaired_with_no_more_than_it_lacks() {
     fixture.is_whole();
 }
 
-/// If the set is read while another run writes it, the list of problems describes a set that no longer exists when the
-/// list is used.
+/// A damage list made while another run writes would be about a set that no longer exists when the list is used.
 #[test]
-fn a_set_that_another_run_is_writing_is_not_judged() {
+fn a_set_being_written_by_another_run_is_not_verified() {
     let fixture = Fixture::new(true);
     let other = Key::new(fixture.directory.path(), "other", Kind::P256);
     let key = ["--key", text(&other.public)];

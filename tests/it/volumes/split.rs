@@ -1,4 +1,4 @@
-//! `gapferry split`: other programs read its output, and existing volumes are safe.
+//! `gapferry split`: volumes read by other programs, and the handling of existing volumes.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::FileTypeExt;
@@ -16,7 +16,7 @@ fn run(program: &str, arguments: &[&str], directory: &Path) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// Two images, and a blob by sha512, whose path does not fit into a tar header.
+/// Two images, and a blob identified by its sha512 whose path does not fit into a tar header.
 fn bundle() -> Builder {
     two_images().sha512("registry.test/team/artifact:x", noise(9, 400_000))
 }
@@ -37,12 +37,12 @@ fn volumes(directory: &Path) -> Vec<PathBuf> {
 }
 
 #[test]
-fn the_volumes_of_any_size_hold_every_byte_once_for_tar_and_sha256sum() {
+fn volumes_of_any_size_hold_every_byte_once_as_tar_and_sha256sum_see_it() {
     let directory = tempdir();
     let (tar, folder) = (directory.path().join("b.tar"), directory.path().join("b"));
     bundle().write(&tar).unwrap();
     bundle().write(&folder).unwrap();
-    // Derived files are in no volume.
+    // Volumes contain no derived files.
     let whole = files_below(&folder).into_iter().filter(|(name, _)| name != "chunks.b3");
     let whole: BTreeMap<String, Vec<u8>> = whole.collect();
     for (size, least) in [("64KiB", 100), ("700kB", 9), ("2500000", 3), ("4MB", 2), ("1GB", 1)] {
@@ -65,7 +65,7 @@ fn the_volumes_of_any_size_hold_every_byte_once_for_tar_and_sha256sum() {
             assert_eq!(proven.lines().count(), files.len() - 1, "{proven}");
             for (name, bytes) in files.into_iter().filter(|(name, _)| !name.starts_with("volumes/")) {
                 let manifest = whole.get(&name).is_some_and(|there| *there == bytes) && held.contains_key(&name);
-                assert!(manifest || held.insert(name.clone(), bytes).is_none(), "{name} is there twice");
+                assert!(manifest || held.insert(name.clone(), bytes).is_none(), "{name} exists twice");
             }
             std::fs::remove_dir_all(&unpacked).unwrap();
         }
@@ -83,7 +83,7 @@ fn the_volumes_of_any_size_hold_every_byte_once_for_tar_and_sha256sum() {
 }
 
 #[test]
-fn volumes_that_are_whole_are_not_written_again_and_a_damaged_or_lost_one_is_the_same_afterwards() {
+fn intact_volumes_are_not_rewritten_and_damaged_or_lost_ones_are_restored() {
     let directory = tempdir();
     let tar = directory.path().join("b.tar");
     bundle().write(&tar).unwrap();
@@ -96,7 +96,7 @@ fn volumes_that_are_whole_are_not_written_again_and_a_damaged_or_lost_one_is_the
     let before: Vec<_> = times().collect();
     assert_eq!(go(&[]).stderr.matches("unchanged").count(), paths.len());
     assert_eq!(times().collect::<Vec<_>>(), before);
-    // Bits flip, one volume is lost, and a copy has no record that it was proven.
+    // Bits flip, one volume is lost, and a copy has no verification mark.
     let flip = |at: usize, place: usize| {
         let mut bytes = std::fs::read(&paths[at]).unwrap();
         let place = place.min(bytes.len() - 2_000);
@@ -114,13 +114,13 @@ fn volumes_that_are_whole_are_not_written_again_and_a_damaged_or_lost_one_is_the
 }
 
 #[test]
-fn a_damaged_bundle_gives_no_volume_that_contains_the_damage() {
+fn splitting_a_damaged_bundle_writes_no_damaged_volume() {
     let directory = tempdir();
     let tar = directory.path().join("b.tar");
     let builder = bundle();
     builder.write(&tar).unwrap();
     let mut bytes = std::fs::read(&tar).unwrap();
-    // In the last layer but the sha512 one: it is large, so it is cut.
+    // In the last layer before the sha512 one: it is large, so it is cut.
     let layer = noise(2, 3_000_001);
     let at = bytes.windows(64).position(|window| window == &layer[2_000_000..2_000_064]).unwrap();
     bytes[at] ^= 1;
@@ -141,9 +141,9 @@ fn a_damaged_bundle_gives_no_volume_that_contains_the_damage() {
     }
 }
 
-/// With one disc in the drive and the others in the safe, verify locates bad blocks as it does for a bundle.
+/// With one disc in the drive and the others in the safe, verify still locates the damage, as in a bundle.
 #[test]
-fn a_volume_alone_says_which_bytes_of_its_blobs_are_wrong() {
+fn verifying_a_single_volume_locates_the_wrong_bytes_of_its_blobs() {
     let directory = tempdir();
     let tar = directory.path().join("b.tar");
     two_images().write(&tar).unwrap();
@@ -168,7 +168,7 @@ fn a_volume_alone_says_which_bytes_of_its_blobs_are_wrong() {
 }
 
 #[test]
-fn what_is_no_volume_is_not_written_over_and_a_number_that_is_none_is_refused() {
+fn a_foreign_file_is_not_overwritten_and_an_invalid_volume_number_is_refused() {
     let directory = tempdir();
     let tar = directory.path().join("b.tar");
     bundle().write(&tar).unwrap();
@@ -187,7 +187,7 @@ fn what_is_no_volume_is_not_written_over_and_a_number_that_is_none_is_refused() 
 
 /// Opening a pipe would wait for a writer that never comes.
 #[test]
-fn a_pipe_at_the_name_of_a_volume_is_refused_and_does_not_keep_the_program_waiting() {
+fn a_pipe_at_a_volumes_path_is_refused_without_blocking() {
     let directory = tempdir();
     let tar = directory.path().join("b.tar");
     bundle().write(&tar).unwrap();
@@ -202,7 +202,7 @@ fn a_pipe_at_the_name_of_a_volume_is_refused_and_does_not_keep_the_program_waiti
 }
 
 #[test]
-fn a_volume_is_not_replaced_by_a_compressed_bundle_of_its_name() {
+fn a_compressed_bundle_does_not_replace_a_volume_of_its_name() {
     let directory = tempdir();
     let tar = directory.path().join("b.tar");
     bundle().write(&tar).unwrap();
@@ -218,7 +218,7 @@ fn a_volume_is_not_replaced_by_a_compressed_bundle_of_its_name() {
 }
 
 #[test]
-fn a_volume_that_was_cut_short_is_written_again_however_little_is_left_of_it() {
+fn a_truncated_volume_is_rewritten_however_little_is_left() {
     let directory = tempdir();
     let tar = directory.path().join("b.tar");
     bundle().write(&tar).unwrap();
@@ -234,7 +234,7 @@ fn a_volume_that_was_cut_short_is_written_again_however_little_is_left_of_it() {
 }
 
 #[test]
-fn a_name_that_stands_for_a_stream_or_something_compressed_becomes_no_directory() {
+fn split_and_join_refuse_output_names_of_streams_and_compressed_files() {
     let directory = tempdir();
     let tar = directory.path().join("b.tar");
     bundle().write(&tar).unwrap();

@@ -1,4 +1,4 @@
-//! Recovery volumes that do not match the volumes beside them. The operator has to learn this before a volume is lost.
+//! Recovery volumes that do not match the volumes beside them: the operator must learn that before a volume is lost.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use crate::signed::keys::{Key, Kind, text};
 use crate::support::ran::Ran;
 use crate::support::{files_below, gapferry, tempdir};
 
-/// The directory of a set with two recovery volumes, made from the present tar.
+/// Splits the current tar into a set with two recovery volumes; returns its directory.
 fn split(tar: &Path, name: &str) -> PathBuf {
     let set = tar.with_file_name(name);
     fs::create_dir(&set).unwrap();
@@ -20,7 +20,7 @@ fn split(tar: &Path, name: &str) -> PathBuf {
     set
 }
 
-/// The problems that `verify --full` reports for these files.
+/// The problems that `verify --full` finds in these files.
 #[track_caller]
 fn verify(set: &Path, code: i32) -> Vec<Value> {
     let mut command = gapferry();
@@ -30,7 +30,7 @@ fn verify(set: &Path, code: i32) -> Vec<Value> {
     serde_json::from_str::<Value>(&ran.stdout).unwrap()["problems"].as_array().unwrap().clone()
 }
 
-/// A tar that was signed, split, signed again and split again: one bundle in two sets with different signatures.
+/// A tar that was signed, split, signed again and split again: one bundle, and two sets with different signatures.
 struct Fixture {
     _directory: tempfile::TempDir,
     tar: PathBuf,
@@ -55,9 +55,9 @@ impl Fixture {
 }
 
 #[test]
-fn recovery_volumes_of_other_volumes_than_these_are_found_while_nothing_is_lost() {
+fn recovery_volumes_that_do_not_match_are_found_before_a_volume_is_lost() {
     let fixture = Fixture::new();
-    assert_eq!(verify(&fixture.set, 0), Vec::<Value>::new(), "they fit");
+    assert_eq!(verify(&fixture.set, 0), Vec::<Value>::new(), "the recovery volumes match");
     let stale = "v.r02.tar";
     fs::copy(fixture.former.join(stale), fixture.set.join(stale)).unwrap();
     let problems = verify(&fixture.set, 3);
@@ -66,16 +66,16 @@ fn recovery_volumes_of_other_volumes_than_these_are_found_while_nothing_is_lost(
     assert_eq!(problem["volume"], fixture.set.join(stale).to_str().unwrap());
     // No image needs a recovery volume.
     assert_eq!(problem["images"], Value::Array(Vec::new()));
-    // The same command makes it again.
+    // The same command recreates it.
     let mut again = gapferry();
     again.arg("split").arg(&fixture.tar).arg("-o").arg(fixture.set.join("v.tar"));
     Ran::of(again.args(["--volume-size", "70000", "--recovery", "2"])).ended(0);
     assert_eq!(verify(&fixture.set, 0), Vec::<Value>::new());
 }
 
-/// Recovery volumes restore a damaged volume. These match and must not be discarded.
+/// Recovery volumes restore a damaged volume: these match, and must not be discarded.
 #[test]
-fn a_volume_that_is_damaged_counts_against_no_recovery_volume() {
+fn a_damaged_volume_does_not_discredit_the_recovery_volumes() {
     let fixture = Fixture::new();
     let volume = fixture.set.join("v.002.tar");
     let mut bytes = fs::read(&volume).unwrap();

@@ -1,4 +1,4 @@
-//! Unrelated files with the name of a volume, such as another bundle or an operator's notes, must not be lost.
+//! Foreign files under the name of a volume: another bundle or an operator's notes would be lost for good.
 
 use std::fs;
 
@@ -8,7 +8,7 @@ use crate::support::{files_below, gapferry, tempdir};
 use crate::volumes::recover::{Fixture, tars};
 
 #[test]
-fn what_only_has_the_name_of_a_lost_volume_is_not_overwritten() {
+fn a_foreign_file_under_a_lost_volumes_name_is_not_overwritten() {
     let fixture = Fixture::new(&[70_000, 50_001], 2);
     let (bundle, lost) = (fixture.path("other"), fixture.path("images.002.tar"));
     two_images().write(&bundle.with_extension("tar")).unwrap();
@@ -22,13 +22,13 @@ fn what_only_has_the_name_of_a_lost_volume_is_not_overwritten() {
         Ran::of(&mut repair).ended(2).reported(&["images.002.tar", "is not overwritten"]);
         assert!(fs::read(&lost).unwrap() == foreign);
     }
-    // Only its name says that it belongs to the set, and the user names it.
+    // The file is recognizable only by its name, and the user named it explicitly.
     fs::write(&lost, "what a scratch has left").unwrap();
     fixture.is_repaired();
 }
 
 #[test]
-fn a_recovery_volume_takes_the_place_of_no_other_file() {
+fn a_recovery_volume_does_not_overwrite_a_foreign_file() {
     let directory = tempdir();
     let bundle = directory.path().join("b.tar");
     two_images().write(&bundle).unwrap();
@@ -43,7 +43,7 @@ fn a_recovery_volume_takes_the_place_of_no_other_file() {
             let left = files_below(directory.path());
             let names: Vec<&str> =
                 left.iter().map(|(name, _)| name.as_str()).filter(|name| !name.ends_with(".lock")).collect();
-            assert_eq!(names, ["b.tar", "v.r02.tar"], "nothing was written before that was known");
+            assert_eq!(names, ["b.tar", "v.r02.tar"], "the refusal came before anything was written");
         }
     }
 }

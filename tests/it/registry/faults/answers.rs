@@ -1,4 +1,4 @@
-//! Manifests, tags and referrers that are not what they should be.
+//! Wrong answers to requests for manifests, tags and referrers.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::registry::{client, config};
 use crate::support::faulty::{Answer, Seen, Server, last_byte};
 
 #[tokio::test]
-async fn a_page_instead_of_a_manifest_is_reported_as_such() {
+async fn a_web_page_instead_of_a_manifest_is_reported_as_such() {
     let server =
         Server::registry(|_, _| Answer::new(200).with("Content-Type", "text/html").body("<h1>Please log in</h1>"));
     let server = server.await;
@@ -29,7 +29,7 @@ async fn a_page_instead_of_a_manifest_is_reported_as_such() {
 }
 
 #[tokio::test]
-async fn a_manifest_is_bounded_and_must_be_what_the_registry_says_it_is() {
+async fn a_manifest_is_limited_in_size_and_must_match_its_digest() {
     let huge = |_: &Seen, _| Answer::new(200).body(vec![b' '; 4 * 1024 * 1024 + 1]);
     let endless =
         |_: &Seen, _| Answer::new(200).with("Content-Length", "99999999999").body(vec![b' '; 5 * 1024 * 1024]);
@@ -45,13 +45,13 @@ async fn a_manifest_is_bounded_and_must_be_what_the_registry_says_it_is() {
     assert!(error.chain().contains(&Digest::sha256(INDEX.as_bytes()).to_string()), "{error:?}");
 }
 
-/// A gateway that compresses what its origin sends would change every digest.
+/// A gateway that compresses its origin's answers would change every digest.
 #[tokio::test]
-async fn content_is_asked_for_as_it_is_and_a_compressed_answer_is_named() {
+async fn content_is_requested_uncompressed_and_a_compressed_answer_is_reported() {
     let server = Server::registry(|request, _| {
         assert_eq!(request.header("accept-encoding"), "identity");
         match request.target.ends_with("/text") {
-            // Only called so.
+            // Labelled as gzip without being compressed.
             true => manifest().with("Content-Encoding", "gzip"),
             false => manifest().with("Content-Encoding", "gzip").body([0x1f, 0x8b, 8, 0, 0xff]),
         }
@@ -62,9 +62,9 @@ async fn content_is_asked_for_as_it_is_and_a_compressed_answer_is_named() {
     assert!(error.kind() == Kind::Network && error.chain().contains("Content-Encoding: \"gzip\""), "{error:?}");
 }
 
-/// A cache that remembers “not there” makes what was just pushed look lost.
+/// A cache that remembers “not there” makes a just pushed manifest look lost.
 #[tokio::test]
-async fn what_a_target_has_now_is_asked_past_caches_and_a_source_may_be_cached() {
+async fn requests_to_a_target_bypass_caches_and_requests_to_a_source_do_not() {
     let server = Server::registry(|request, _| match request.method.as_str() {
         "POST" => Answer::new(202).with("Location", "/u"),
         "PUT" => Answer::new(201),
@@ -88,7 +88,7 @@ async fn what_a_target_has_now_is_asked_past_caches_and_a_source_may_be_cached()
 }
 
 #[tokio::test]
-async fn a_head_that_says_too_little_is_followed_by_get() {
+async fn an_incomplete_head_answer_is_followed_by_get() {
     let server = Server::registry(|request, _| match request.method.as_str() {
         "HEAD" => Answer::new(200).with("Content-Type", media_type::OCI_INDEX).body(INDEX),
         _ => manifest(),
@@ -99,7 +99,7 @@ async fn a_head_that_says_too_little_is_followed_by_get() {
 }
 
 #[tokio::test]
-async fn a_registry_without_head_is_asked_by_get_also_one_request_at_a_time() {
+async fn a_registry_without_head_is_asked_by_get_even_with_one_request_at_a_time() {
     for status in [405, 501] {
         let server = Server::registry(move |request, _| match request.method.as_str() {
             "HEAD" => Answer::new(status),
@@ -109,14 +109,14 @@ async fn a_registry_without_head_is_asked_by_get_also_one_request_at_a_time() {
         let registries = client(Config { per_host: 1, ..config() });
         let reference = tag(&repo(&server), "v1");
         let asked = Source::resolve(&registries, &reference, Need::Required);
-        // Were the place of the first request still taken, the second would wait for ever.
+        // If the first request still occupied its slot, the second would wait forever.
         let found = tokio::time::timeout(Duration::from_secs(60), asked).await.expect("an answer").unwrap().unwrap();
         assert_eq!(found.digest, Digest::sha256(INDEX.as_bytes()));
     }
 }
 
 #[tokio::test]
-async fn unreadable_referrers_are_an_error_and_a_missing_api_is_asked_for_once() {
+async fn unreadable_referrers_are_an_error_and_a_missing_api_is_tried_once() {
     let subject = Digest::sha256(b"x");
     for status in [401, 403, 500] {
         let server = Server::registry(move |_, _| Answer::new(status)).await;
@@ -148,11 +148,11 @@ async fn a_registry_that_lists_referrers_itself_gets_no_fallback_tag() {
 }
 
 #[tokio::test]
-async fn a_page_instead_of_created_does_not_pass_for_a_stored_manifest() {
+async fn a_web_page_in_answer_to_a_push_does_not_count_as_stored() {
     let page = |r: &Seen| Answer::new(200).with("Content-Type", "text/html").body(format!("<h1>Hi {}</h1>", r.method));
     let memory = MemorySource::default();
     let pushed = image(&memory.add("{}"), &[], None);
-    // Whoever asks for what was stored gets a page too, or hears that it is not there.
+    // A lookup of the pushed manifest gets the page too, or 404.
     for status in [200, 404] {
         let server = Server::registry(move |request, _| match request.method.as_str() {
             "PUT" => page(request),
@@ -164,7 +164,7 @@ async fn a_page_instead_of_created_does_not_pass_for_a_stored_manifest() {
         assert!(matches!(error.kind(), Kind::Network | Kind::Damaged), "{error:?}");
         assert!(error.chain().contains(&format!("{}:v1", repo(&server))), "{error:?}");
     }
-    // A registry that answers 200 and has the content is believed.
+    // A registry that answers 200 and has the manifest is trusted.
     let (bytes, digest) = (pushed.bytes().unwrap(), pushed.digest().to_string());
     let server = Server::registry(move |request, _| match request.method.as_str() {
         "PUT" => Answer::new(200),
@@ -179,7 +179,7 @@ async fn a_page_instead_of_created_does_not_pass_for_a_stored_manifest() {
 }
 
 #[tokio::test]
-async fn a_manifest_that_was_changed_on_its_way_is_stored_once_more() {
+async fn a_manifest_altered_in_transit_is_pushed_once_more() {
     let other = Digest::sha256(b"other").to_string();
     let memory = MemorySource::default();
     let pushed = image(&memory.add("{}"), &[], None);

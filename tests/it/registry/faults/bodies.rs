@@ -1,4 +1,4 @@
-//! Blobs whose bytes come late, wrong, twice or not at all.
+//! Blobs whose bytes arrive late, wrong, twice or not at all.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::registry::{client, config};
 use crate::support::faulty::{Answer, Fault, Seen, Server, Stage, ranged};
 
 #[tokio::test]
-async fn a_body_that_breaks_off_again_and_again_is_one_stream_to_the_reader() {
+async fn a_body_that_breaks_off_repeatedly_is_read_as_one_stream() {
     let content = noise(500_000);
     let served = content.clone();
     let server = Server::registry(move |request, before| match before {
@@ -32,7 +32,7 @@ async fn a_body_that_breaks_off_again_and_again_is_one_stream_to_the_reader() {
 }
 
 #[tokio::test]
-async fn a_server_that_ignores_range_sends_again_what_is_then_skipped() {
+async fn bytes_repeated_by_a_server_that_ignores_range_are_skipped() {
     let content = noise(300_000);
     let served = content.clone();
     let server = Server::registry(move |_, before| match before {
@@ -42,7 +42,7 @@ async fn a_server_that_ignores_range_sends_again_what_is_then_skipped() {
     let server = server.await;
     let blob = MemorySource::default().add(content.clone());
     assert!(read(&client(config()), &repo(&server), &blob).await.unwrap() == content);
-    // Requested at a later offset, it starts at 0 and says so.
+    // Asked for a later offset, the server starts at 0 and says so.
     let body = client(config()).blob(&repo(&server), &blob, 1000).await.unwrap();
     assert_eq!(body.offset, 0);
     let pieces: Vec<_> = body.stream.map(|piece| piece.unwrap()).collect().await;
@@ -50,7 +50,7 @@ async fn a_server_that_ignores_range_sends_again_what_is_then_skipped() {
 }
 
 #[tokio::test]
-async fn a_wrong_range_is_noticed_and_never_spliced_in() {
+async fn a_wrong_range_is_detected_and_never_spliced_in() {
     let content = noise(10_000);
     for wrong in ["bytes 0-9999/10000", "bytes 5001-9999/10000", "nonsense", ""] {
         let served = content.clone();
@@ -65,7 +65,7 @@ async fn a_wrong_range_is_noticed_and_never_spliced_in() {
         let pieces: Vec<_> = body.stream.map(|piece| piece.unwrap()).collect().await;
         assert!(pieces.concat() == content, "{wrong}");
     }
-    // Another total is another blob.
+    // A different total size means a different blob.
     let served = content.clone();
     let server = Server::registry(move |_, _| {
         Answer::new(206).with("Content-Range", "bytes 5000-9999/20000").body(&served[5000..])
@@ -88,7 +88,7 @@ async fn a_refused_range_starts_over() {
 }
 
 #[tokio::test]
-async fn a_length_other_than_the_descriptors_is_refused_before_the_first_byte() {
+async fn a_length_that_contradicts_the_descriptor_is_refused_before_the_first_byte() {
     for served in ["hell", "hello!"] {
         let server =
             Server::registry(move |_, _| Answer::new(200).with("Content-Type", "text/plain").body(served)).await;
@@ -100,9 +100,9 @@ async fn a_length_other_than_the_descriptors_is_refused_before_the_first_byte() 
     }
 }
 
-/// An operator whose proxy shows a login page must not hear that the registry's storage is damaged.
+/// A user behind a proxy's login page must not read that the registry's storage is damaged.
 #[tokio::test]
-async fn a_page_or_a_coding_instead_of_a_blob_is_not_damage() {
+async fn a_web_page_or_content_coding_instead_of_a_blob_is_not_called_damage() {
     let page = Answer::new(200).with("Content-Type", "text/html; charset=utf-8").body("<h1>Please log in</h1>");
     let coded = Answer::new(200).with("Content-Encoding", "gzip").body("hell");
     for (answer, is_page) in [(page, true), (coded, false)] {
@@ -117,9 +117,9 @@ async fn a_page_or_a_coding_instead_of_a_blob_is_not_damage() {
     }
 }
 
-/// The same where only the end of the body shows that it is not the blob.
+/// The same if only the end of the body shows that it is not the blob.
 #[tokio::test]
-async fn a_page_or_a_coding_of_unknown_length_is_no_damage_either() {
+async fn a_web_page_or_content_coding_of_unknown_length_is_not_called_damage() {
     let answer = |body: &str| {
         let body = format!("{:x}\r\n{body}\r\n0\r\n\r\n", body.len());
         Answer::new(200).with("Transfer-Encoding", "chunked").body(body)
@@ -134,13 +134,13 @@ async fn a_page_or_a_coding_of_unknown_length_is_no_damage_either() {
                 Err(error) => assert!(!is_right && error.kind() == Kind::Network, "{value} {body}: {error:?}"),
             }
             let asked = server.seen().len();
-            assert_eq!(asked, 1, "another try would end the same way");
+            assert_eq!(asked, 1, "a retry would end the same way");
         }
     }
 }
 
 #[tokio::test]
-async fn a_registry_that_trickles_is_detected_and_one_that_is_only_slow_is_not() {
+async fn a_trickling_registry_is_given_up_and_a_slow_one_is_not() {
     let content = noise(300_000);
     for (pieces, arrives) in [(usize::MAX, false), (30, true)] {
         let served = content.clone();

@@ -1,4 +1,4 @@
-//! What always fails at a registry that answers the rest: a blob, an image, a whole kind of request.
+//! Lasting failures at a registry that answers everything else: a blob, an image, a whole kind of request.
 
 use std::time::Duration;
 
@@ -15,8 +15,8 @@ use crate::registry::{config, watched};
 use crate::support::faulty::{Answer, Fault, Host, Seen, Server, Sessions, Stage, ranged};
 
 #[tokio::test]
-async fn images_that_always_fail_do_not_make_the_others_wait_or_fail() {
-    // Where a gateway answers for several and nothing succeeds, it is the registry behind it that is down.
+async fn images_that_always_fail_neither_delay_nor_fail_the_others() {
+    // If a gateway answers for several repositories and nothing succeeds, the registry behind it is down.
     for (status, bad) in [(503, 1), (500, 3)] {
         let server = Server::registry(move |request, _| match request.target.contains("bad") {
             true => Answer::new(status),
@@ -37,7 +37,7 @@ async fn images_that_always_fail_do_not_make_the_others_wait_or_fail() {
     }
 }
 
-/// Reads these blobs one after the other, each from its own repository, until one error ends all reads.
+/// Reads these blobs in turn, each from its own repository, until one error ends the run for all.
 async fn read_each(server: &Host, blobs: &[Descriptor], config: Config) -> Vec<gapferry::base::error::Error> {
     let (registries, _) = watched(config);
     let mut errors = Vec::new();
@@ -45,7 +45,7 @@ async fn read_each(server: &Host, blobs: &[Descriptor], config: Config) -> Vec<g
         let repository = repository(&server.address, &format!("team/app{nth}"));
         assert!(
             registries.manifest(&tag(&repository, "v1"), Need::Required).await.unwrap().is_some(),
-            "manifests are given"
+            "manifests are served"
         );
         let error = read(&registries, &repository, blob).await.unwrap_err();
         let is_over = error.stopped().is_some();
@@ -57,7 +57,7 @@ async fn read_each(server: &Host, blobs: &[Descriptor], config: Config) -> Vec<g
     errors
 }
 
-/// Blobs of which every answer breaks off at this place, and nothing comes after it.
+/// Serves blobs whose every answer breaks off at this offset, after which nothing is sent.
 fn broken_at(at: usize) -> impl Fn(&Seen, usize) -> Answer + Send + Sync + 'static {
     move |request, _| match request.target.contains("/blobs/") {
         true => {
@@ -75,9 +75,9 @@ fn without_content() -> impl Fn(&Seen, usize) -> Answer + Send + Sync + 'static 
     }
 }
 
-/// Otherwise each blob would cost all its tries, while manifests restart the retry budget.
+/// Without a limit, each blob would use up all its tries, while successful manifests reset the retry budget.
 #[tokio::test]
-async fn a_registry_that_gives_no_blob_is_given_up_within_the_budget() {
+async fn a_registry_that_serves_no_blob_is_given_up_within_the_budget() {
     let servers = [
         Server::registry(without_content()).await,
         Server::registry(broken_at(0)).await,
@@ -92,9 +92,9 @@ async fn a_registry_that_gives_no_blob_is_given_up_within_the_budget() {
     }
 }
 
-/// The last byte of a blob that comes with all the others, because the registry ignores Range, is content that it gives.
+/// If the registry ignores Range, the last byte of a blob arrives with all the others and counts as served content.
 #[tokio::test]
-async fn a_registry_that_ignores_ranges_and_gives_some_blobs_is_not_given_up() {
+async fn a_registry_that_ignores_ranges_but_serves_some_blobs_is_not_given_up() {
     let memory = MemorySource::default();
     let (good, bad) = (memory.add("good"), (0..6).map(|nth| memory.add(format!("bad{nth}"))));
     let name = good.digest.to_string();
@@ -111,19 +111,19 @@ async fn a_registry_that_ignores_ranges_and_gives_some_blobs_is_not_given_up() {
     }
 }
 
-/// The same for what is short: each manifest would cost all its tries.
+/// The same for short content: each manifest would use up all its tries.
 #[tokio::test]
 async fn a_registry_whose_manifests_all_break_off_is_given_up_within_the_budget() {
     let server = Server::registry(|_, _| manifest().but(Fault::Truncate(1))).await;
     let (registries, _) = watched(Config { retry_budget: Some(Duration::from_millis(50)), ..config() });
-    assert!(is_given_up(&registries, &server).await, "every manifest costs all its tries");
+    assert!(is_given_up(&registries, &server).await, "every manifest used up all its tries");
 }
 
-/// A blob that arrives in pieces arrives, however often it breaks off, and restarts the budget.
+/// A blob that arrives in pieces makes progress, however often it breaks off, and resets the budget.
 #[tokio::test]
 async fn a_blob_that_makes_progress_between_breaks_is_read_to_its_end() {
     let content = noise(100_000);
-    // With the smaller pieces it takes three to renew the tries.
+    // Of the smaller pieces, three are needed to renew the tries.
     for piece in [4000, 1500] {
         let served = content.clone();
         let server = Server::registry(move |request, _| ranged(request, &served).but(Fault::Truncate(piece))).await;
@@ -133,7 +133,7 @@ async fn a_blob_that_makes_progress_between_breaks_is_read_to_its_end() {
     }
 }
 
-/// A quarter of an hour for each try, while everything else is answered.
+/// Each try would last a quarter of an hour, while everything else is answered.
 #[tokio::test]
 async fn an_upload_that_is_never_answered_ends_within_the_budget() {
     let (server, memory) = (Sessions::start(), MemorySource::default());
@@ -148,18 +148,18 @@ async fn an_upload_that_is_never_answered_ends_within_the_budget() {
     let error = push(&frozen).await.unwrap_err();
     assert_eq!((error.kind(), error.reason()), (Kind::Network, None), "nothing was stored: {error:?}");
     assert!(error.stopped().is_none() && error.chain().contains("there was no answer"), "{error:?}");
-    assert!(error.chain().contains("--retry-budget"), "a hop that buffers may need longer: {error:?}");
+    assert!(error.chain().contains("--retry-budget"), "a buffering proxy may need longer: {error:?}");
     assert!(push(&good).await.is_ok());
     let error = push(&frozen).await.unwrap_err();
     assert_eq!(error.reason(), Some(&Reason::Undelivered), "{error:?}");
-    assert!(push(&lost).await.is_ok(), "it is there, though no answer said so");
+    assert!(push(&lost).await.is_ok(), "the blob is stored, although no answer said so");
     let tries = server.seen().iter().filter(|seen| seen.method == "PUT" && seen.target.contains(&hex(&frozen))).count();
-    assert_eq!(tries, 2, "one each time");
+    assert_eq!(tries, 2, "one each");
 }
 
-/// A hundred images that share a layer would each wait for all its tries.
+/// Otherwise a hundred images that share a layer would each wait for all its tries.
 #[tokio::test]
-async fn a_blob_that_always_fails_has_one_set_of_tries_whatever_the_repository() {
+async fn a_blob_that_always_fails_uses_one_set_of_tries_across_repositories() {
     let server = Server::registry(without_content()).await;
     let blobs = vec![MemorySource::default().add("a layer that all share"); 20];
     let config = Config { retry_budget: Some(Duration::from_millis(50)), ..config() };
@@ -172,7 +172,7 @@ async fn a_blob_that_always_fails_has_one_set_of_tries_whatever_the_repository()
 }
 
 #[tokio::test]
-async fn an_upload_that_always_fails_has_one_set_of_tries_whatever_the_repository() {
+async fn an_upload_that_always_fails_uses_one_set_of_tries_across_repositories() {
     let (server, memory) = (Sessions::start(), MemorySource::default());
     let (bad, good) = (memory.add("a layer that all share"), memory.add("another"));
     let hex = bad.digest.to_string().replace("sha256:", "");
@@ -194,8 +194,8 @@ async fn an_upload_that_always_fails_has_one_set_of_tries_whatever_the_repositor
 }
 
 #[tokio::test]
-async fn one_kind_of_request_that_always_fails_does_not_stop_the_others() {
-    // A gateway does not know the referrers API.
+async fn a_kind_of_request_that_always_fails_does_not_stop_the_others() {
+    // The gateway does not support the referrers API.
     let server = Server::registry(|request, _| match &request.target {
         target if target.contains("/referrers/") => Answer::new(503),
         target if target.contains("/manifests/sha256-") => Answer::new(404),

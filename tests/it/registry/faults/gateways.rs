@@ -13,7 +13,7 @@ use crate::registry::memory_source::{repository, tag};
 use crate::registry::{client, config, watched};
 use crate::support::faulty::{Answer, Seen, Server};
 
-/// 401 with these challenges; `HERE` stands for the server's address.
+/// 401 with these challenges; `HERE` is replaced by the server's address.
 fn challenged(request: &Seen, challenges: &[&str]) -> Answer {
     let here = request.header("host");
     challenges
@@ -24,7 +24,7 @@ fn challenged(request: &Seen, challenges: &[&str]) -> Answer {
 const BEARER: &str = r#"Bearer realm="http://HERE/token",service="r""#;
 
 #[tokio::test]
-async fn without_credentials_the_challenge_that_needs_none_is_answered() {
+async fn without_credentials_the_anonymous_challenge_is_answered() {
     let forms: [&[&str]; 4] = [
         &[r#"Basic realm="r", Bearer realm="http://HERE/token",service="r""#],
         &[r#"Basic realm="r""#, BEARER],
@@ -44,7 +44,7 @@ async fn without_credentials_the_challenge_that_needs_none_is_answered() {
 }
 
 #[tokio::test]
-async fn where_the_token_server_is_useless_basic_is_shown_if_it_was_asked_for_too() {
+async fn basic_is_used_if_offered_and_the_token_server_fails() {
     let server = Server::start(|request, _| match request.target.starts_with("/token") {
         true => Answer::new(404),
         false if request.header("authorization").starts_with("Basic ") => manifest(),
@@ -55,11 +55,11 @@ async fn where_the_token_server_is_useless_basic_is_shown_if_it_was_asked_for_to
     for _ in 0..3 {
         assert!(registries.manifest(&tag(&repo(&server), "v1"), Need::Required).await.unwrap().is_some());
     }
-    assert_eq!(server.count("GET", "/token"), 1, "it is not asked again");
+    assert_eq!(server.count("GET", "/token"), 1, "the token server is not asked again");
 }
 
 #[tokio::test]
-async fn a_scope_that_the_registry_names_is_asked_for_though_it_is_not_ours() {
+async fn the_scope_in_the_challenge_is_requested_even_if_it_is_not_ours() {
     let inside = r#"Bearer realm="http://HERE/token",service="r",scope="repository:hub/a/b:pull""#;
     let server = Server::start(move |request, _| match request.target.contains("hub%2Fa%2Fb") {
         true => Answer::new(200).body(r#"{"token":"token-for-hub"}"#),
@@ -73,7 +73,7 @@ async fn a_scope_that_the_registry_names_is_asked_for_though_it_is_not_ours() {
 }
 
 #[tokio::test]
-async fn a_registry_behind_a_redirecting_host_is_read_without_our_credentials() {
+async fn a_registry_behind_a_redirecting_host_gets_no_credentials() {
     let real = Server::start(|request, _| match request.target.starts_with("/token") {
         true => Answer::new(200).body(r#"{"token":"anon"}"#),
         false if request.header("authorization") == "Bearer anon" => manifest(),
@@ -97,9 +97,9 @@ async fn a_registry_behind_a_redirecting_host_is_read_without_our_credentials() 
     assert!(real.seen().iter().all(|request| !request.target.contains("account=")));
 }
 
-/// A gateway with two registries behind one host: each has a token server, which refuses what it does not know.
+/// A gateway with two registries behind one host: each has its own token server, which refuses scopes it does not know.
 #[tokio::test]
-async fn repositories_of_one_host_may_have_token_servers_of_their_own() {
+async fn repositories_of_one_host_may_have_their_own_token_servers() {
     let server = Server::start(|request, _| {
         let of = |path: &str| if path.starts_with("/v2/b/") { "b" } else { "a" };
         let (target, of) = (request.target.as_str(), of(&request.target));
@@ -122,14 +122,14 @@ async fn repositories_of_one_host_may_have_token_servers_of_their_own() {
         }
     }
     let tokens = (server.count("GET", "/token/a"), server.count("GET", "/token/b"));
-    assert!(tokens.0 <= 4 && tokens.1 <= 4, "tokens are kept, and refusals are remembered: {tokens:?}");
-    // A repository that no token server serves is refused, in the words of the one it names.
+    assert!(tokens.0 <= 4 && tokens.1 <= 4, "tokens and refusals are remembered: {tokens:?}");
+    // A repository that no token server serves is refused in the words of the token server it names.
     let error = registries.manifest(&tag(&repository(&server.address, "c/x"), "v1"), Need::Required).await.unwrap_err();
     assert!(error.kind() == Kind::Unauthorized && error.chain().contains("403"), "{error:?}");
 }
 
 #[tokio::test]
-async fn of_several_token_servers_in_one_challenge_one_that_answers_is_enough() {
+async fn one_answering_token_server_of_several_in_a_challenge_is_enough() {
     let dead = r#"Bearer realm="http://127.0.0.1:9/token",service="r""#;
     for form in [&[dead, BEARER][..], &[&format!("{dead}, {BEARER}")]] {
         let form: Vec<String> = form.iter().map(|&one| one.to_owned()).collect();
@@ -148,7 +148,7 @@ async fn of_several_token_servers_in_one_challenge_one_that_answers_is_enough() 
 }
 
 #[tokio::test]
-async fn a_token_server_that_fails_for_a_moment_is_waited_for_before_a_password_is_shown() {
+async fn a_brief_token_server_failure_is_waited_out_before_basic_is_used() {
     let asked = AtomicUsize::new(0);
     let server = Server::start(move |request, _| match request.target.starts_with("/token") {
         true if asked.fetch_add(1, Ordering::SeqCst) == 0 => Answer::new(503),
@@ -166,7 +166,7 @@ async fn a_token_server_that_fails_for_a_moment_is_waited_for_before_a_password_
 }
 
 #[tokio::test]
-async fn a_challenge_that_comes_with_403_is_answered_and_401_without_one_is_reported_as_such() {
+async fn a_challenge_with_403_is_answered_and_a_401_without_challenge_reported() {
     let server = Server::start(|request, _| match request.target.as_str() {
         target if target.starts_with("/token") => Answer::new(200).body(r#"{"token":"anon"}"#),
         "/v2/" => Answer::new(200),
@@ -181,7 +181,7 @@ async fn a_challenge_that_comes_with_403_is_answered_and_401_without_one_is_repo
 }
 
 #[tokio::test]
-async fn a_gateway_that_knows_only_the_paths_of_images_is_used_whatever_it_answers_at_the_root() {
+async fn a_gateway_that_routes_only_repository_paths_can_be_used() {
     for status in [400, 402, 403, 404, 405, 406, 410, 411, 415, 426, 451, 500, 501] {
         let server = Server::start(move |request, _| match request.target.as_str() {
             "/v2/" => Answer::new(status),
@@ -194,7 +194,7 @@ async fn a_gateway_that_knows_only_the_paths_of_images_is_used_whatever_it_answe
         let warned = |event: &Event| matches!(event, Event::Warning(text) if text.contains(&status.to_string()));
         assert_eq!(events.events().iter().filter(|event| warned(event)).count(), 1, "{status}");
     }
-    // A server that wants TLS says so with 400, too: then other paths do not work either.
+    // A server that requires TLS also answers 400; then other paths fail too.
     for message in
         ["Client sent an HTTP request to an HTTPS server.", "You're speaking plain HTTP to an SSL-enabled server"]
     {

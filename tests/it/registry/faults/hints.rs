@@ -1,4 +1,5 @@
-//! HEAD is a hint and a denial may mean “absent”: the verdict does not depend on which request a registry or gateway likes.
+//! HEAD is a hint, and a denial may mean “absent”: the result must not depend on which requests a registry or gateway
+//! supports.
 
 use gapferry::base::error::Kind;
 use gapferry::base::progress::Event;
@@ -28,7 +29,7 @@ async fn both_find(server: &Server, case: &str) {
 }
 
 #[tokio::test]
-async fn what_get_finds_is_there_whatever_head_says() {
+async fn a_manifest_that_get_finds_exists_whatever_head_says() {
     for status in [400, 401, 403, 404, 405, 406, 500, 501, 502, 503] {
         let server = Server::registry(move |request, _| match request.method.as_str() {
             "HEAD" => Answer::new(status),
@@ -44,7 +45,7 @@ async fn what_get_finds_is_there_whatever_head_says() {
 }
 
 #[tokio::test]
-async fn a_head_that_leads_nowhere_or_makes_no_sense_does_not_hide_a_manifest() {
+async fn a_broken_or_nonsensical_head_answer_does_not_hide_a_manifest() {
     type Head = fn(&Seen) -> Answer;
     let heads: [(&str, Head); 5] = [
         ("a redirect loop", |request| Answer::new(307).with("Location", request.target.clone())),
@@ -67,9 +68,9 @@ async fn a_head_that_leads_nowhere_or_makes_no_sense_does_not_hide_a_manifest() 
     }
 }
 
-/// A cache in front of the registry may keep the headers of another answer. The bytes prove themselves.
+/// A cache in front of the registry may return the headers of another answer. The bytes are verified by their digest.
 #[tokio::test]
-async fn the_digest_that_was_asked_for_counts_more_than_the_one_in_a_header() {
+async fn the_requested_digest_overrides_the_one_in_a_header() {
     let stale = || manifest().with("Docker-Content-Digest", Digest::sha256(b"of another answer").to_string());
     let server = Server::registry(move |_, _| stale()).await;
     let (registries, reference) = (client(config()), repo(&server).with_digest(index()));
@@ -84,7 +85,7 @@ async fn the_digest_that_was_asked_for_counts_more_than_the_one_in_a_header() {
 }
 
 #[tokio::test]
-async fn a_signed_address_that_is_for_get_alone_does_not_hide_a_manifest_or_blob() {
+async fn a_signed_url_valid_only_for_get_hides_no_manifest_or_blob() {
     let storage = Server::start(|request, _| match (request.method.as_str(), request.header("range")) {
         ("HEAD", _) => Answer::new(403).body("<Error>SignatureDoesNotMatch</Error>"),
         (_, "bytes=5-5") => Answer::new(206).with("Content-Range", "bytes 5-5/6").body("t"),
@@ -101,9 +102,9 @@ async fn a_signed_address_that_is_for_get_alone_does_not_hide_a_manifest_or_blob
     assert!(!client(config()).has_blob(&repo(&server), &blob(7)).await.unwrap());
 }
 
-/// Without the registry that HEAD shows, a rerun would send everything again.
+/// Otherwise a rerun at such a registry would send everything again.
 #[tokio::test]
-async fn a_blob_that_get_finds_is_there_whatever_head_says() {
+async fn a_blob_that_get_finds_exists_whatever_head_says() {
     let heads: [fn() -> Answer; 4] = [
         || Answer::new(404),
         || Answer::new(410),
@@ -134,9 +135,9 @@ async fn a_blob_that_get_finds_is_there_whatever_head_says() {
     );
 }
 
-/// A cache in front of the registry keeps what HEAD said before the push.
+/// A cache in front of the registry keeps the HEAD answer from before the push.
 #[tokio::test]
-async fn what_was_just_pushed_is_read_back_by_get_if_head_tells_of_something_else() {
+async fn a_pushed_manifest_is_read_back_by_get_if_head_disagrees() {
     let stale: [fn() -> Answer; 2] = [
         || Answer::new(404),
         || {
@@ -166,7 +167,7 @@ async fn what_was_just_pushed_is_read_back_by_get_if_head_tells_of_something_els
 
 /// Some registries answer 403 for what they do not have.
 #[tokio::test]
-async fn a_foreign_layer_that_the_registry_denies_is_read_where_its_manifest_says() {
+async fn a_foreign_layer_denied_by_the_registry_is_read_from_its_urls() {
     let elsewhere = Server::start(|request, _| ranged(request, b"layer")).await;
     let url = format!("http://{}/layer", elsewhere.address);
     let layer = json!({"mediaType": "x", "digest": Digest::sha256(b"layer"), "size": 5, "urls": [url]});
@@ -178,7 +179,7 @@ async fn a_foreign_layer_that_the_registry_denies_is_read_where_its_manifest_say
 }
 
 #[tokio::test]
-async fn a_blob_that_the_account_may_not_look_at_is_uploaded() {
+async fn a_blob_whose_existence_cannot_be_checked_is_uploaded() {
     for status in [400, 401, 403, 405] {
         let server = Server::registry(move |_, _| Answer::new(status)).await;
         let blob = Descriptor::new("x", Digest::sha256(b"a blob"), 6);
@@ -190,10 +191,11 @@ fn many(server: &Server) -> Vec<Reference> {
     (0..10).map(|number| tag(&repo(server), &format!("v{number}"))).collect()
 }
 
-/// Otherwise `--on-existing fail` would overwrite, and the isolated side's signatures would be lost.
+/// Otherwise `--on-existing fail` would overwrite tags, and the isolated side's signatures would be lost.
 #[tokio::test]
-async fn at_a_target_head_is_believed_that_something_is_not_there_once_it_has_found_something() {
-    // (whether HEAD finds what is there, GETs for ten tags of which the first is there and for ten in a second run over them)
+async fn a_targets_head_404_is_trusted_once_head_has_found_something() {
+    // (whether HEAD finds existing tags, GETs for ten tags of which the first exists, and for ten in a second run over
+    // them)
     for (head_finds, gets) in [(true, 0), (false, 10)] {
         let server =
             Server::registry(move |request, _| match (request.method.as_str(), request.target.ends_with("/v0")) {
@@ -208,9 +210,9 @@ async fn at_a_target_head_is_believed_that_something_is_not_there_once_it_has_fo
             assert_eq!((found.means(&index()), found.is_absent()), (number == 0, number != 0), "{reference}");
         }
         assert_eq!(server.count("HEAD", "/v2/a/b/manifests/"), 10);
-        assert_eq!(server.count("GET", "/v2/a/b/manifests/"), gets, "HEAD finds what is there: {head_finds}");
+        assert_eq!(server.count("GET", "/v2/a/b/manifests/"), gets, "HEAD finds existing tags: {head_finds}");
     }
-    // That GET does not find what is not there says nothing of a HEAD that finds nothing.
+    // A GET that finds nothing does not confirm a HEAD that finds nothing.
     let server = Server::registry(|request, _| match (request.method.as_str(), request.target.ends_with("/v9")) {
         ("GET", true) => manifest(),
         _ => Answer::new(404),
@@ -223,7 +225,7 @@ async fn at_a_target_head_is_believed_that_something_is_not_there_once_it_has_fo
     }
 }
 
-/// A registry that denies what it does not have, and answers `uploads` to who wants to push.
+/// A registry that denies missing content, and answers `uploads` to an upload request.
 async fn denying(status: u16, uploads: u16) -> Server {
     Server::registry(move |request: &Seen, _| match request.method.as_str() {
         "POST" => Answer::new(uploads).with("Location", "/v2/a/b/blobs/uploads/1"),
@@ -234,7 +236,7 @@ async fn denying(status: u16, uploads: u16) -> Server {
 }
 
 #[tokio::test]
-async fn a_list_of_signatures_that_may_not_be_read_is_absent_only_where_the_tags_show_it() {
+async fn a_denied_signature_tag_counts_as_absent_only_if_the_tag_list_lacks_it() {
     let [listed, unlisted] = ["listed", "unlisted"].map(|name| Tag::cosign(&Digest::sha256(name.as_bytes()), "sig"));
     for tags_status in [200, 403] {
         let there = listed.clone();
@@ -249,7 +251,10 @@ async fn a_list_of_signatures_that_may_not_be_read_is_absent_only_where_the_tags
         let (server, registries) = (server.await, client(config()));
         let look_up = async |tag: &Tag| Sink::resolve(&registries, &repo(&server).with_tag(tag.clone())).await.unwrap();
         let isolated_sides = look_up(&listed).await;
-        assert!(matches!(isolated_sides, Lookup::Blocked(_)), "it would be overwritten: {isolated_sides:?}");
+        assert!(
+            matches!(isolated_sides, Lookup::Blocked(_)),
+            "the isolated side's list must not count as absent: {isolated_sides:?}"
+        );
         assert_eq!(look_up(&unlisted).await.is_absent(), tags_status == 200, "tags/list: {tags_status}");
     }
     // A repository that does not exist has no list.
@@ -264,18 +269,18 @@ async fn a_list_of_signatures_that_may_not_be_read_is_absent_only_where_the_tags
 }
 
 #[tokio::test]
-async fn what_a_target_denies_or_stumbles_over_counts_as_absent_where_it_takes_uploads() {
+async fn content_a_target_denies_counts_as_absent_where_it_accepts_uploads() {
     for status in [401, 403, 400, 405, 500] {
         let server = denying(status, 202).await;
         let (registries, events) = watched(config());
         for reference in many(&server) {
             assert_eq!(Sink::resolve(&registries, &reference).await.unwrap(), Lookup::Absent, "{status}");
         }
-        assert_eq!(server.count("POST", "/v2/"), 1, "whether it takes uploads is asked once");
+        assert_eq!(server.count("POST", "/v2/"), 1, "the upload probe is sent once");
         let warnings: Vec<Event> = events.events().into_iter().filter(|e| matches!(e, Event::Warning(_))).collect();
         assert_eq!(warnings.len(), 1, "{warnings:?}");
 
-        // Whoever must not replace a tag has to know whether it is there.
+        // A client that must not replace a tag has to know whether the tag exists.
         let registries = client(config());
         registries.take_denials(Denials::Errors);
         assert!(Sink::resolve(&registries, &many(&server)[0]).await.is_err(), "{status}");
@@ -284,7 +289,7 @@ async fn what_a_target_denies_or_stumbles_over_counts_as_absent_where_it_takes_u
         let error = Sink::resolve(&client(config()), &many(&server)[0]).await.unwrap_err();
         assert!(matches!(error.kind(), Kind::Unauthorized | Kind::Refused | Kind::Network), "{error:?}");
 
-        // Whoever only looks begins no upload either.
+        // A read-only check starts no upload.
         let server = denying(status, 202).await;
         let registries = client(config());
         registries.take_denials(Denials::Absent);

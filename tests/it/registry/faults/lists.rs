@@ -1,5 +1,5 @@
 //! Lists of tags and referrers whose pages end too early, too late or in the wrong place: they are read to their end,
-//! or count as incomplete.
+//! or never taken for complete.
 
 use gapferry::base::error::{Error, Kind};
 use gapferry::content::{Need, Source, TagList};
@@ -25,7 +25,7 @@ fn page(tags: &[String]) -> Answer {
     Answer::new(200).body(serde_json::json!({ "name": "a/b", "tags": tags }).to_string())
 }
 
-/// The tags behind the one that the request names as the last known.
+/// The tags after the request's `last`.
 fn behind(request: &Seen, tags: &[String]) -> Vec<String> {
     let last = parameter(request, "last").unwrap_or_default();
     tags.iter().filter(|tag| **tag > last).cloned().collect()
@@ -46,8 +46,8 @@ fn assert_whole(found: &TagList, expected: &[String], case: &str) {
 }
 
 #[tokio::test]
-async fn a_list_that_is_cut_without_a_link_is_read_to_its_end() {
-    // (tags, the most the server gives at once, whether it knows `last`)
+async fn a_list_cut_without_a_link_is_read_to_its_end() {
+    // (tags, the server's page limit, whether it supports `last`)
     let limits = [
         (2500, 1000, true),
         (1000, 1000, true),
@@ -70,8 +70,8 @@ async fn a_list_that_is_cut_without_a_link_is_read_to_its_end() {
 }
 
 #[tokio::test]
-async fn a_registry_that_sends_everything_at_once_is_believed() {
-    // distribution 2.8 knows neither `n` nor `last`.
+async fn a_registry_that_sends_the_whole_list_at_once_is_trusted() {
+    // distribution 2.8 supports neither `n` nor `last`.
     for count in [0, 1, 10, 1200, 2000] {
         let all = numbered(count);
         let expected = all.clone();
@@ -89,13 +89,13 @@ async fn a_registry_that_sends_everything_at_once_is_believed() {
 }
 
 #[tokio::test]
-async fn a_list_that_may_have_been_cut_is_never_taken_for_complete() {
-    // As long as was asked for, again and again: there may be more, and the registry cannot be asked.
+async fn a_possibly_cut_list_is_never_taken_for_complete() {
+    // Exactly the requested length every time: there may be more, and the registry does not tell.
     let server = Server::registry(|_, _| page(&numbered(1000))).await;
     let found = tags(&server).await.unwrap();
     assert_eq!(found.tags.len(), 1000);
     assert!(found.doubts[0].contains("ends after 1000"), "{:?}", found.doubts);
-    // A server that cuts at 100 and breaks down when it is asked for what follows.
+    // A server that cuts at 100 and fails when asked for the next page.
     for status in [500, 502] {
         let server = Server::registry(move |request, _| match parameter(request, "last") {
             None => page(&numbered(100)),
@@ -106,8 +106,8 @@ async fn a_list_that_may_have_been_cut_is_never_taken_for_complete() {
 }
 
 #[tokio::test]
-async fn a_list_that_ends_where_lists_are_often_cut_is_doubted_unless_the_registry_shows_that_it_is_whole() {
-    /// What a server that does not know `last` does when it is asked for what follows, or for one entry.
+async fn a_list_that_ends_at_a_common_page_size_is_doubted_unless_shown_complete() {
+    /// How a server without `last` answers a request for the next page, or for one entry.
     type Script = fn(&Seen, &[String]) -> Answer;
     let repeats: Script = |_, all| page(all);
     let refuses: Script = |r, all| if parameter(r, "last").is_some() { Answer::new(400) } else { page(all) };
@@ -116,7 +116,7 @@ async fn a_list_that_ends_where_lists_are_often_cut_is_doubted_unless_the_regist
         true => page(&all[..1]).with("Link", "</v2/a/b/tags/list?n=1&last=v00000>; rel=next"),
         false => page(all),
     };
-    // Pages of 50 with its own parameter; it does not support `last`.
+    // Pages of 50 by the server's own page number; it does not support `last`.
     let pages: Script = |r, all| match parameter(r, "page") {
         Some(_) => page(&all[50..]),
         None => page(&all[..50]).with("Link", "</v2/a/b/tags/list?page=2>; rel=next"),
@@ -142,7 +142,7 @@ async fn a_list_that_ends_where_lists_are_often_cut_is_doubted_unless_the_regist
         assert_eq!(found.doubts.is_empty(), is_whole, "{case}, {count}: {:?}", found.doubts);
         assert!(server.seen().len() <= 3, "{case}, {count}: {} requests", server.seen().len());
     }
-    // A registry that has sent a longer list does not cut where this one ends.
+    // A registry that sent a longer list does not cut where this one ends.
     let server = Server::registry(|r, _| page(&numbered(if r.target.contains("/long/") { 230 } else { 100 }))).await;
     let registries = client(config());
     for (name, count) in [("long", 230), ("a", 100)] {
@@ -152,7 +152,7 @@ async fn a_list_that_ends_where_lists_are_often_cut_is_doubted_unless_the_regist
 }
 
 #[tokio::test]
-async fn the_next_page_is_found_in_whatever_form_a_gateway_leaves_its_link() {
+async fn the_next_page_is_found_whatever_form_a_gateway_gives_its_link() {
     type Link = fn(&Seen) -> String;
     let links: [(&str, Link); 9] = [
         ("relative to the host", |_| "</v2/a/b/tags/list?last=v00001>; rel=\"next\"".to_owned()),
@@ -180,11 +180,11 @@ async fn the_next_page_is_found_in_whatever_form_a_gateway_leaves_its_link() {
     }
 }
 
-/// `import --prune` would delete the tags that a shortened list lacks.
+/// Otherwise `import --prune` would delete the tags missing from a shortened list.
 #[tokio::test]
 async fn a_link_to_an_empty_page_or_to_another_repository_does_not_shorten_a_list() {
     type Script = fn(&Seen, &[String]) -> Answer;
-    /// At most five of a repository's tags, and a Link with this path and these parameters.
+    /// At most five of a repository's tags, with a Link of this path and these parameters.
     fn five(request: &Seen, tags: &[String], link: impl Fn(&str) -> String) -> Answer {
         let rest = behind(request, tags);
         let n: usize = parameter(request, "n").map_or(5, |n| n.parse().unwrap());
@@ -217,7 +217,7 @@ async fn a_link_to_an_empty_page_or_to_another_repository_does_not_shorten_a_lis
             assert_whole(&tags(&server).await.unwrap(), &numbered(count), &format!("{case}, {count}"));
         }
     }
-    // The last page is empty, and has a Link before it.
+    // The last page is empty, and the page before it has a Link to it.
     let server = Server::registry(move |request, _| match behind(request, &numbered(4)) {
         rest if rest.is_empty() => page(&[]),
         rest if is_ours(request) => page(&rest).with("Link", "</v2/b/tags/list?last=v00003&n=4>; rel=next"),
@@ -229,7 +229,7 @@ async fn a_link_to_an_empty_page_or_to_another_repository_does_not_shorten_a_lis
 }
 
 #[tokio::test]
-async fn a_page_that_cannot_be_had_is_named_and_the_list_does_not_count() {
+async fn a_page_that_cannot_be_fetched_is_named_and_fails_the_list() {
     let server = Server::registry(|request, _| match request.target.contains("last=") {
         false => page(&numbered(3)).with("Link", r#"</elsewhere/v2/a/b/tags/list?last=v00002>; rel="next""#),
         true => Answer::new(400).body(r#"{"errors":[{"code":"UNSUPPORTED","message":"not here"}]}"#),
@@ -240,7 +240,7 @@ async fn a_page_that_cannot_be_had_is_named_and_the_list_does_not_count() {
 }
 
 #[tokio::test]
-async fn a_list_that_goes_round_in_circles_is_not_taken_for_complete_and_ends_soon() {
+async fn a_list_whose_pages_loop_ends_soon_and_is_not_taken_for_complete() {
     type Script = fn(&Seen) -> Answer;
     let scripts: [(&str, Script); 4] = [
         ("a page that leads to itself", |r| page(&numbered(2)).with("Link", format!("<{}>; rel=next", r.target))),
@@ -260,8 +260,8 @@ async fn a_list_that_goes_round_in_circles_is_not_taken_for_complete_and_ends_so
 }
 
 #[tokio::test]
-async fn lists_that_lead_from_page_to_page_for_ever_come_to_an_end_before_the_memory_does() {
-    // Each page brings something new.
+async fn an_endless_list_is_stopped_before_memory_runs_out() {
+    // Each page has new entries.
     let server = Server::registry(|_, at| {
         let tags: Vec<String> = (0..40_000).map(|number| format!("a-tag-of-some-length-{at}-{number}")).collect();
         page(&tags).with("Link", format!("</v2/a/b/tags/list?page={at}>; rel=next"))
@@ -274,7 +274,7 @@ async fn lists_that_lead_from_page_to_page_for_ever_come_to_an_end_before_the_me
         Server::registry(|_, _| Answer::new(200).body(format!(r#"{{"tags":[{}""]}}"#, "0,".repeat(2_000_000))));
     let error = tags(&server.await).await.unwrap_err();
     assert!(error.chain().contains("more than 250000 tags; name the images"), "{error:?}");
-    assert_eq!(error.kind(), Kind::Refused, "it is a limit, and no fault of the network");
+    assert_eq!(error.kind(), Kind::Refused, "this is a limit and not a network problem");
 
     let server = Server::registry(|_, at| {
         let link = format!("</v2/a/b/referrers/x?page={at}>; rel=next");
@@ -289,7 +289,7 @@ async fn lists_that_lead_from_page_to_page_for_ever_come_to_an_end_before_the_me
 }
 
 #[tokio::test]
-async fn entries_that_are_no_tags_raise_doubts_and_cost_no_others() {
+async fn invalid_entries_make_a_list_doubtful_and_lose_no_others() {
     let server = Server::registry(|_, _| Answer::new(200).body(r#"{"tags":["1",null,"not a tag",7,"2"]}"#)).await;
     let found = tags(&server).await.unwrap();
     assert_eq!(names(&found), ["1", "2"]);
@@ -297,12 +297,12 @@ async fn entries_that_are_no_tags_raise_doubts_and_cost_no_others() {
     assert!(found.doubts[1].contains("not a tag"), "{:?}", found.doubts);
     for other in ["{}", r#"{"errors":[]}"#, r#"{"name":"a/b","errors":[{"code":"UNKNOWN"}]}"#, "<html>Sign in</html>"] {
         let server = Server::registry(move |_, _| Answer::new(200).body(other)).await;
-        assert!(tags(&server).await.is_err(), "{other} is no empty list");
+        assert!(tags(&server).await.is_err(), "{other} is not taken for an empty list");
     }
 }
 
 #[tokio::test]
-async fn a_list_that_comes_with_errors_is_incomplete() {
+async fn a_list_with_errors_is_not_complete() {
     let body = r#"{"tags":["1","2"],"errors":[{"code":"UNKNOWN","message":"a backend did not answer"}]}"#;
     let server = Server::registry(move |_, _| Answer::new(200).body(body)).await;
     let found = tags(&server).await.unwrap();
@@ -311,7 +311,7 @@ async fn a_list_that_comes_with_errors_is_incomplete() {
 }
 
 #[tokio::test]
-async fn a_list_without_a_tag_that_the_registry_has_is_incomplete() {
+async fn a_list_that_lacks_a_tag_the_registry_has_is_not_complete() {
     let server = Server::registry(|request, _| match request.target.contains("/tags/list") {
         true => page(&numbered(3)),
         false => manifest(),
@@ -324,7 +324,7 @@ async fn a_list_without_a_tag_that_the_registry_has_is_incomplete() {
 }
 
 #[tokio::test]
-async fn referrers_are_read_over_links_with_a_gateways_own_path() {
+async fn referrers_are_read_through_links_with_a_gateways_own_path() {
     let entry = |of: &str| {
         format!(
             r#"{{"mediaType":"{}","digest":"{}","size":2}}"#,
@@ -342,7 +342,7 @@ async fn referrers_are_read_over_links_with_a_gateways_own_path() {
         target if target.contains("page=2") => index("second"),
         target => index("first").with("Link", format!("</hub{target}?page=2>; rel=\"next\"")),
     });
-    // The address that has the next page, of the two that it may have.
+    // The server with the next page, of the two possible ones.
     let here = server.await;
     let server = Server::registry(move |request, _| match request.target.as_str() {
         target if target.starts_with("/hub/") => index("second"),

@@ -1,5 +1,4 @@
-//! Every kind of failure on the way to a real registry, in every place where it can occur. What arrives is correct, or
-//! the error is clear.
+//! Every fault at every place on the way to a real registry: the result is correct, or the error is clear.
 
 use std::time::Duration;
 
@@ -15,7 +14,7 @@ use crate::support::registry::Registry;
 
 const BLOB: usize = 300_000;
 
-/// An image at a real registry, and the way there.
+/// An image at a real registry, behind a proxy that injects faults.
 struct TestSite {
     registry: Registry,
     proxy: Proxy,
@@ -43,7 +42,7 @@ impl TestSite {
         to.put_manifest(&tag(repository, "v1"), &self.image).await.map(drop)
     }
 
-    /// Reads every byte of the image and checks it.
+    /// Pulls and verifies everything.
     async fn pull(&self, from: &Registries, repository: &Repository) -> Result<(), Error> {
         let found = from.manifest(&tag(repository, "v1"), Need::Required).await?.expect("the image");
         assert_eq!(found.digest(), self.image.digest());
@@ -54,14 +53,13 @@ impl TestSite {
     }
 }
 
-/// The stall limit is short. On a busy machine it also catches connections that are only slow, which costs extra
-/// attempts.
+/// Stalls are detected soon. On a busy machine other delays count as stalls too, which costs only tries.
 fn patience() -> Config {
     let soon = Duration::from_secs(1);
     Config { stall_timeout: soon, commit_timeout: soon, retries: 9, ..config() }
 }
 
-/// `None`: the request succeeds in the end. Otherwise, the kind of error.
+/// `None` means success; otherwise the kind of the error.
 type Row = (Fault, Option<Kind>);
 
 fn anywhere() -> Vec<Row> {
@@ -95,7 +93,7 @@ fn reading() -> Vec<Row> {
     rows
 }
 
-/// While a blob is being sent.
+/// Faults while the bytes of a blob are sent.
 fn sending() -> Vec<Row> {
     let mut rows = anywhere();
     for at in [0, 1, 100_000, BLOB - 1] {
@@ -107,7 +105,7 @@ fn sending() -> Vec<Row> {
     rows
 }
 
-/// What a registry answers when it refuses an upload.
+/// Refusals of an upload in its present form.
 fn refusing() -> [Row; 5] {
     [
         (Fault::Cancelled, None),
@@ -119,7 +117,7 @@ fn refusing() -> [Row; 5] {
 }
 
 #[tokio::test]
-async fn whatever_befalls_a_blob_on_its_way_out_it_is_right_or_an_error_says_what_is_wrong() {
+async fn under_any_fault_a_pulled_blob_is_correct_or_an_error_says_why() {
     let site = TestSite::new().await;
     let mut rows = reading();
     rows.push((Fault::WrongLength(1), None));
@@ -137,7 +135,7 @@ async fn whatever_befalls_a_blob_on_its_way_out_it_is_right_or_an_error_says_wha
 }
 
 #[tokio::test]
-async fn an_ignored_range_after_a_break_starts_over_and_the_bytes_are_right() {
+async fn a_download_whose_range_is_ignored_after_a_break_is_correct() {
     let site = TestSite::new().await;
     let path = format!("/blobs/{}", site.blobs[1].digest);
     site.proxy.when("GET", &path).fault(Fault::Truncate(100_000));
@@ -147,10 +145,10 @@ async fn an_ignored_range_after_a_break_starts_over_and_the_bytes_are_right() {
 }
 
 #[tokio::test]
-async fn whatever_befalls_a_manifest_on_its_way_out_it_is_right_or_an_error_says_what_is_wrong() {
+async fn under_any_fault_a_pulled_manifest_is_correct_or_an_error_says_why() {
     let site = TestSite::new().await;
     for (fault, expected) in reading() {
-        // "Not found" is a valid answer; the caller that needs the image reports it.
+        // "Not there" is an answer; the caller that needs the image reports it.
         if fault == Fault::Status(404) {
             continue;
         }
@@ -162,7 +160,7 @@ async fn whatever_befalls_a_manifest_on_its_way_out_it_is_right_or_an_error_says
 }
 
 #[tokio::test]
-async fn whatever_befalls_an_upload_the_registry_gets_the_blob_or_an_error_says_why_not() {
+async fn under_any_fault_an_upload_stores_the_blob_or_an_error_says_why() {
     let site = TestSite::new().await;
     let mut rows = sending();
     rows.extend(refusing());
@@ -175,7 +173,7 @@ async fn whatever_befalls_an_upload_the_registry_gets_the_blob_or_an_error_says_
 }
 
 #[tokio::test]
-async fn whatever_befalls_a_large_upload_the_registry_gets_the_blob_or_an_error_says_why_not() {
+async fn under_any_fault_a_large_upload_stores_the_blob_or_an_error_says_why() {
     let site = TestSite::new().await;
     let mut sending = sending();
     sending.extend([Form::Relative, Form::Absolute, Form::Changing].map(|form| (Fault::Location(form), None)));
@@ -185,7 +183,7 @@ async fn whatever_befalls_a_large_upload_the_registry_gets_the_blob_or_an_error_
     let large = Config { large_blob: BLOB as u64, ..patience() };
     let digest = site.blobs[1].digest.to_string();
     let closed = digest.replace(':', "%3A");
-    // A refused PATCH does not predict the result of the single PUT that follows, unless the size is the reason.
+    // A refusal of PATCH does not apply to the single PUT after it, unless it is about the size.
     let passes = |fault: &Fault| matches!(fault, Fault::Status(403 | 412));
     let expected = |(fault, kind): Row| if passes(&fault) { (fault, None) } else { (fault, kind) };
     let sending = sending.into_iter().map(|row| ("PATCH", "/blobs/uploads/", expected(row)));
@@ -197,7 +195,7 @@ async fn whatever_befalls_a_large_upload_the_registry_gets_the_blob_or_an_error_
 }
 
 #[tokio::test]
-async fn whatever_befalls_the_beginning_of_an_upload_the_registry_gets_the_blob_or_an_error_says_why_not() {
+async fn under_any_fault_of_its_first_request_an_upload_succeeds_or_an_error_says_why() {
     let site = TestSite::new().await;
     let mut rows = anywhere();
     rows.extend([Form::Relative, Form::Absolute, Form::Changing].map(|form| (Fault::Location(form), None)));
@@ -209,7 +207,7 @@ async fn whatever_befalls_the_beginning_of_an_upload_the_registry_gets_the_blob_
 }
 
 #[tokio::test]
-async fn whatever_befalls_a_manifest_on_its_way_in_the_registry_has_it_or_an_error_says_why_not() {
+async fn under_any_fault_a_pushed_manifest_is_stored_or_an_error_says_why() {
     let site = TestSite::new().await;
     let mut rows = anywhere();
     rows.extend([
@@ -225,7 +223,7 @@ async fn whatever_befalls_a_manifest_on_its_way_in_the_registry_has_it_or_an_err
     }
 }
 
-/// Pushes into a new repository, then compares what the client believes with what the registry itself reports.
+/// Pushes into a fresh repository and compares the client's result with the registry's own answer.
 async fn pushed(site: &TestSite, n: usize, fault: &Fault, expected: Option<Kind>, says: &str) {
     pushed_with(patience(), site, n, fault, expected, says).await;
 }
@@ -234,11 +232,11 @@ async fn pushed_with(config: Config, site: &TestSite, n: usize, fault: &Fault, e
     let path = format!("to-{n}");
     let before = site.proxy.done().len();
     let outcome = site.push(&client(config), &repository(&site.proxy.address, &path)).await;
-    assert_eq!(site.proxy.done().len(), before + 1, "{fault:?} has happened");
+    assert_eq!(site.proxy.done().len(), before + 1, "{fault:?} was injected");
     check_outcome(fault, expected, &outcome, says);
     let (direct, straight) = (repository(site.registry.host(), &path), client(crate::registry::config()));
     let visible = Source::resolve(&straight, &tag(&direct, "v1"), Need::Required).await.unwrap().is_some();
-    assert_eq!(visible, outcome.is_ok(), "{fault:?}: a tag, and nothing but a whole image");
+    assert_eq!(visible, outcome.is_ok(), "{fault:?}: the tag exists with a complete image only");
     if visible {
         site.pull(&straight, &direct).await.unwrap_or_else(|e| panic!("{fault:?}: {}", e.chain()));
     }
@@ -249,7 +247,7 @@ fn check_outcome(fault: &Fault, expected: Option<Kind>, outcome: &Result<(), Err
         (None, Ok(())) => {}
         (Some(kind), Err(error)) => {
             assert_eq!(error.kind(), kind, "{fault:?}: {}", error.chain());
-            assert!(error.chain().contains(says), "{fault:?} is told without {says}: {}", error.chain());
+            assert!(error.chain().contains(says), "{fault:?} is reported without {says}: {}", error.chain());
         }
         (_, Ok(())) => panic!("{fault:?} passed for a success"),
         (_, Err(error)) => panic!("{fault:?}: {}", error.chain()),

@@ -1,4 +1,4 @@
-//! Failures of networks and registries, from the scripted server or on the way to a real registry.
+//! Faults, injected by the scripted server or on the way to a real registry.
 
 mod answers;
 mod bodies;
@@ -35,7 +35,7 @@ fn with_credentials(server: &Server) -> Config {
 
 const INDEX: &str = r#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}"#;
 
-/// Whether a registry is given up when every manifest fails, instead of retrying each manifest to the end.
+/// Whether a registry that fails every manifest is given up, instead of each manifest being tried to the end.
 async fn is_given_up(registries: &Registries, server: &Server) -> bool {
     for nth in 0..200 {
         let error = registries.manifest(&tag(&repo(server), &format!("v{nth}")), Need::Required).await.unwrap_err();

@@ -23,10 +23,10 @@ pub(super) fn lines(events: &Recorder, wanted: &str) -> usize {
     message.count()
 }
 
-/// A time budget that is used up soon, but allows two rounds of waiting on a busy machine.
+/// A budget that is short, but long enough for two rounds of waiting on a busy machine.
 const ENDS_SOON: Duration = Duration::from_secs(1);
 
-/// Every one of these requests failed because the server at `place` was given up.
+/// Checks that each of these requests failed because the server at `place` was given up.
 fn all_stopped<T: std::fmt::Debug>(answers: &[gapferry::base::error::Result<T>], place: &str, why: &str) {
     for answer in answers {
         let error = answer.as_ref().unwrap_err();
@@ -38,8 +38,8 @@ fn all_stopped<T: std::fmt::Debug>(answers: &[gapferry::base::error::Result<T>],
 }
 
 #[tokio::test]
-async fn a_registry_that_is_down_for_good_is_given_up_once_for_all() {
-    // It answers a ping and one more request. Then a gateway answers for it, or it has lost its storage.
+async fn a_registry_that_stays_down_is_given_up_once_for_all_requests() {
+    // It answers a ping and one more request; then a gateway answers for it, or it has lost its storage.
     for status in [502, 500] {
         let server = Server::start(move |_, before| if before < 2 { manifest() } else { Answer::new(status) }).await;
         let retry_budget = Some(ENDS_SOON);
@@ -54,7 +54,7 @@ async fn a_registry_that_is_down_for_good_is_given_up_once_for_all() {
         assert_eq!(lines(&events, "does not answer"), 1);
         assert!(ask("later".into()).await.unwrap_err().stopped().is_some());
         // Earlier requests may still be in flight.
-        assert!(!server.seen().iter().any(|seen| seen.target.contains("later")), "nothing more is asked");
+        assert!(!server.seen().iter().any(|seen| seen.target.contains("later")), "no more requests are sent");
     }
 }
 
@@ -76,7 +76,7 @@ async fn a_registry_that_is_down_from_the_start_is_one_outage_too() {
 }
 
 #[tokio::test]
-async fn a_registry_that_is_still_starting_is_waited_for_longer_than_one_request_would() {
+async fn a_starting_registry_is_waited_for_longer_than_one_requests_tries() {
     let server = Server::start(|_, before| if before < 8 { Answer::new(503) } else { manifest() }).await;
     let quick = Config { retries: 3, retry_budget: Some(Duration::from_secs(60)), ..config() };
     let (registries, events) = watched(quick);
@@ -86,7 +86,7 @@ async fn a_registry_that_is_still_starting_is_waited_for_longer_than_one_request
     assert_eq!((lines(&events, "does not answer"), lines(&events, "answers again")), (1, 1));
 }
 
-/// A registry that answers only with a token from the server at `tokens`.
+/// A registry that requires tokens from the server at `tokens`.
 async fn with_tokens_from(tokens: &Server) -> Server {
     let realm = format!(r#"Bearer realm="http://{}/token",service="r""#, tokens.address);
     Server::start(move |request, _| match request.header("authorization") {
@@ -97,7 +97,7 @@ async fn with_tokens_from(tokens: &Server) -> Server {
 }
 
 #[tokio::test]
-async fn a_token_server_that_is_down_is_given_up_once_for_all() {
+async fn a_token_server_that_is_down_is_given_up_once_for_all_requests() {
     for (fault, retry_budget) in [
         (Fault::Status(502), ENDS_SOON),
         (Fault::Stall(Stage::Request), 4 * ENDS_SOON),
@@ -119,12 +119,12 @@ async fn a_token_server_that_is_down_is_given_up_once_for_all() {
         all_stopped(&answers, &place, "");
         assert_eq!(lines(&events, &format!("{place} does not answer")), 1, "{fault:?}");
         assert!(ask(40).await.unwrap_err().stopped().is_some());
-        assert!(tokens.seen().iter().all(|seen| !seen.target.contains("app40")), "nothing more is asked");
-        assert!(ask(0).await.unwrap().is_some(), "the registry itself answers who has a token");
+        assert!(tokens.seen().iter().all(|seen| !seen.target.contains("app40")), "no more requests are sent");
+        assert!(ask(0).await.unwrap().is_some(), "the registry itself answers requests with a token");
     }
 }
 
-/// `count` layers, and the answers of a storage server that has them.
+/// This many layers, and the answers of a storage server that has them.
 fn layers(count: usize) -> (Vec<Descriptor>, impl Fn(&Seen) -> Answer + Send + Sync + 'static) {
     let content = |nth: usize| format!("layer {nth}");
     let memory = MemorySource::default();
@@ -140,7 +140,7 @@ fn layers(count: usize) -> (Vec<Descriptor>, impl Fn(&Seen) -> Answer + Send + S
     (layers, answer)
 }
 
-/// A registry that redirects to `storage` for blobs.
+/// A registry that redirects blobs to `storage`.
 async fn with_blobs_at(storage: &Server) -> Server {
     let to = storage.address.clone();
     Server::registry(move |request, _| match request.target.contains("/blobs/") {
@@ -151,7 +151,7 @@ async fn with_blobs_at(storage: &Server) -> Server {
 }
 
 #[tokio::test]
-async fn a_storage_server_that_is_down_is_one_outage_and_the_registry_continues() {
+async fn a_storage_server_outage_is_reported_once_and_the_registry_stays_usable() {
     let (layers, answer) = layers(20);
     let storage = Server::start(move |request, _| answer(request)).await;
     let registry = with_blobs_at(&storage).await;
@@ -171,7 +171,7 @@ async fn a_storage_server_that_is_down_is_one_outage_and_the_registry_continues(
 }
 
 #[tokio::test]
-async fn a_storage_server_that_comes_back_uses_up_no_tries() {
+async fn a_storage_server_that_recovers_uses_up_no_blobs_tries() {
     let (layers, answer) = layers(13);
     let storage = Server::start(move |request, before| match before {
         1..60 => Answer::new(503),
@@ -189,7 +189,7 @@ async fn a_storage_server_that_comes_back_uses_up_no_tries() {
 }
 
 #[tokio::test]
-async fn a_host_that_only_referrers_lead_to_is_not_waited_for() {
+async fn a_host_needed_only_for_referrers_is_not_waited_for() {
     let elsewhere = Server::start(|_, _| Answer::new(502)).await;
     let to = elsewhere.address.clone();
     let registry = Server::registry(move |request, _| match &request.target {
@@ -208,8 +208,8 @@ async fn a_host_that_only_referrers_lead_to_is_not_waited_for() {
 }
 
 #[tokio::test]
-async fn a_registry_that_comes_back_within_the_budget_uses_up_no_tries() {
-    // More failures than a request has attempts.
+async fn a_registry_that_recovers_within_the_budget_uses_up_no_requests_tries() {
+    // More failures than one request has tries.
     let server = Server::start(|_, before| match before {
         2..60 => Answer::new(502),
         _ => manifest(),
@@ -228,15 +228,15 @@ async fn a_registry_that_comes_back_within_the_budget_uses_up_no_tries() {
 }
 
 #[tokio::test]
-async fn a_registry_behind_a_gateway_that_answers_pings_itself_is_given_up_anyway() {
+async fn a_dead_registry_behind_a_gateway_that_answers_pings_is_given_up() {
     let server = Server::registry(|_, before| if before == 0 { manifest() } else { Answer::new(502) }).await;
     let (registries, _) = watched(Config { retry_budget: Some(Duration::from_millis(50)), ..config() });
     assert!(registries.manifest(&tag(&repo(&server), "first"), Need::Required).await.is_ok());
-    assert!(is_given_up(&registries, &server).await, "every image costs all its tries");
+    assert!(is_given_up(&registries, &server).await, "every image used up all its tries");
 }
 
 #[tokio::test]
-async fn a_registry_that_wants_to_be_away_for_longer_than_is_waited_for_is_one_outage() {
+async fn a_retry_after_beyond_the_budget_is_one_outage() {
     let server = Server::start(|_, before| match before {
         0 | 1 => manifest(),
         _ => Answer::new(503).with("Retry-After", "3600"),
@@ -250,8 +250,8 @@ async fn a_registry_that_wants_to_be_away_for_longer_than_is_waited_for_is_one_o
     assert!(ask("first".into()).await.is_ok());
     let answers = join_all((0..40).map(|nth| ask(format!("v{nth}")))).await;
     all_stopped(&answers, &server.address, "asks to wait 1 h 0 min");
-    assert!(events.events().is_empty(), "the error says it: {:?}", events.events());
-    assert!(server.seen().len() < 20, "what was on its way");
+    assert!(events.events().is_empty(), "the error reports it, without an event: {:?}", events.events());
+    assert!(server.seen().len() < 20, "requests in flight");
 }
 
 /// Pushes this many blobs at once.
@@ -272,7 +272,7 @@ async fn push_blobs(
     (join_all((0..count).map(push)).await, events)
 }
 
-/// A registry may need a quarter of an hour to store an upload. That is too long to wait for one that is frozen.
+/// Storing an upload may take a quarter of an hour, which is too long to wait for a frozen registry.
 #[tokio::test]
 async fn a_registry_that_freezes_while_it_completes_uploads_is_given_up_within_the_budget() {
     let server = Sessions::start();
@@ -288,7 +288,7 @@ async fn a_registry_that_freezes_while_it_completes_uploads_is_given_up_within_t
 }
 
 #[tokio::test]
-async fn a_registry_that_takes_long_to_complete_an_upload_and_answers_others_is_waited_for() {
+async fn a_registry_that_is_slow_to_complete_an_upload_but_alive_is_waited_for() {
     let pings = Arc::new((Mutex::new(0), Condvar::new()));
     let (counted, changed) = (pings.clone(), pings);
     let server = Server::start(move |request, _| match request.method.as_str() {
@@ -297,7 +297,7 @@ async fn a_registry_that_takes_long_to_complete_an_upload_and_answers_others_is_
         "POST" => Answer::new(202).with("Location", "/v2/team/app0/blobs/uploads/1"),
         "PUT" => {
             let (count, change) = &*changed;
-            // The client checks that the registry is alive after more than the stall limit.
+            // The client pings the registry: the wait is longer than the stall limit.
             drop(change.wait_while(count.lock().unwrap(), |count| *count < 5).unwrap());
             Answer::new(201)
         }
@@ -315,7 +315,7 @@ async fn a_registry_that_takes_long_to_complete_an_upload_and_answers_others_is_
     assert!(answers[0].is_ok() && events.events().is_empty(), "{answers:?} {:?}", events.events());
 }
 
-/// A budget of seconds would otherwise grow by the minute after which a single request times out.
+/// A budget of seconds must not grow to the minute in which a single request gives up.
 #[tokio::test]
 async fn a_registry_that_is_frozen_from_the_start_is_given_up_within_the_budget() {
     let server = Server::start(|_, _| manifest()).await;
@@ -326,9 +326,9 @@ async fn a_registry_that_is_frozen_from_the_start_is_given_up_within_the_budget(
     all_stopped(&[answer], &server.address, "has not answered");
 }
 
-/// Reading a manifest may take long, too, or the registry may be gone.
+/// A slow manifest may mean a slow registry, or one that is gone.
 #[tokio::test]
-async fn whatever_is_waited_for_the_registry_is_asked_for_signs_of_life() {
+async fn a_registry_is_pinged_while_any_request_waits() {
     let pings = Arc::new((Mutex::new(0), Condvar::new()));
     let (counted, changed) = (pings.clone(), pings);
     let server = Server::start(move |request, _| match &*request.target {
@@ -350,9 +350,9 @@ async fn whatever_is_waited_for_the_registry_is_asked_for_signs_of_life() {
     assert!(registries.manifest(&tag(&repo(&server), "v1"), Need::Required).await.unwrap().is_some());
 }
 
-/// Each look-up would wait for the stall limit of a minute before GET answers it.
+/// Otherwise each lookup would wait a minute for the stall limit before GET answers it.
 #[tokio::test]
-async fn a_registry_that_never_answers_head_is_asked_once() {
+async fn a_registry_that_never_answers_head_is_tried_once() {
     let (layers, answer) = layers(5);
     let server = Server::registry(move |request, _| match request.target.contains("/blobs/") {
         true => answer(request),
@@ -374,7 +374,7 @@ async fn a_registry_that_never_answers_head_is_asked_once() {
     assert_eq!((heads("/manifests/"), heads("/blobs/")), (1, 0));
 }
 
-/// Harbor behaves so when its database is read-only. Each blob would use all its attempts, for hours.
+/// Harbor with a read-only database: otherwise each blob would use up all its tries, for hours.
 #[tokio::test]
 async fn a_registry_that_opens_uploads_and_completes_none_is_given_up() {
     let server = Sessions::start();
@@ -392,6 +392,6 @@ async fn a_registry_that_opens_uploads_and_completes_none_is_given_up() {
             break;
         }
     }
-    assert!(ended, "every blob costs all its tries");
+    assert!(ended, "every blob used up all its tries");
     assert!(events.events().len() <= 1, "{:?}", events.events());
 }

@@ -1,4 +1,4 @@
-//! Redirects, to other storage and in circles.
+//! Redirects, to storage elsewhere and in circles.
 
 use gapferry::base::error::Kind;
 use gapferry::content::{Account, Api, ApiRequest, Need, Sink, Source};
@@ -12,7 +12,7 @@ use crate::support::faulty::{Answer, Server, ranged};
 use crate::support::registry::{Options, Registry};
 
 #[tokio::test]
-async fn authorization_never_reaches_another_host() {
+async fn authorization_is_never_sent_to_another_host() {
     let content = noise(5000);
     let served = content.clone();
     let storage = Server::start(move |request, _| ranged(request, &served)).await;
@@ -35,7 +35,7 @@ async fn authorization_never_reaches_another_host() {
 }
 
 #[tokio::test]
-async fn redirects_end() {
+async fn endless_redirects_are_given_up() {
     let around = Server::registry(|request, _| match request.target.as_str() {
         "/one" => Answer::new(302).with("Location", "/two?token=topsecret"),
         _ => Answer::new(302).with("Location", "/one"),
@@ -50,7 +50,7 @@ async fn redirects_end() {
     }
 }
 
-/// A registry that is its own token server and answers a POST with this status and `Location`.
+/// A registry with a token server of its own that answers POST with this status and Location.
 async fn token_server_redirecting(status: u16, location: String) -> Server {
     Server::start(move |request, _| match (request.method.as_str(), &request.target[..]) {
         ("POST", "/token") => Answer::new(status).with("Location", location.clone()),
@@ -97,7 +97,7 @@ async fn a_token_server_that_moved_on_the_same_host_still_gives_tokens() {
 }
 
 #[tokio::test]
-async fn json_for_a_registrys_api_stays_with_that_registry() {
+async fn an_api_request_with_json_is_not_redirected_to_another_host() {
     let other = Server::start(|_, _| Answer::new(201)).await;
     let location = format!("http://{}/elsewhere", other.address);
     let server = Server::registry(move |_, _| Answer::new(307).with("Location", location.clone())).await;
@@ -110,7 +110,7 @@ async fn json_for_a_registrys_api_stays_with_that_registry() {
 }
 
 #[tokio::test]
-async fn a_manifest_follows_its_registry_from_plain_http_to_tls_and_nowhere_else() {
+async fn a_manifest_push_follows_a_redirect_to_tls_on_its_host_and_no_other() {
     let secure = Registry::with(Options { tls: true, ..Options::default() });
     let tls = TlsConfig { ca_files: vec![secure.ca_file()], ..TlsConfig::default() };
     let client = || client(Config { tls: tls.clone(), ..config() });
@@ -134,8 +134,8 @@ async fn a_manifest_follows_its_registry_from_plain_http_to_tls_and_nowhere_else
 }
 
 #[tokio::test]
-async fn the_limit_of_a_storage_server_does_not_keep_other_requests_from_the_registry() {
-    // If the limit counted for the registry, the registry would be given up: an hour is longer than the client waits.
+async fn a_storage_servers_rate_limit_does_not_block_the_registry() {
+    // If the limit applied to the registry, the registry would be given up: the wait is longer than the allowed hour.
     let storage = Server::start(|_, _| Answer::new(429).with("Retry-After", "86400")).await;
     let location = format!("http://{}/bucket", storage.address);
     let server = Server::registry(move |request, _| match request.target.contains("/blobs/") {
@@ -151,7 +151,7 @@ async fn the_limit_of_a_storage_server_does_not_keep_other_requests_from_the_reg
 }
 
 #[tokio::test]
-async fn a_registry_whose_name_is_written_in_capitals_is_known_by_its_answers() {
+async fn rate_limits_apply_to_a_registry_name_in_capitals() {
     let server = Server::registry(|_, _| Answer::new(429).with("Retry-After", "86400")).await;
     let named = repository(&server.address.replace("127.0.0.1", "LocalHost"), "a/b");
     let error = client(config()).manifest(&tag(&named, "v1"), Need::Required).await.unwrap_err();

@@ -1,4 +1,4 @@
-//! Failures that a retry overcomes, and the messages when it does not.
+//! Failures that pass with patience, and the errors for those that do not.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::registry::{client, config, watched};
 use crate::support::faulty::{After, Answer, Fault, Seen, Server, Stage};
 
 #[tokio::test]
-async fn a_burst_of_5xx_passes() {
+async fn a_burst_of_5xx_is_retried() {
     let server = Server::registry(|_, before| match before {
         0 => Answer::new(503),
         1 => Answer::new(500),
@@ -29,7 +29,7 @@ async fn a_burst_of_5xx_passes() {
 }
 
 #[tokio::test]
-async fn an_outage_that_does_not_pass_is_a_network_failure() {
+async fn a_lasting_outage_is_a_network_failure() {
     let server = Server::registry(|_, _| Answer::new(502).body("<html><h1>502 Bad Gateway</h1></html>")).await;
     let error = client(config()).manifest(&tag(&repo(&server), "v1"), Need::Required).await.unwrap_err();
     assert_eq!(error.kind(), Kind::Network);
@@ -41,7 +41,7 @@ async fn an_outage_that_does_not_pass_is_a_network_failure() {
 }
 
 #[tokio::test]
-async fn retry_after_is_waited_out_or_refused_by_the_users_limit() {
+async fn retry_after_is_waited_out_up_to_the_users_limit() {
     let server = Server::registry(|_, before| match before {
         0 => Answer::new(429).with("Retry-After", "1"),
         _ => manifest(),
@@ -76,7 +76,7 @@ async fn a_silent_registry_does_not_hold_the_run_forever() {
 }
 
 #[tokio::test]
-async fn a_registry_is_reached_by_its_ipv6_address() {
+async fn a_registry_can_be_reached_by_its_ipv6_address() {
     let answer = |request: &Seen, _| if request.target == "/v2/" { Answer::new(200) } else { manifest() };
     // Skips a machine without IPv6.
     let Ok(server) = Server::at("[::1]:0", answer).await else { return };
@@ -86,9 +86,9 @@ async fn a_registry_is_reached_by_its_ipv6_address() {
 }
 
 #[tokio::test]
-async fn retry_after_as_a_date_is_waited_for_too() {
+async fn retry_after_as_a_date_is_waited_out() {
     let server = Server::registry(|_, _| manifest()).await;
-    // HTTP dates have whole seconds, so one to two seconds remain.
+    // Dates have whole seconds, so between one and two seconds remain.
     server.when("GET", "/manifests/").fault(Fault::TooMany(After::Date(Duration::from_secs(2))));
     let (registries, events) = watched(Config { retries: 0, ..config() });
     assert!(registries.manifest(&tag(&repo(&server), "v1"), Need::Required).await.unwrap().is_some());

@@ -13,12 +13,12 @@ use crate::registry::memory_source::{self, MemorySource, noise, read, tag};
 use crate::registry::{client, config};
 use crate::support::faulty::{Answer, Fault, Seen, Server, Tokens, ranged};
 
-/// Whether this request gets the bad answer.
+/// Whether a request is the one answered badly.
 type Place = fn(&Seen) -> bool;
 type MakeAnswer = fn() -> Answer;
 
 #[tokio::test]
-async fn a_token_is_fetched_once_and_again_when_it_is_refused_mid_run() {
+async fn a_token_is_fetched_once_and_renewed_when_refused() {
     let server = Server::with_tokens(Tokens::good_for(3), |_| manifest()).await;
     let registries = client(with_credentials(&server));
     for _ in 0..7 {
@@ -32,7 +32,7 @@ async fn a_token_is_fetched_once_and_again_when_it_is_refused_mid_run() {
 }
 
 #[tokio::test]
-async fn a_token_is_had_from_odd_challenges_and_answers_and_never_shown() {
+async fn unusual_challenges_and_token_answers_work_and_tokens_stay_secret() {
     for (status, body) in [
         (201, r#"{"token":"the-token"}"#),
         (200, r#"{"token":"the-token\n","access_token":5}"#),
@@ -74,7 +74,7 @@ async fn concurrent_requests_share_one_token() {
 }
 
 #[tokio::test]
-async fn an_upload_survives_a_token_that_is_refused_inside_it() {
+async fn an_upload_survives_a_token_refused_in_the_middle() {
     let refused = AtomicUsize::new(0);
     let server = Server::with_tokens(Tokens::good_for(100), move |request| match request.method.as_str() {
         "POST" => Answer::new(202).with("Location", "/upload?_state=a%2Bb"),
@@ -92,8 +92,8 @@ async fn an_upload_survives_a_token_that_is_refused_inside_it() {
 }
 
 #[tokio::test]
-async fn a_registry_that_refuses_every_new_token_is_not_asked_forever() {
-    // Each token is valid for the POST and invalid for the PUT.
+async fn a_registry_that_refuses_every_token_is_given_up() {
+    // Each token is good for the POST, none for the PUT.
     let server = Server::with_tokens(Tokens::new(), |request| match request.method.as_str() {
         "POST" => Answer::new(202).with("Location", "/upload"),
         _ => Answer::new(401),
@@ -107,7 +107,7 @@ async fn a_registry_that_refuses_every_new_token_is_not_asked_forever() {
 }
 
 #[tokio::test]
-async fn an_identity_token_is_exchanged_by_post_or_else_by_get() {
+async fn an_identity_token_is_exchanged_by_post_or_by_get() {
     for knows_post in [true, false] {
         let server = Server::start(move |request, _| match (request.method.as_str(), &request.target[..]) {
             ("POST", "/token") if knows_post => Answer::new(200).body(r#"{"access_token":"t"}"#),
@@ -131,7 +131,7 @@ async fn an_identity_token_is_exchanged_by_post_or_else_by_get() {
 }
 
 #[tokio::test]
-async fn a_token_that_lacks_a_scope_is_fetched_again_with_it() {
+async fn a_token_without_a_needed_scope_is_fetched_again() {
     let server = Server::start(|request, _| {
         let special = "repository%3Aa%2Fb%3Aspecial";
         let challenge = |rest: &str| format!(r#"Bearer realm="http://{}/token"{rest}"#, request.header("host"));
@@ -155,7 +155,7 @@ async fn a_token_that_lacks_a_scope_is_fetched_again_with_it() {
 }
 
 #[tokio::test]
-async fn credentials_do_not_go_to_a_token_server_by_plain_http() {
+async fn credentials_are_not_sent_to_a_token_server_over_plain_http() {
     let server = Server::start(|_, _| {
         Answer::new(401).with("WWW-Authenticate", r#"Bearer realm="http://token.invalid/t",service="s""#)
     });
@@ -180,7 +180,7 @@ async fn tokens_that_expire_between_any_two_requests_are_renewed() {
     let registries = client(with_credentials(&server));
     let memory = MemorySource::default();
     let blob = memory.add(content.clone());
-    // Each request is sent with a token that has just expired, and again with one that expired in the meantime.
+    // Each request is sent with a token that has just expired, and again with one that has expired since.
     let error = read(&registries, &repo(&server), &blob).await.unwrap_err();
     assert_eq!(error.kind(), Kind::Unauthorized);
 
@@ -199,7 +199,7 @@ async fn tokens_that_expire_between_any_two_requests_are_renewed() {
     assert_eq!(server.done().len(), 3);
 }
 
-/// A registry that anyone may read, but that demands a token of `realm` where `asks` is true.
+/// A registry with public content, except that requests matching `asks` need a token of `realm`.
 async fn asking(realm: &'static str, asks: fn(&Seen) -> bool) -> Server {
     Server::registry(move |request, _| {
         let challenge = || format!(r#"Bearer realm="{}",service="s""#, realm.replace("HERE", request.header("host")));
@@ -217,7 +217,7 @@ async fn asking(realm: &'static str, asks: fn(&Seen) -> bool) -> Server {
 }
 
 #[tokio::test]
-async fn a_token_that_nobody_gets_in_one_place_does_not_close_what_anybody_may_read() {
+async fn an_unobtainable_token_does_not_block_public_content() {
     let places: [(&str, Place); 4] = [
         ("referrers", |r| r.target.contains("/referrers/")),
         ("the list of tags", |r| r.target.contains("/tags/list")),
@@ -239,7 +239,7 @@ async fn a_token_that_nobody_gets_in_one_place_does_not_close_what_anybody_may_r
             assert!(registries.manifest(&reference, Need::Required).await.unwrap().is_some(), "{place}");
         }
         memory_source::push(&registries, &repo, &memory, &[&blob]).await.unwrap_or_else(|e| panic!("{place}: {e:?}"));
-        assert!(server.count("GET", "/token") <= 1, "{place}: what was refused once is not asked for again");
+        assert!(server.count("GET", "/token") <= 1, "{place}: a refused token is not requested again");
     }
     // Its token server is down.
     let server = asking("http://127.0.0.1:1/token", |r| r.method == "HEAD" || r.target.contains("/referrers/")).await;
@@ -251,7 +251,7 @@ async fn a_token_that_nobody_gets_in_one_place_does_not_close_what_anybody_may_r
 }
 
 #[tokio::test]
-async fn basic_credentials_are_shown_where_the_registry_takes_them_and_a_token_cannot_be_had() {
+async fn basic_credentials_are_used_if_accepted_and_no_token_can_be_had() {
     const BASIC: &str = "Basic bWU6aHVudGVyMg==";
     let (down, here) = ("http://127.0.0.1:1/token", "http://HERE/token");
     let answers: [(&str, &str, MakeAnswer); 4] = [
@@ -275,7 +275,7 @@ async fn basic_credentials_are_shown_where_the_registry_takes_them_and_a_token_c
             let found = registries.manifest(&tag(&repo(&server), "v1"), Need::Required).await;
             assert!(found.unwrap_or_else(|e| panic!("{case}: {e:?}")).is_some());
         }
-        assert!(server.count("GET", "/token") <= 2, "{case}: it is not asked for every request");
+        assert!(server.count("GET", "/token") <= 2, "{case}: the token server is not asked for every request");
         let error = client(config()).manifest(&tag(&repo(&server), "v1"), Need::Required).await.unwrap_err();
         assert!(!error.chain().contains("hunter2"), "{error:?}");
     }
@@ -286,9 +286,9 @@ fn challenged(request: &Seen) -> Answer {
     Answer::new(401).with("WWW-Authenticate", realm)
 }
 
-/// A short failure of the token server must not make the password look wrong.
+/// A brief failure of a token server must not make the password look wrong.
 #[tokio::test]
-async fn a_page_or_nothing_in_place_of_a_token_is_asked_for_once_more() {
+async fn a_web_page_or_nothing_instead_of_a_token_is_retried_once() {
     for bad in ["<html><title>Sign in</title></html>", "", " \n"] {
         let once = AtomicUsize::new(0);
         let server = Server::start(move |request, _| match request.header("authorization") {

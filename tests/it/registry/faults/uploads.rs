@@ -16,7 +16,7 @@ use crate::registry::{client, config, watched};
 use crate::support::faulty::{Answer, Fault, Server, Stage, last_byte};
 
 #[tokio::test]
-async fn an_upload_that_the_registry_cancels_starts_again_from_post() {
+async fn a_cancelled_upload_restarts_from_post() {
     let server = Server::registry(|request, before| match request.method.as_str() {
         "POST" => Answer::new(202).with("Location", format!("/u/{before}")),
         "GET" => last_byte(request).unwrap(),
@@ -33,7 +33,7 @@ async fn an_upload_that_the_registry_cancels_starts_again_from_post() {
 }
 
 #[tokio::test]
-async fn a_refused_upload_is_reported_in_the_registrys_words_and_not_repeated() {
+async fn a_refused_upload_is_reported_in_the_registrys_words_and_not_retried() {
     for (status, kind) in [(403, Kind::Refused), (413, Kind::Refused), (412, Kind::Refused), (405, Kind::Refused)] {
         let body = r#"{"errors":[{"code":"DENIED","message":"quota will exceed the configured upper limit"}]}"#;
         let server = Server::registry(move |_, _| Answer::new(status).body(body)).await;
@@ -46,11 +46,11 @@ async fn a_refused_upload_is_reported_in_the_registrys_words_and_not_repeated() 
     }
 }
 
-/// Retrying would cost two minutes for each layer, and end with advice to try again, although only free space helps. A
-/// server error that reports a full disk is retried once, because another replica may have space.
+/// Otherwise each layer would be tried for two minutes, and the advice would be to retry: only space helps. A server
+/// error that mentions a full disk is retried once, because another replica may have space.
 #[tokio::test]
-async fn a_full_disk_is_reported_soon_wherever_it_shows() {
-    // distribution writes it so, with the error text of Go's `os`.
+async fn a_full_disk_at_the_registry_is_reported_soon() {
+    // As distribution writes it, with the error of Go's `os`.
     let detail = r#"{"DriverName":"filesystem","Enclosed":{"Op":"mkdir","Path":"/var/lib/registry/docker","Err":28}}"#;
     let distribution = format!(r#"{{"errors":[{{"code":"UNKNOWN","message":"unknown error","detail":{detail}}}]}}"#);
     for (status, body, tries) in [(500, distribution.as_str(), 2), (507, "", 1)] {
@@ -89,9 +89,9 @@ async fn a_full_disk_is_reported_soon_wherever_it_shows() {
     }
 }
 
-/// Otherwise, one full project or storage server would stop all pushes to the registry.
+/// The storage of one project, or one of many, would otherwise close the whole registry.
 #[tokio::test]
-async fn a_full_disk_of_another_server_or_of_one_answer_is_not_a_full_registry() {
+async fn a_full_disk_elsewhere_or_in_one_answer_does_not_end_all_uploads() {
     let full = || Answer::new(500).body("write /tmp/x: no space left on device");
     let elsewhere = Server::start(move |_, _| full()).await;
     for is_elsewhere in [true, false] {
@@ -114,7 +114,7 @@ async fn a_full_disk_of_another_server_or_of_one_answer_is_not_a_full_registry()
 }
 
 #[tokio::test]
-async fn a_failed_mount_is_only_a_reason_to_upload() {
+async fn a_failed_mount_leads_to_an_upload() {
     let answers = Arc::new(AtomicUsize::new(0));
     let statuses = [401, 403, 404, 405, 202];
     let turn = answers.clone();
@@ -139,7 +139,7 @@ async fn a_failed_mount_is_only_a_reason_to_upload() {
 
 /// A mount only saves an upload; nothing depends on it.
 #[tokio::test]
-async fn a_mount_that_gets_no_answer_is_not_asked_for_again() {
+async fn a_mount_without_an_answer_is_not_retried() {
     let server = taking().await;
     server.when("POST", "mount=").always().fault(Fault::Reset(Stage::Request));
     let registries = client(config());
@@ -152,9 +152,9 @@ async fn a_mount_that_gets_no_answer_is_not_asked_for_again() {
     assert_eq!(server.count("POST", "/v2/a/b/blobs/uploads/?mount="), 1);
 }
 
-/// Some registries accept manifests unchecked. Users would pull an image without its layers.
+/// At a registry that accepts manifests unchecked, the image would lack its layers.
 #[tokio::test]
-async fn a_mount_that_has_no_effect_does_not_count() {
+async fn a_mount_that_does_not_link_the_blob_does_not_count() {
     for links in [false, true] {
         let server = Server::registry(move |request, _| match request.method.as_str() {
             "POST" if request.target.contains("mount=") => Answer::new(201),
@@ -171,7 +171,7 @@ async fn a_mount_that_has_no_effect_does_not_count() {
             let mounted = registries.mount(&repo(&server), &memory.add(content), &other).await.unwrap();
             assert_eq!(mounted, links, "{content}");
         }
-        // A registry that can mount is read once per repository. One that cannot gets no further mount requests.
+        // A registry that really links is checked once per repository; one that does not gets no further mounts.
         let (mounts, reads) =
             (server.count("POST", "/v2/a/b/blobs/uploads/?mount="), server.count("GET", "/v2/a/b/blobs/sha256"));
         assert_eq!((mounts, reads), if links { (5, 1) } else { (3, 3) });
@@ -179,7 +179,7 @@ async fn a_mount_that_has_no_effect_does_not_count() {
 }
 
 #[tokio::test]
-async fn another_size_at_the_target_means_absent() {
+async fn a_blob_of_another_size_at_the_target_counts_as_absent() {
     let server = Server::registry(|_, _| Answer::new(200).body("12345")).await;
     let (registries, events) = watched(config());
     assert!(!registries.has_blob(&repo(&server), &MemorySource::default().add("1234")).await.unwrap());
@@ -192,7 +192,7 @@ async fn another_size_at_the_target_means_absent() {
     );
 }
 
-/// Accepts every upload, unless a test changes the answer.
+/// Accepts every upload, unless a rule says otherwise.
 async fn taking() -> Server {
     Server::start(|request, _| match request.method.as_str() {
         "POST" => Answer::new(202).with("Location", "/u"),
@@ -203,7 +203,7 @@ async fn taking() -> Server {
 }
 
 #[tokio::test]
-async fn a_refusal_that_comes_before_the_body_was_read_is_still_reported() {
+async fn a_refusal_sent_before_the_body_is_read_is_reported() {
     let server = taking().await;
     server.when("PUT", "/u").always().fault(Fault::Hasty(403));
     let memory = MemorySource::default();
@@ -228,7 +228,7 @@ async fn a_registry_that_stops_taking_an_upload_is_given_up() {
 }
 
 #[tokio::test]
-async fn a_registry_that_takes_an_upload_in_sips_is_detected_small_and_large() {
+async fn a_registry_that_trickles_an_upload_is_given_up() {
     for (large_blob, method) in [(u64::MAX, "PUT"), (1, "PATCH")] {
         let server = taking().await;
         server.when(method, "/u").always().fault(Fault::Drip(usize::MAX));
@@ -242,9 +242,9 @@ async fn a_registry_that_takes_an_upload_in_sips_is_detected_small_and_large() {
     }
 }
 
-/// Some registries accept content only by PATCH, others only in the closing PUT (`sessions`).
+/// Some registries take content only by PATCH, and some only in the closing PUT (see `sessions`).
 #[tokio::test]
-async fn a_registry_that_accepts_no_content_in_the_closing_put_gets_it_by_patch() {
+async fn a_registry_that_takes_no_content_by_put_gets_it_by_patch() {
     let server = Server::registry(|request, _| match (request.method.as_str(), request.body.is_empty()) {
         ("POST" | "PATCH", _) => Answer::new(202).with("Location", "/u"),
         ("PUT", false) => Answer::new(405),
@@ -256,7 +256,7 @@ async fn a_registry_that_accepts_no_content_in_the_closing_put_gets_it_by_patch(
     let blobs = [memory.add("one"), memory.add("two")];
     memory_source::push(&registries, &repo(&server), &memory, &[&blobs[0], &blobs[1]]).await.unwrap();
     let order: Vec<String> = server.seen().into_iter().map(|request| request.method).collect();
-    assert_eq!(order, ["POST", "PUT", "PATCH", "PUT", "GET", "POST", "PATCH", "PUT", "GET"], "found out once");
+    assert_eq!(order, ["POST", "PUT", "PATCH", "PUT", "GET", "POST", "PATCH", "PUT", "GET"], "detected once");
 
     let server = Server::registry(|request, _| match request.method.as_str() {
         "POST" => Answer::new(202).with("Location", "/u"),
@@ -268,9 +268,9 @@ async fn a_registry_that_accepts_no_content_in_the_closing_put_gets_it_by_patch(
     assert!(error.kind() == Kind::Refused && server.seen().len() < 10, "{error:?}");
 }
 
-/// Some gateways redirect uploads to the storage behind them, or to another address of their own.
+/// Some gateways redirect content to the storage behind them, and some to another of their addresses.
 #[tokio::test]
-async fn a_redirected_upload_is_sent_where_it_leads_and_credentials_are_not() {
+async fn a_redirected_upload_follows_without_credentials() {
     for (large_blob, method) in [(u64::MAX, "PUT"), (1, "PATCH")] {
         let other = Server::start(|_, _| Answer::new(201)).await;
         let to = format!("http://{}/bucket?signature=topsecret", other.address);
@@ -281,7 +281,7 @@ async fn a_redirected_upload_is_sent_where_it_leads_and_credentials_are_not() {
             "POST" => Answer::new(202).with("Location", "/u?state=1"),
             "GET" => last_byte(request).unwrap(),
             _ if request.method != method => Answer::new(201),
-            // First to another path on the same host, then to another host.
+            // Redirects once to another path of its own, then elsewhere.
             _ if !request.target.contains("moved") => Answer::new(308).with("Location", "/moved?state=2"),
             _ => Answer::new(307).with("Location", to.clone()),
         });
@@ -302,7 +302,7 @@ async fn a_redirected_upload_is_sent_where_it_leads_and_credentials_are_not() {
 }
 
 #[tokio::test]
-async fn an_upload_that_is_redirected_for_ever_or_refused_elsewhere_names_the_host() {
+async fn an_upload_redirected_endlessly_or_refused_elsewhere_names_the_host() {
     let elsewhere = Server::start(|_, _| Answer::new(403)).await;
     for (to, says) in [(None, "redirects the upload"), (Some(elsewhere.address.clone()), "403 Forbidden (from http://")]
     {
@@ -320,10 +320,10 @@ async fn an_upload_that_is_redirected_for_ever_or_refused_elsewhere_names_the_ho
     }
 }
 
-/// If the message blamed the registry, the operator would look in the wrong place.
+/// Reported as an outage of the registry, the problem would be sought in the wrong place.
 #[tokio::test]
-async fn a_registry_that_sends_uploads_to_a_name_that_does_not_resolve_is_named() {
-    // The name is longer than DNS allows, so no name server is asked.
+async fn an_upload_redirect_to_an_unresolvable_name_is_reported_with_the_name() {
+    // Longer than a DNS label may be, so no name server is queried.
     let unknown = "x".repeat(70);
     let location = format!("http://{unknown}:5000/u?state=topsecret");
     let server = Server::registry(move |request, _| match request.method.as_str() {

@@ -1,5 +1,4 @@
-//! Answers with the wrong content. A single one is a passing failure; the same answer several times is what the
-//! registry stores.
+//! Answers with wrong content. A single one is a passing failure; repeated ones show what the registry has.
 
 use gapferry::base::error::{Error, Kind, Result};
 use gapferry::content::{Cached, Need, Source};
@@ -14,7 +13,7 @@ use crate::support::sha256;
 
 const CONTENT: &[u8] = b"what was signed";
 
-/// The first attempt and two retries.
+/// One request and two retries.
 const TRIES: usize = 3;
 
 fn faults() -> [Fault; 4] {
@@ -29,7 +28,7 @@ async fn registry() -> Server {
     Server::registry(answer).await
 }
 
-/// How many times the content itself was requested.
+/// The number of requests for the content itself.
 fn asked(server: &Server) -> usize {
     let reads = |request: &&Seen| request.method == "GET" && request.target != "/v2/";
     server.seen().iter().filter(reads).count()
@@ -50,7 +49,7 @@ async fn read_manifest(from: &Registries, server: &Server, need: Need) -> Result
 
 /// Otherwise a signature or an image is missing for a whole night.
 #[tokio::test]
-async fn one_or_two_wrong_answers_cost_nothing() {
+async fn one_or_two_wrong_answers_are_retried() {
     for times in [1, TRIES - 1] {
         for fault in faults() {
             let (server, registries) = (registry().await, client(config()));
@@ -82,9 +81,9 @@ fn check_given_up(server: &Server, fault: &Fault, error: &Error) {
     assert_eq!(asked(server), TRIES, "{fault:?}");
 }
 
-/// A damaged blob of many gigabytes is not downloaded as often as --retries allows.
+/// A damaged blob of many gigabytes must not be read for every try that --retries allows.
 #[tokio::test]
-async fn what_is_wrong_again_and_again_is_asked_for_three_times() {
+async fn wrong_content_is_requested_three_times_at_most() {
     for fault in faults() {
         let (server, registries) = (registry().await, client(Config { retries: 9, ..config() }));
         server.when("GET", "/blobs/").always().fault(fault.clone());
@@ -96,7 +95,7 @@ async fn what_is_wrong_again_and_again_is_asked_for_three_times() {
 }
 
 #[tokio::test]
-async fn without_retries_the_first_wrong_answer_counts() {
+async fn without_retries_the_first_wrong_answer_is_final() {
     let (server, registries) = (registry().await, client(Config { retries: 0, ..config() }));
     server.when("GET", "/blobs/").fault(Fault::WrongDigest);
     assert_eq!(read_blob(&registries, &server).await.unwrap_err().kind(), Kind::Damaged);
@@ -105,9 +104,9 @@ async fn without_retries_the_first_wrong_answer_counts() {
     assert_eq!(asked(&server), 2);
 }
 
-/// Content that matches its digest is what the registry stores. Another request would bring the same bytes.
+/// The digest proves that the registry has this content; another request would return the same.
 #[tokio::test]
-async fn a_malformed_manifest_with_the_right_digest_is_asked_for_once() {
+async fn a_malformed_manifest_with_the_right_digest_is_requested_once() {
     const MALFORMED: &str = "{\"schemaVersion\":2";
     let server = Server::registry(|_, _| Answer::new(200).with("Content-Type", media_type::OCI_INDEX).body(MALFORMED));
     let server = server.await;

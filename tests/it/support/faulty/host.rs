@@ -1,5 +1,5 @@
-//! What both hosts share: a listener whose connections pass the rules, the schedule and the token check before they are
-//! answered.
+//! The common part of both hosts: a listener whose connections pass the rules, the schedule and the token check before
+//! a backend answers.
 
 use std::io::{self, BufRead, BufReader};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -14,18 +14,18 @@ use super::tokens::Tokens;
 use super::traffic::{Meter, Traffic};
 use super::{Answer, Fault, Seen, Stage};
 
-/// Read at a time; traffic is counted by these.
+/// The size of one read; traffic is counted in these.
 const PIECE: usize = 64 * 1024;
 
-/// Whoever answers what has come through.
+/// Answers the requests that passed the checks.
 pub(super) trait Backend: Send + Sync {
-    /// `before`: how many requests came earlier.
+    /// `before` is the number of earlier requests.
     fn answer(&self, request: &Seen, before: usize) -> Answer;
 
-    /// The body of this request will not get longer than it is.
+    /// The rest of this request's body will not arrive.
     fn broken_off(&self, _: &Seen) {}
 
-    /// Whether bodies of requests are kept in the log.
+    /// Whether the log keeps request bodies.
     fn keeps_bodies(&self) -> bool {
         true
     }
@@ -71,7 +71,7 @@ impl Host {
         Ok(host)
     }
 
-    /// A rule for requests with this method (`*`: any) and this part in path or query. Ends with [`When::fault`].
+    /// A rule for requests with this method (`*`: any) and this text in path or query. [`When::fault`] completes it.
     pub fn when(&self, method: &str, part: &str) -> When<'_> {
         When::new(self, method, part)
     }
@@ -80,17 +80,17 @@ impl Host {
         lock(&self.shared.rules).push(rule);
     }
 
-    /// No rule counts any more.
+    /// Removes all rules.
     pub fn heal(&self) {
         lock(&self.shared.rules).clear();
     }
 
-    /// Random faults from now on, until another schedule, or none, is set.
+    /// Random faults from now on, until another schedule or none is set.
     pub fn schedule(&self, schedule: Option<Schedule>) {
         *lock(&self.shared.schedule) = schedule;
     }
 
-    /// Everything asked so far but pings, oldest first.
+    /// Every request so far except pings, oldest first.
     pub fn seen(&self) -> Vec<Seen> {
         lock(&self.shared.seen).iter().filter(|request| request.target != "/v2/").cloned().collect()
     }
@@ -99,7 +99,7 @@ impl Host {
         self.seen().iter().filter(|request| request.is(method, start)).count()
     }
 
-    /// What went wrong by rule or by chance, and with which request.
+    /// The faults so far, by rule or by chance, each with its request.
     pub fn done(&self) -> Vec<(String, Fault)> {
         lock(&self.shared.done).clone()
     }
@@ -108,12 +108,12 @@ impl Host {
         self.shared.meter.now()
     }
 
-    /// Connections that have fallen silent end.
+    /// Ends stalled connections.
     pub fn release(&self) {
         self.shared.meter.release();
     }
 
-    /// Until `reached`, or a moment long at most: `true` when it is reached.
+    /// Waits until `reached`, for `moment` at most; `true` if it was reached.
     pub fn wait(&self, moment: Duration, reached: impl Fn(&Traffic) -> bool) -> bool {
         self.shared.meter.wait(moment, reached)
     }
@@ -122,7 +122,7 @@ impl Host {
 impl Drop for Host {
     fn drop(&mut self) {
         self.shared.meter.end();
-        // Wakes the listener, which sees that it is over.
+        // Wakes the listener so that it ends.
         let _ = TcpStream::connect(&self.address);
     }
 }
@@ -184,7 +184,7 @@ impl Shared {
         Some(picked)
     }
 
-    /// The body in so many pieces.
+    /// Reads the body in this many pieces.
     fn sip_body(&self, reader: &mut impl BufRead, request: &mut Seen, pieces: usize) -> io::Result<()> {
         let size = request.length().div_ceil(pieces.max(1)).max(1);
         while request.body.len() < request.length() && !self.meter.is_over() {
@@ -195,7 +195,7 @@ impl Shared {
         Ok(())
     }
 
-    /// As much of the body as there is, at most `limit`.
+    /// Reads the available body, at most `limit` bytes.
     fn read_body(&self, reader: &mut impl BufRead, request: &mut Seen, limit: usize) -> io::Result<()> {
         let wanted = request.length().min(limit);
         let mut piece = vec![0; PIECE];
@@ -245,8 +245,8 @@ impl Shared {
     }
 }
 
-/// Sends nothing more, and discards what is still received, so that the answer can be read: nginx's `lingering_close`,
-/// with its timeout.
+/// Sends nothing more, but reads and discards further input so that the client can read the answer: nginx's
+/// `lingering_close`, with its timeout.
 fn linger(mut stream: &TcpStream) -> io::Result<Then> {
     stream.shutdown(Shutdown::Write)?;
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;

@@ -1,4 +1,4 @@
-//! Requests and answers of HTTP/1.1, read and written by hand, because a fault needs control of every byte.
+//! HTTP/1.1 requests and answers, read and written by hand, because faults need control over every byte.
 
 use std::collections::BTreeMap;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -46,13 +46,13 @@ impl Seen {
     }
 }
 
-/// What is sent back.
+/// The answer to a request.
 #[derive(Clone, Debug, Default)]
 pub struct Answer {
     pub status: u16,
     pub headers: Vec<(String, String)>,
     pub body: Vec<u8>,
-    /// What happens to it on its way.
+    /// The fault applied to the answer in transit.
     pub fault: Option<Fault>,
 }
 
@@ -71,7 +71,7 @@ impl Answer {
         self
     }
 
-    /// This, but on its way that happens to it.
+    /// This answer with a fault in transit.
     pub fn but(mut self, fault: Fault) -> Answer {
         self.fault = Some(fault);
         self
@@ -86,7 +86,7 @@ impl Answer {
         Some(self.headers.remove(at).1)
     }
 
-    /// Status line and headers, with a length if none is given.
+    /// Status line and headers, with a Content-Length unless one is given.
     pub fn head(&self) -> String {
         let mut head = format!("HTTP/1.1 {} x\r\n", self.status);
         let has_length = self.header("content-length").or(self.header("transfer-encoding")).is_some();
@@ -100,13 +100,13 @@ impl Answer {
     }
 }
 
-/// The last byte of a blob that a test's server has taken and not kept, if that is what the request asks for.
+/// The last byte of a blob that a test's server accepted without storing it, if the request asks for that byte.
 pub fn last_byte(request: &Seen) -> Option<Answer> {
     let at = request.byte().filter(|_| request.method == "GET" && request.target.contains("/blobs/"))?;
     Some(Answer::new(206).with("Content-Range", format!("bytes {at}-{at}/{}", at + 1)).body("x"))
 }
 
-/// 200, or 206 from where the request wants it, or of the byte that it wants.
+/// 200, or 206 from the requested offset or with the requested byte.
 pub fn ranged(request: &Seen, content: &[u8]) -> Answer {
     if let Some((at, byte)) = request.byte().and_then(|at| Some((at, *content.get(at)?))) {
         let range = format!("bytes {at}-{at}/{}", content.len());
@@ -121,7 +121,7 @@ pub fn ranged(request: &Seen, content: &[u8]) -> Answer {
     }
 }
 
-/// Sends a request to `host` (`host:port`) on a new connection. The answer's body is complete, or it is an error.
+/// Sends the request to `host` (`host:port`) on a new connection. Returns the complete answer or an error.
 pub fn exchange(host: &str, request: &Seen) -> io::Result<Answer> {
     let stream = TcpStream::connect(host)?;
     // A server that refuses early may have stopped reading; its answer is read anyway.
@@ -129,7 +129,7 @@ pub fn exchange(host: &str, request: &Seen) -> io::Result<Answer> {
     receive_answer(&stream, &request.method)
 }
 
-/// With the length its headers tell, which may be more than it has.
+/// Sends the request with the length from its headers, which may exceed its body.
 pub fn send_request(mut stream: &TcpStream, host: &str, request: &Seen) -> io::Result<()> {
     let mut head = format!("{} {} HTTP/1.1\r\nconnection: close\r\n", request.method, request.target);
     if !request.headers.contains_key("host") {
@@ -171,7 +171,7 @@ fn receive_answer(stream: &TcpStream, method: &str) -> io::Result<Answer> {
     Ok(answer)
 }
 
-/// Returns the next request on a connection, without its body; `None` at the end.
+/// The head of the next request on a connection, without its body; `None` at the end.
 pub fn receive_head(reader: &mut impl BufRead) -> io::Result<Option<Seen>> {
     let mut line = String::new();
     if reader.read_line(&mut line)? == 0 {

@@ -1,4 +1,4 @@
-//! What each fault does to an answer and to a connection.
+//! The effect of each fault on an answer and a connection.
 
 use std::io::{self, Write};
 use std::net::TcpStream;
@@ -8,10 +8,10 @@ use std::time::{Duration, SystemTime};
 use super::traffic::Meter;
 use super::{After, Answer, Fault, Form, Seen, Stage, tokens};
 
-/// Sent at a time; traffic is counted by these.
+/// The size of one write; traffic is counted in these.
 const PIECE: usize = 64 * 1024;
 
-/// What happens to a connection.
+/// The state of a connection afterwards.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Then {
     Goes,
@@ -19,7 +19,7 @@ pub(super) enum Then {
     Breaks,
 }
 
-/// Returns the answer of a fault that does not let the request through.
+/// The answer of a fault that does not pass the request on.
 pub(super) fn instead(fault: &Fault, request: &Seen) -> Option<Answer> {
     let answer = match fault {
         Fault::Page => Answer::new(200).with("Content-Type", "text/html").body("<h1>Please log in</h1>"),
@@ -46,14 +46,14 @@ fn retry_after(after: After) -> String {
     }
 }
 
-/// What a fault does to the forwarded request.
+/// Applies a fault to the request that is passed on.
 pub(super) fn spoil_request(fault: &Fault, request: &mut Seen) {
     match fault {
         Fault::IgnoreRange => {
             request.headers.remove("range");
         }
         Fault::WrongDigest => flip(&mut request.body),
-        // White space: a manifest is still one, but another one.
+        // White space: the manifest stays valid but has another digest.
         Fault::ExtraBytes(count) if !request.body.is_empty() => {
             request.body.extend(std::iter::repeat_n(b' ', *count));
             request.headers.insert("content-length".into(), request.body.len().to_string());
@@ -62,7 +62,7 @@ pub(super) fn spoil_request(fault: &Fault, request: &mut Seen) {
     }
 }
 
-/// What a fault does to the received answer.
+/// Applies a fault to the answer.
 pub(super) fn spoil_answer(fault: &Fault, request: &Seen, answer: &mut Answer) {
     match fault {
         Fault::AfterAll(status) => *answer = error_answer(*status, "UNAVAILABLE"),
@@ -125,7 +125,7 @@ pub(super) fn send(stream: &TcpStream, method: &str, answer: &Answer, meter: &Me
         Some(Fault::Reset(stage)) => (reached(stage, body), Then::Breaks),
         Some(Fault::Stall(stage)) => (reached(stage, body), Then::Goes),
         Some(Fault::Truncate(at)) => (reached(Stage::Body(at), body), Then::Ends),
-        // The announced length is wrong, so the next answer could not be found.
+        // The announced and the sent length differ, so the client could not find the start of the next answer.
         Some(Fault::WrongLength(_)) => (Sent::Body(body.len()), Then::Ends),
         _ => (Sent::Body(body.len()), Then::Goes),
     };
@@ -170,13 +170,13 @@ fn pieces<'a>(body: &'a [u8], fault: Option<&Fault>) -> impl Iterator<Item = &'a
     })
 }
 
-/// Long enough for a piece to travel alone: this is the slow line itself, not a synchronization.
+/// Long enough for a piece to be sent by itself. This simulates the slow connection; no test waits for an event here.
 pub(super) fn pause() {
     #[allow(clippy::disallowed_methods)]
     std::thread::sleep(Duration::from_millis(2));
 }
 
-/// Says and takes nothing more until the test is over or has seen enough.
+/// Sends and reads nothing more until the test is over or releases it.
 pub(super) fn silence(meter: &Meter) -> Then {
     meter.add(|counts| counts.stalls += 1);
     meter.until_released();

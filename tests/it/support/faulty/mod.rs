@@ -1,8 +1,8 @@
-//! Injected faults, described in the same way for all tests, and two hosts that produce them: [`Server`] sends the
-//! answers of a script, and [`Proxy`] forwards to a real registry. A fault affects a request that matches a rule
-//! ([`Host::when`]) or that the dice of a [`Schedule`] choose, or it is part of a scripted answer ([`Answer::but`]).
+//! One vocabulary of faults for all tests, and two hosts that produce them: [`Server`] gives scripted answers,
+//! [`Proxy`] is placed before a real registry. A fault hits a request that matches a rule ([`Host::when`]), a request
+//! chosen by the dice of a [`Schedule`], or is part of a scripted answer ([`Answer::but`]).
 //!
-//! Plain threads and blocking sockets, so that synchronous and asynchronous tests use it alike.
+//! Plain threads and blocking sockets, so synchronous and asynchronous tests can use it alike.
 
 mod host;
 mod message;
@@ -32,60 +32,60 @@ pub use {
 pub enum Fault {
     /// The connection is reset (RST), as by a firewall or a restarted server.
     Reset(Stage),
-    /// From there on nothing happens until the client gives up.
+    /// Nothing more happens until the client gives up.
     Stall(Stage),
-    /// The body comes in so many pieces, each on its own: that of the request if it has one, else that of the answer.
+    /// The body arrives in this many separate pieces: the request's body if it has one, otherwise the answer's.
     Drip(usize),
-    /// The connection ends in good order after so many bytes of the body, fewer than were announced.
+    /// The connection closes cleanly after this many bytes of the body, fewer than announced.
     Truncate(usize),
-    /// So many bytes are added, and announced: to what is uploaded, else to what is answered.
+    /// This many bytes are added and announced: to an upload, otherwise to the answer.
     ExtraBytes(usize),
-    /// One byte in the middle is another: of what is uploaded, else of what is answered.
+    /// One byte in the middle is changed: of an upload, otherwise of the answer.
     WrongDigest,
-    /// So many bytes more (or less) are announced than come.
+    /// This many bytes more (or fewer) are announced than sent.
     WrongLength(i64),
     /// Another Content-Type.
     WrongType(&'static str),
     /// A web page with status 200, as from a captive portal.
     Page,
-    /// This status, without the registry having seen the request.
+    /// This status, without passing the request to the registry.
     Status(u16),
-    /// The registry does what was requested, and this status is answered anyway.
+    /// The registry carries out the request, but this status is returned.
     AfterAll(u16),
     /// This status before the request's body was read, then the connection closes: nginx's 413.
     Hasty(u16),
     /// 401 with a challenge, after the request's body was read.
     Unauthorized,
-    /// Every token given so far is good no more.
+    /// Every token issued so far becomes invalid.
     ExpireTokens,
     /// 429 with Retry-After.
     TooMany(After),
     /// 206 with a Content-Range one byte off.
     WrongRange,
-    /// The whole body with 200, whatever was asked for.
+    /// The whole body with 200, whatever range was requested.
     IgnoreRange,
     /// 307 to the same path at this `host:port`.
     Redirect(String),
     /// 307 to itself.
     RedirectLoop,
-    /// 404 BLOB_UPLOAD_INVALID: how distribution 2.8 gives up an upload.
+    /// 404 BLOB_UPLOAD_INVALID: how distribution 2.8 cancels an upload.
     Cancelled,
     /// The answer's Location in another form.
     Location(Form),
 }
 
-/// Where in a request and its answer something happens.
+/// The point in a request or its answer where something happens.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Stage {
-    /// After so many bytes of the request's body.
+    /// After this many bytes of the request's body.
     RequestBody(usize),
-    /// The request is read; the registry does not hear of it.
+    /// After the request is read; the registry does not see it.
     Request,
-    /// The registry did what was requested, and its answer is lost.
+    /// After the registry carried out the request, and before the client gets the answer.
     BeforeAnswer,
     /// In the middle of the answer's headers.
     Headers,
-    /// After so many bytes of the answer's body.
+    /// After this many bytes of the answer's body.
     Body(usize),
 }
 
@@ -104,12 +104,12 @@ pub enum Form {
     Relative,
     /// With scheme and host.
     Absolute,
-    /// With something more in its query, another thing each time.
+    /// With an additional query parameter, a different one each time.
     Changing,
 }
 
 impl Fault {
-    /// What it is, without how much and where.
+    /// The kind of fault, without amounts and positions.
     pub fn name(&self) -> String {
         let whole = format!("{self:?}");
         let numbers = ["Status", "AfterAll", "Hasty"].iter().any(|name| whole.starts_with(name));

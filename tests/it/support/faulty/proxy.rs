@@ -1,4 +1,4 @@
-//! A way to a real registry on which things go wrong.
+//! A faulty connection to a real registry.
 
 use std::net::TcpStream;
 use std::ops::Deref;
@@ -8,7 +8,7 @@ use super::host::{Backend, Host};
 use super::message::send_request;
 use super::{Answer, Seen, Tokens, exchange};
 
-/// Before one registry (`host:port`, plain HTTP). See [`Host`] for what it can be asked.
+/// A proxy before one registry (`host:port`, plain HTTP). See [`Host`] for its controls.
 pub struct Proxy {
     host: Host,
     elsewhere: Host,
@@ -22,7 +22,7 @@ impl Backend for Upstream {
         exchange(&self.0, &without_authorization(request)).unwrap_or_else(|_| Answer::new(502))
     }
 
-    /// The registry sees what came, then its connection ends too.
+    /// The registry gets the received part, then its connection ends too.
     fn broken_off(&self, request: &Seen) {
         if let Ok(stream) = TcpStream::connect(&*self.0) {
             let _ = send_request(&stream, &self.0, &without_authorization(request));
@@ -34,7 +34,7 @@ impl Backend for Upstream {
     }
 }
 
-/// Tokens are this host's business.
+/// This host handles tokens, so they are removed.
 fn without_authorization(request: &Seen) -> Seen {
     let mut request = request.clone();
     request.headers.remove("authorization");
@@ -46,7 +46,7 @@ impl Proxy {
         Proxy::new(registry, None)
     }
 
-    /// Before a registry that then wants tokens, which this host gives.
+    /// A proxy that requires tokens, which it issues itself.
     pub fn with_tokens(registry: &str) -> Proxy {
         Proxy::new(registry, Some(Tokens::new()))
     }
@@ -57,7 +57,7 @@ impl Proxy {
         Proxy { host: start(tokens), elsewhere: start(None) }
     }
 
-    /// Another host with the same content, as a registry's object storage: no credentials may arrive there.
+    /// A second host with the same content, like a registry's object storage: no credentials may reach it.
     pub fn elsewhere(&self) -> &Host {
         &self.elsewhere
     }

@@ -1,13 +1,13 @@
-//! Which request a fault happens to.
+//! The choice of requests that a fault hits.
 
 use super::{Fault, Host, Seen};
 
-/// A fault for the matching requests.
+/// A fault for matching requests.
 #[derive(Clone, Debug)]
 pub(super) struct Rule {
     method: String,
     part: String,
-    /// Requests that fit but are spared, and how many are hit after them.
+    /// The number of matching requests to spare, and the number to hit after them.
     spared: usize,
     hit: usize,
     fault: Fault,
@@ -19,7 +19,7 @@ impl Rule {
     }
 }
 
-/// The first rule whose turn it is; every rule that fits counts the request.
+/// The first rule whose turn it is; every matching rule counts the request.
 pub(super) fn pick(rules: &mut [Rule], request: &Seen) -> Option<Fault> {
     let mut picked = None;
     for rule in rules.iter_mut().filter(|rule| rule.fits(request)) {
@@ -33,7 +33,7 @@ pub(super) fn pick(rules: &mut [Rule], request: &Seen) -> Option<Fault> {
     picked
 }
 
-/// A rule in the making: by default for the first request that fits, once.
+/// A rule under construction: by default it hits the first matching request, once.
 pub struct When<'a> {
     host: &'a Host,
     rule: Rule,
@@ -45,7 +45,7 @@ impl<'a> When<'a> {
         When { host, rule: Rule { method, part, spared: 0, hit: 1, fault: Fault::Page } }
     }
 
-    /// From the `n`th on, counted from 1 and from now.
+    /// Starts with the `n`th matching request, counted from 1 and from now.
     pub fn nth(mut self, n: usize) -> When<'a> {
         self.rule.spared = n - 1;
         self

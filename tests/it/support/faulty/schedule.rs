@@ -1,11 +1,11 @@
-//! Random faults: dice from a seed, and which fault may happen to which request.
+//! Random faults: dice with a seed, and the possible faults of each kind of request.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
 use super::{After, Fault, Form, Seen, Stage};
 
-/// Random numbers that are the same for the same seed (SplitMix64).
+/// Random numbers determined by the seed (SplitMix64).
 #[derive(Clone, Debug)]
 pub struct Dice(u64);
 
@@ -31,7 +31,7 @@ impl Dice {
         self.below(chances) == 0
     }
 
-    /// Small ones as often as large ones.
+    /// A random size; small ones are as likely as large ones.
     pub fn size(&mut self) -> usize {
         let bits = self.below(23);
         self.below(1 << bits)
@@ -43,18 +43,18 @@ impl Dice {
     }
 }
 
-/// What goes wrong is decided by the seed, the request and how often it came, not by which of several requests at once was
-/// the faster.
+/// Faults depend on the seed, the request and how often it came, not on which of several simultaneous requests was
+/// faster.
 #[derive(Clone, Debug)]
 pub struct Schedule {
     seed: u64,
-    /// Every how many requests something goes wrong.
+    /// One in this many requests fails.
     one_in: usize,
-    /// How much may go wrong in all.
+    /// The maximum number of faults.
     most: usize,
-    /// Also what no second try can fix; the run fails then.
+    /// Whether to include faults that no retry can fix and that fail the run.
     severe: bool,
-    /// The host that redirects lead to.
+    /// The destination of redirects.
     elsewhere: String,
     asked: HashMap<String, u64>,
 }
@@ -69,7 +69,7 @@ impl Schedule {
         self
     }
 
-    /// Some reads are redirected to that host.
+    /// Redirects some reads to that host.
     pub fn elsewhere(mut self, host: &str) -> Schedule {
         host.clone_into(&mut self.elsewhere);
         self
@@ -93,7 +93,7 @@ impl Schedule {
     }
 
     fn dice_for(&mut self, request: &Seen) -> Dice {
-        // An upload's path has a random name in it, its digest has not.
+        // An upload's path contains a random name; its digest does not.
         let path = match request.target.split_once("/uploads/") {
             Some((before, rest)) => format!("{before}{}", rest.rsplit("digest=").next().unwrap_or_default()),
             None => request.target.clone(),
@@ -105,7 +105,7 @@ impl Schedule {
         Dice::new(mixed ^ *times)
     }
 
-    /// What a patient client survives: half of them faults for any request, half faults for this kind.
+    /// Faults that a patient client survives: half of them any request's faults, half those of this kind.
     fn passing(&self, dice: &mut Dice, what: What) -> Vec<Fault> {
         let own = self.passing_of(dice, what);
         if !own.is_empty() && dice.one_in(2) {
@@ -152,7 +152,7 @@ impl Schedule {
     }
 }
 
-/// What a client may believe and report; a later run has to put it right.
+/// Faults that a client may believe and report; a later run must recover.
 fn severe(dice: &mut Dice, what: What, request: &Seen) -> Vec<Fault> {
     let mut faults = vec![Fault::Page, Fault::Status(403), Fault::Stall(Stage::BeforeAnswer)];
     if what.is_read() {
@@ -168,10 +168,11 @@ fn severe(dice: &mut Dice, what: What, request: &Seen) -> Vec<Fault> {
             let at = dice.size();
             faults.extend([Fault::Hasty(413), Fault::WrongDigest, Fault::Stall(Stage::RequestBody(at))]);
         }
-        // A registry can tell a wrong manifest only where its digest is in the path; under a tag it is what was sent.
+        // A registry can detect a wrong manifest only if its digest is in the path; under a tag, it stores what was
+        // sent.
         What::Stored if request.target.contains("sha256:") => faults.push(Fault::WrongDigest),
         What::Stored => faults.push(Fault::Status(412)),
-        // "Not found" for anything that refers to an image cannot be distinguished from the truth.
+        // "Not there" about an image's referrers cannot be distinguished from the truth.
         What::Manifest if !request.target.contains("sha256") => faults.push(Fault::Status(404)),
         _ => {}
     }

@@ -1,4 +1,4 @@
-//! A server that answers as a test tells it to, well or badly, and remembers what it was asked.
+//! A server with scripted answers, good or bad, that records its requests.
 
 use std::io;
 use std::ops::Deref;
@@ -6,7 +6,7 @@ use std::ops::Deref;
 use super::host::{Backend, Host};
 use super::{Answer, Seen, Tokens};
 
-/// A running server; see [`Host`] for what it can be asked. It starts at once: its constructors are asynchronous only because
+/// A running server; see [`Host`] for its controls. It starts at once: its constructors are asynchronous only because
 /// the tests that use it are.
 pub struct Server(Host);
 
@@ -19,12 +19,12 @@ impl<F: Fn(&Seen, usize) -> Answer + Send + Sync> Backend for Script<F> {
 }
 
 impl Server {
-    /// `answer` is given each request and how many came before it.
+    /// `answer` gets each request and the number of earlier ones.
     pub async fn start(answer: impl Fn(&Seen, usize) -> Answer + Send + Sync + 'static) -> Server {
         Server::at("127.0.0.1:0", answer).await.unwrap()
     }
 
-    /// At an address of which the machine may know nothing.
+    /// Starts at an address that this machine may not have.
     pub async fn at(
         address: &str,
         answer: impl Fn(&Seen, usize) -> Answer + Send + Sync + 'static,
@@ -32,13 +32,14 @@ impl Server {
         Host::start(address, None, Box::new(Script(answer))).map(Server)
     }
 
-    /// `answer` sees only requests with a token that `tokens` gave, counted from 0; the server gives them itself.
+    /// `answer` gets only requests with a valid token from `tokens`, counted from 0; the server issues the tokens
+    /// itself.
     pub async fn with_tokens(tokens: Tokens, answer: impl Fn(&Seen) -> Answer + Send + Sync + 'static) -> Server {
         let backend = Box::new(Script(move |request: &Seen, _| answer(request)));
         Server(Host::start("127.0.0.1:0", Some(tokens), backend).unwrap())
     }
 
-    /// As [`Server::start`]; pings are answered with 200 and neither shown to `answer` nor remembered.
+    /// Like [`Server::start`], but pings are answered with 200, and neither shown to `answer` nor recorded.
     pub async fn registry(answer: impl Fn(&Seen, usize) -> Answer + Send + Sync + 'static) -> Server {
         Server::start(move |request, before| match request.target.as_str() {
             "/v2/" => Answer::new(200),

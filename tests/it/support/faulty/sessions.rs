@@ -1,5 +1,5 @@
-//! A registry that keeps what it has got of an upload that breaks, and can be asked for it, as distribution 3 does
-//! (`registry/handlers/blobupload.go`). distribution 2.8, which the other tests run against, cancels it.
+//! A registry that keeps the received part of a broken upload and reports its offset, as distribution 3 does
+//! (`registry/handlers/blobupload.go`). distribution 2.8, which the other tests use, cancels such an upload.
 
 use std::collections::HashMap;
 use std::ops::Deref;
@@ -10,7 +10,7 @@ use gapferry::oci::Digest;
 use super::host::{Backend, Host};
 use super::{Answer, Seen, Tokens, ranged};
 
-/// Takes blobs and nothing else. See [`Host`] for what it can be asked.
+/// Accepts only blobs. See [`Host`] for its controls.
 pub struct Sessions {
     host: Host,
     state: Arc<Mutex<State>>,
@@ -30,7 +30,7 @@ impl Sessions {
         Sessions::new(None)
     }
 
-    /// It wants tokens, which it gives itself.
+    /// A registry that requires tokens, which it issues itself.
     pub fn with_tokens() -> Sessions {
         Sessions::new(Some(Tokens::new()))
     }
@@ -41,12 +41,12 @@ impl Sessions {
         Sessions { host, state }
     }
 
-    /// A blob that was uploaded to its end.
+    /// The content of a completed blob.
     pub fn blob(&self, digest: &Digest) -> Option<Vec<u8>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).blobs.get(&digest.to_string()).cloned()
     }
 
-    /// Method and length of the body of everything asked about uploads.
+    /// Method and body length of every upload request.
     pub fn asked(&self) -> Vec<(String, usize)> {
         let about = |request: &Seen| request.target.contains("/blobs/");
         self.seen().into_iter().filter(about).map(|request| (request.method, request.body.len())).collect()
@@ -86,7 +86,7 @@ impl Backend for Kept {
         }
     }
 
-    /// What came is kept.
+    /// The received part is kept.
     fn broken_off(&self, request: &Seen) {
         let (path, query) = request.target.split_once('?').unwrap_or((&request.target, ""));
         let mut partial = request.clone();
@@ -110,7 +110,7 @@ impl State {
         }
     }
 
-    /// The upload's size afterwards.
+    /// Appends the body; returns the upload's new size.
     fn append(&mut self, path: &str, query: &str, request: &Seen) -> Result<usize, Answer> {
         let Some(upload) = self.uploads.get_mut(path) else { return Err(refused(404, "BLOB_UPLOAD_UNKNOWN")) };
         if parameter(query, "_state").parse() != Ok(upload.len()) {
@@ -129,7 +129,7 @@ impl State {
         Ok(upload.len())
     }
 
-    /// It is gone afterwards, whatever it was.
+    /// Completes the upload; the session ends whatever the result.
     fn close(&mut self, path: &str, query: &str) -> Answer {
         let digest = parameter(query, "digest").replace("%3A", ":");
         let blob = self.uploads.remove(path).unwrap_or_default();

@@ -1,11 +1,11 @@
-//! A token server at `/token` and the check of what it gave.
+//! A token server at `/token`, and the check of its tokens.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
 use super::{Answer, Seen};
 
-/// Gives `token1`, `token2`, … to every client.
+/// Issues `token1`, `token2`, … to any client.
 pub struct Tokens {
     uses: usize,
     state: Mutex<State>,
@@ -14,17 +14,17 @@ pub struct Tokens {
 #[derive(Default)]
 struct State {
     given: usize,
-    /// Valid tokens, and how often each may still be used.
+    /// Valid tokens with their remaining uses.
     left: HashMap<String, usize>,
 }
 
 impl Tokens {
-    /// Good until they are made to expire.
+    /// Tokens that are valid until they are made to expire.
     pub fn new() -> Tokens {
         Tokens::good_for(usize::MAX)
     }
 
-    /// Each is good for so many requests.
+    /// Tokens that are each valid for this many requests.
     pub fn good_for(uses: usize) -> Tokens {
         Tokens { uses, state: Mutex::default() }
     }
@@ -33,7 +33,7 @@ impl Tokens {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).left.clear();
     }
 
-    /// An answer, unless the request has a valid token and may pass.
+    /// The refusal, unless the request has a valid token.
     pub fn answer(&self, request: &Seen) -> Option<Answer> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if request.target.starts_with("/token") {
@@ -53,7 +53,7 @@ impl Tokens {
     }
 }
 
-/// 401, and where tokens are.
+/// 401 with the address of the token server.
 pub fn challenge(request: &Seen) -> Answer {
     let realm = format!("http://{}/token", request.header("host"));
     let challenge = format!(r#"Bearer realm="{realm}",service="the registry",scope="x""#);

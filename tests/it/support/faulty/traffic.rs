@@ -1,5 +1,5 @@
-//! What has passed a faulty host so far, to be waited for: so a test can act in the middle of a transfer without guessing
-//! when that is.
+//! The traffic of a faulty host so far. Tests wait for it, to act in the middle of a transfer without guessing the
+//! moment.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
@@ -9,9 +9,9 @@ use std::time::Duration;
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Traffic {
     pub requests: usize,
-    /// Of bodies, both ways.
+    /// Bytes of bodies in both directions.
     pub bytes: usize,
-    /// Connections that have fallen silent.
+    /// The number of stalled connections.
     pub stalls: usize,
 }
 
@@ -33,7 +33,7 @@ impl Meter {
         *self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The host is gone: waiting connections end.
+    /// Ends the host and all waiting threads.
     pub fn end(&self) {
         let _held = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         self.over.store(true, Ordering::SeqCst);
@@ -44,7 +44,7 @@ impl Meter {
         self.over.load(Ordering::SeqCst)
     }
 
-    /// Waiting connections continue.
+    /// Releases all waiting threads.
     pub fn release(&self) {
         let _held = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         self.releases.fetch_add(1, Ordering::SeqCst);
@@ -58,7 +58,7 @@ impl Meter {
         drop(self.changed.wait_while(counts, |_| waits()));
     }
 
-    /// Until `reached`, or a moment long at most: `true` when it is reached.
+    /// Waits until `reached`, for `moment` at most; `true` if it was reached.
     pub fn wait(&self, moment: Duration, reached: impl Fn(&Traffic) -> bool) -> bool {
         let counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         let waited = self.changed.wait_timeout_while(counts, moment, |counts| !reached(counts));

@@ -1,5 +1,4 @@
-//! The account of a request, its rights, and Harbor's answers without them (`middleware/v2auth`,
-//! `middleware/security`).
+//! Accounts, their rights, and Harbor's answers when a right is missing (`middleware/v2auth`, `middleware/security`).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,11 +9,11 @@ use base64::engine::general_purpose::STANDARD;
 use super::answer::{header as with_header, refuse};
 use super::{Answer, Call, Project, State};
 
-/// What a member of a project may do with its repositories.
+/// The rights of a project member on its repositories.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Right {
     Pull,
-    /// Push, and not pull: a robot for deliveries.
+    /// Push only: a robot for deliveries.
     Deliver,
     /// Pull and push.
     Push,
@@ -23,7 +22,7 @@ pub enum Right {
 }
 
 impl Right {
-    /// As the actions of a token.
+    /// The corresponding actions of a token.
     fn actions(self) -> &'static [&'static str] {
         match self {
             Right::Pull => &["pull"],
@@ -34,16 +33,16 @@ impl Right {
     }
 }
 
-/// Somebody with a secret.
+/// An account with a secret.
 #[derive(Clone)]
 pub struct Account {
     /// Robots carry their prefix: `robot$base+ci`.
     pub name: String,
     pub secret: String,
     pub admin: bool,
-    /// Reads what the project API says. Robots with push and pull alone may not.
+    /// May read the project API. Robots with only push and pull may not.
     pub reads_projects: bool,
-    /// An OIDC user's CLI secret, which works for `/v2/` and `/service/token` and nowhere else.
+    /// An OIDC user's CLI secret, which works only for `/v2/` and `/service/token`.
     pub cli_only: bool,
 }
 
@@ -70,10 +69,10 @@ impl Account {
     }
 }
 
-/// What a token grants: project to actions. Harbor looks at the project of a scope, not at the repository.
+/// The grants of a token: project to actions. Harbor checks the project of a scope, not the repository.
 pub type Claims = BTreeMap<String, BTreeSet<String>>;
 
-/// Wrong credentials mean an anonymous client: public projects can still be pulled.
+/// Wrong credentials make the request anonymous: public projects can still be pulled.
 #[derive(Clone)]
 pub enum Identity {
     Anonymous,
@@ -94,7 +93,7 @@ pub fn identify(state: &State, path: &str, headers: &HeaderMap) -> Identity {
     known.filter(|account| cli || !account.cli_only).cloned().map_or(Identity::Anonymous, Identity::Account)
 }
 
-/// The actions `identity` has on the repositories of `project`.
+/// The actions of `identity` on the repositories of `project`.
 pub fn actions(identity: &Identity, project: &Project) -> BTreeSet<String> {
     let own = match identity {
         Identity::Account(account) if account.admin => Right::Maintain.actions(),
@@ -106,7 +105,7 @@ pub fn actions(identity: &Identity, project: &Project) -> BTreeSet<String> {
     own.iter().chain(public).map(|action| (*action).to_owned()).collect()
 }
 
-/// Refuses a request to `/v2/` that Harbor refuses before it looks at the content.
+/// Refuses requests to `/v2/` that Harbor refuses before it looks at the content.
 pub fn check(state: &State, call: &Call, repository: &str) -> Result<(), Answer> {
     let needed = match call.method {
         Method::GET | Method::HEAD => "pull",
@@ -140,7 +139,7 @@ pub fn check(state: &State, call: &Call, repository: &str) -> Result<(), Answer>
     Ok(())
 }
 
-/// 401: to the token service for who came without credentials, plain for who came with the wrong ones.
+/// 401: a Bearer challenge for anonymous requests, a Basic one for wrong credentials.
 pub fn challenge(state: &State, call: &Call, message: &str, scope: &str) -> Answer {
     let wanted = if call.headers.contains_key(header::AUTHORIZATION) {
         "Basic realm=\"harbor\"".to_owned()
@@ -151,12 +150,12 @@ pub fn challenge(state: &State, call: &Call, message: &str, scope: &str) -> Answ
     with_header(refuse(401, "UNAUTHORIZED", message), "www-authenticate", wanted)
 }
 
-/// What the driver of a database that cannot be reached says.
+/// The database driver's message when the database is unreachable.
 pub const UNREACHABLE: &str = "failed to connect to `user=postgres database=registry`: 127.0.0.1:5432 (127.0.0.1): dial \
                                error: dial tcp 127.0.0.1:5432: connect: connection refused";
 
-/// The answer while the database cannot be reached: the protocol's middleware takes every error for a missing right,
-/// and no password is recognized.
+/// The answers while the database is unreachable: the middleware treats every error as a missing right, and no password
+/// is accepted.
 pub fn without_database(state: &State, call: &Call) -> Answer {
     let is_root = matches!(call.path.as_str(), "/v2" | "/v2/");
     if is_root || call.method == Method::HEAD && call.path == "/api/v2.0/projects" {

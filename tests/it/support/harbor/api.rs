@@ -38,11 +38,11 @@ pub fn answer(state: &mut State, call: &Call) -> Answer {
     with_header(answer, "set-cookie", "sid=a1b2; Path=/; HttpOnly")
 }
 
-/// Whether a request is answered otherwise while the database is away.
+/// Whether the answer to a request depends on the database.
 pub fn needs_database(database: Database, call: &Call) -> bool {
     match call.path.as_str() {
         "/api/version" | "/api/v2.0/health" => false,
-        // Tokens are issued without an account.
+        // Tokens are issued, but to the anonymous user.
         "/service/token" => false,
         "/api/v2.0/systeminfo" => database == Database::AwayForLong,
         _ => true,
@@ -89,7 +89,7 @@ fn projects(state: &mut State, call: &Call) -> Answer {
     }
 }
 
-/// The project, if who asks may know of it.
+/// The project, if the account may see it.
 fn readable<'a>(state: &'a State, call: &Call, name: &str) -> Result<&'a Project, Answer> {
     let found = state.projects.get(name);
     let account = match &call.identity {
@@ -133,7 +133,7 @@ fn create(state: &mut State, call: &Call) -> Answer {
     if state.projects.contains_key(name) {
         return refuse(409, "CONFLICT", &format!("The project named {name} already exists"));
     }
-    // Only an administrator's limit counts; others get the system's default, which is unlimited here.
+    // Only an administrator can set a limit; others get the system's default, which is unlimited here.
     let quota = request["storage_limit"].as_u64().filter(|limit| account.admin && *limit > 0);
     let id = state.projects.values().map(|project| project.id).max().unwrap_or(0) + 1;
     let mut project = Project { id, quota, public: public == "true", ..Project::new(name) };
@@ -185,7 +185,7 @@ fn project(state: &State, call: &Call, rest: &str) -> Answer {
     }
 }
 
-/// Only who manages the project reads them.
+/// Only project managers may read them.
 fn rules(state: &State, call: &Call, name: &str) -> Answer {
     let may = |project: &&Project| match &call.identity {
         Identity::Account(account) => {
@@ -214,7 +214,7 @@ fn untag(state: &mut State, call: &Call, rest: &str) -> Answer {
         [project, "repositories", repository, "artifacts", digest] => (project, repository, digest, None),
         _ => return refuse(404, "NOT_FOUND", "the path is not found"),
     };
-    // A robot may have the right to delete tags and not that to read anything of the project.
+    // A robot may have the right to delete tags without any right to read the project.
     let may_delete = |project: &&Project| actions(&call.identity, project).contains("delete");
     let project =
         match state.projects.get(project).filter(may_delete).map_or_else(|| readable(state, call, project), Ok) {
@@ -259,7 +259,7 @@ fn permissions(state: &State, call: &Call) -> Answer {
     json(200, if list.is_empty() { Value::Null } else { list.into() })
 }
 
-/// Tokens for the registry; what a scope asks for does not matter, what the account may do is granted.
+/// Tokens for the registry. The requested scope does not matter: the token grants what the account may do.
 fn token(state: &mut State, call: &Call) -> Answer {
     if call.parameter("service") != Some("harbor-registry") {
         return refuse(400, "BAD_REQUEST", "Unable to handle service");
@@ -297,7 +297,7 @@ fn token(state: &mut State, call: &Call) -> Answer {
         _ => format!("{}.{}.c2lnbmVk", part(json!({"typ": "JWT", "alg": "RS256"})), part(payload)),
     };
     state.tokens.insert(token.clone(), claims);
-    // Both names are there, one of them empty.
+    // Both field names are present, one of them empty.
     let issued = "2026-11-21T04:00:00Z";
     json(200, json!({"token": token, "access_token": "", "expires_in": 1800, "issued_at": issued}))
 }

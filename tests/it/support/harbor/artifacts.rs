@@ -1,5 +1,5 @@
-//! Harbor's API for artifacts. An artifact that refers to another one is its accessory and in no list, and neither is
-//! its tag.
+//! Harbor's artifact API. An artifact that refers to another one is its accessory: neither it nor its tag is listed
+//! separately.
 
 use gapferry::oci::{Digest, Role};
 use serde_json::{Value, json};
@@ -8,7 +8,7 @@ use super::answer::{json, refuse};
 use super::manifests::find;
 use super::{Answer, Call, Project, Repo, State, Stored};
 
-/// Returns what a manifest is an accessory of: its subject, or the image in cosign's tag.
+/// The artifact that a manifest is an accessory of: its subject, or the image named by cosign's tag.
 pub fn subject_of(held: &Repo, stored: &Stored) -> Option<Digest> {
     let digest = stored.manifest.digest();
     let by_tag = || {
@@ -18,7 +18,7 @@ pub fn subject_of(held: &Repo, stored: &Stored) -> Option<Digest> {
     stored.manifest.subject().map(|subject| subject.digest).or_else(by_tag)
 }
 
-/// Returns what refers to `subject`.
+/// The accessories of `subject`.
 pub fn accessories<'a>(held: &'a Repo, subject: &Digest) -> impl Iterator<Item = &'a Stored> {
     held.manifests.values().filter(move |stored| subject_of(held, stored) == Some(*subject))
 }
@@ -44,7 +44,7 @@ pub fn answer(state: &State, call: &Call, project: &Project, rest: &str) -> Answ
     }
 }
 
-/// Neither an accessory nor a child of an index.
+/// Whether the artifact is neither an accessory nor a child of an index.
 fn is_listed(held: &Repo, stored: &Stored) -> bool {
     let digest = stored.manifest.digest();
     let names_it = |other: &Stored| other.manifest.children().iter().any(|child| child.descriptor.digest == digest);

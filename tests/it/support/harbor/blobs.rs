@@ -12,7 +12,7 @@ pub fn read(state: &State, call: &Call, repository: &str, item: &str) -> Answer 
     let Ok(digest) = item.parse::<Digest>() else {
         return refuse(400, "DIGEST_INVALID", "provided digest did not match uploaded content");
     };
-    // Harbor answers HEAD out of its database, and GET is the registry's.
+    // Harbor answers HEAD from its database, and the registry answers GET.
     if let Some(row) = state.rows.get(&digest).filter(|_| call.method == Method::HEAD) {
         return match row {
             Row::Deleting => in_collection(),
@@ -56,7 +56,7 @@ pub fn upload(state: &mut State, call: &Call, repository: &str, session: &str) -
     };
     let size = upload.data.len();
     if call.parameter("_state") != Some(offset_state(size).as_str()) {
-        // The upload is gone: a client that lost count starts again.
+        // The upload is gone: a client that lost count has to start again.
         state.uploads.remove(session);
         return refuse(404, "BLOB_UPLOAD_INVALID", "blob upload invalid");
     }
@@ -83,7 +83,7 @@ fn begin(state: &mut State, call: &Call, repository: &str) -> Answer {
                 return refusal;
             }
             let linked = link(state, repository, digest);
-            // The registry has made its link by then.
+            // The registry has already made its link.
             let is_known = state.rows.get(&digest) != Some(&Row::Absent);
             return if is_known { linked } else { refuse(404, "NOT_FOUND", &format!("blob {digest} not found")) };
         }
@@ -110,7 +110,7 @@ fn append(state: &mut State, call: &Call, repository: &str, session: &str) -> An
 fn close(state: &mut State, call: &Call, repository: &str, session: &str) -> Answer {
     let Some(upload) = state.uploads.get(session) else { return empty(404) };
     if upload.patched && !call.body.is_empty() {
-        // Harbor would count only the last part: the project's quota is wrong for ever.
+        // Harbor would count only the last part, and the project's quota would stay wrong.
         let text = format!("{repository}: data was sent by PATCH and again in the closing PUT");
         state.violations.push(text.clone());
         return refuse(400, "SIZE_INVALID", &text);
@@ -123,7 +123,7 @@ fn close(state: &mut State, call: &Call, repository: &str, session: &str) -> Ans
         state.uploads.remove(session);
         return refuse(400, "DIGEST_INVALID", "provided digest did not match uploaded content");
     };
-    // Refused by Harbor, before its registry hears of it: the session stays as it was.
+    // Harbor refuses this before its registry sees it: the session stays as it was.
     if state.rows.get(&digest) == Some(&Row::Deleting) {
         return in_collection();
     }
@@ -157,7 +157,7 @@ fn progress(state: &State, repository: &str, session: &str, status: u16) -> Answ
     with_header(answer, "docker-upload-uuid", session)
 }
 
-/// What the client must bring back unread; distribution signs it. Its padding stands percent-encoded in the Location.
+/// The state the client must return unread; distribution signs it. Its padding is percent-encoded in the Location.
 fn offset_state(size: usize) -> String {
     URL_SAFE.encode(format!("{{\"Offset\":{size:03}}}"))
 }
@@ -189,7 +189,7 @@ pub fn charge(state: &mut State, repository: &str, digest: &Digest, size: u64) -
     Ok(())
 }
 
-/// As Harbor's messages write sizes.
+/// A size in the style of Harbor's messages.
 fn in_words(bytes: u64) -> String {
     let power = (1..5).take_while(|power| bytes >= 1 << (10 * power)).last();
     match power {

@@ -1,4 +1,4 @@
-//! Manifests, tags and referrers: stored as distribution 2.8 does, guarded by immutability and quota as Harbor does.
+//! Manifests, tags and referrers: stored like distribution 2.8, guarded by immutability and quota like Harbor.
 
 use axum::http::{Method, header};
 use gapferry::oci::{Digest, MAX_MANIFEST_SIZE, Manifest, Role, media_type};
@@ -33,7 +33,7 @@ fn get(state: &State, call: &Call, repository: &str, reference: &str) -> Answer 
     if let Some(why) = not_pullable(state, repository, stored) {
         return refuse(412, "PROJECTPOLICYVIOLATION", why);
     }
-    // distribution hands an OCI manifest only to who asks for it by name.
+    // distribution serves an OCI manifest only to clients that accept its type.
     if stored.media_type.contains(".oci.") && !accepts(call, &stored.media_type) {
         return refuse(404, "MANIFEST_UNKNOWN", "OCI manifest found, but accept header does not support OCI manifests");
     }
@@ -41,7 +41,7 @@ fn get(state: &State, call: &Call, repository: &str, reference: &str) -> Answer 
     with_header(answer, "docker-content-digest", stored.manifest.digest().to_string())
 }
 
-/// Why a policy of the project forbids pulling it. Referrers can always be pulled.
+/// The policy that forbids pulling the manifest, if any. Accessories can always be pulled.
 fn not_pullable(state: &State, repository: &str, stored: &Stored) -> Option<&'static str> {
     let (project, held) = (state.projects.get(project_of(repository))?, state.repositories.get(repository)?);
     if subject_of(held, stored).is_some() {
@@ -81,7 +81,7 @@ fn put(state: &mut State, call: &Call, repository: &str, reference: &str) -> Ans
         Ok(manifest) => return invalid(&format!("content type {content_type}, not {}", manifest.media_type())),
         Err(error) => return invalid(&error.to_string()),
     };
-    // It asks for the row of the manifest itself. Those of layers stay as they are: what is on its way out goes.
+    // Harbor checks only the manifest's own row. Rows of layers stay as they are, so layers being deleted still go.
     if state.rows.get(&manifest.digest()) == Some(&Row::Deleting) {
         return in_collection();
     }
@@ -95,7 +95,7 @@ fn put(state: &mut State, call: &Call, repository: &str, reference: &str) -> Ans
         return refusal;
     }
     let subject = manifest.subject().map(|subject| subject.digest);
-    // Rows that are missing are made from what the manifest says.
+    // Missing rows are created from the manifest.
     for child in manifest.children() {
         if state.rows.get(&child.descriptor.digest) == Some(&Row::Absent) {
             state.rows.remove(&child.descriptor.digest);
@@ -120,7 +120,7 @@ pub fn immutable(repository: &str, tag: &str) -> Answer {
     refuse(412, "PRECONDITION", &text)
 }
 
-/// The first child that is not in this repository. Every child of an index must be: sparse indexes are refused.
+/// The first child missing from this repository. Every child of an index must exist: sparse indexes are refused.
 fn missing_child(state: &State, repository: &str, manifest: &Manifest) -> Option<Digest> {
     let nothing = Repo::default();
     let held = state.repositories.get(repository).unwrap_or(&nothing);
@@ -166,8 +166,8 @@ pub fn tags(state: &State, call: &Call, repository: &str) -> Answer {
     }
 }
 
-/// Harbor's own list of accessories: `{}` where the subject is unknown, the config's type as artifact type, and the size
-/// of the whole artifact where the specification wants the manifest's.
+/// Harbor's list of accessories: `{}` for an unknown subject, the config's type as artifact type, and the size of the
+/// whole artifact where the specification requires the manifest's.
 pub fn referrers(state: &State, call: &Call, repository: &str, subject: &str) -> Answer {
     if state.setup.version < (2, 8) {
         return bytes(404, "text/plain; charset=utf-8", "404 page not found\n".into());

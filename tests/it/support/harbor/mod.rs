@@ -1,10 +1,10 @@
-//! A server that behaves as Harbor 2.x does, in process, in memory, on a free loopback port.
+//! A server that behaves like Harbor 2.x, in this process, in memory, on a free loopback port.
 //!
-//! For tests of what a push to Harbor meets and Debian's `docker-registry` does not do: projects and rights, 401 for
-//! whatever may not be seen, quotas, immutable tags, policies that forbid pulling, read-only mode, proxy-cache projects, blobs
-//! that a garbage collection is deleting, sparse indexes refused, the project and artifact API, and the token service. Facts
-//! from Harbor 2.15 (`src/server/registry`, `src/server/middleware`, `src/server/v2.0/handler`, `src/core/service/token`),
-//! answers of a real Harbor 2.16, and distribution 2.8. It never sleeps and it keeps a log.
+//! For tests of Harbor behaviour that Debian's `docker-registry` lacks: projects and rights, 401 for anything
+//! invisible, quotas, immutable tags, policies that forbid pulling, read-only mode, proxy-cache projects, blobs under
+//! garbage collection, refusal of sparse indexes, the project and artifact API, and the token service. The facts come
+//! from Harbor 2.15 (`src/server/registry`, `src/server/middleware`, `src/server/v2.0/handler`,
+//! `src/core/service/token`), answers of a real Harbor 2.16, and distribution 2.8. It never sleeps, and it keeps a log.
 
 mod access;
 mod answer;
@@ -29,15 +29,15 @@ use access::{Identity, identify};
 use answer::refuse;
 pub use setup::{Change, Database, Project, Row, Scopes, Setup};
 
-/// One request as it was answered.
+/// One answered request.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Logged {
     pub method: String,
-    /// With the query.
+    /// Path and query.
     pub path: String,
     pub status: u16,
     pub authorized: bool,
-    /// With a password.
+    /// Whether the request had a password.
     pub basic: bool,
 }
 
@@ -68,9 +68,9 @@ struct State {
     blobs: BTreeMap<Digest, Bytes>,
     uploads: BTreeMap<String, Upload>,
     rows: BTreeMap<Digest, Row>,
-    /// Happens as soon as there are so many tags.
+    /// A change to make once there are this many tags.
     pending: Option<(usize, Change)>,
-    /// Read-only mode ends after this many refusals; `None`: a test ends it.
+    /// Read-only mode ends after this many refusals; `None`: only on request.
     refusals_left: Option<usize>,
     database: Database,
     counter: u64,
@@ -130,7 +130,7 @@ impl Harbor {
         self.address.to_string()
     }
 
-    /// A request to be completed and sent by hand.
+    /// A request to complete and send by hand.
     pub fn request(&self, method: &'static str, path: &str) -> super::http::Request {
         super::http::request(method, format!("http://{}{path}", self.address))
     }
@@ -139,19 +139,19 @@ impl Harbor {
         self.state.lock().unwrap()
     }
 
-    /// What the database says of a blob; `None`: that it is here.
+    /// Sets a blob's database row; `None`: the blob is present.
     pub fn set_row(&self, blob: &Digest, row: Option<Row>) {
         let mut state = self.state();
         state.rows.remove(blob);
         state.rows.extend(row.map(|row| (*blob, row)));
     }
 
-    /// As soon as there are `tags` tags.
+    /// Makes the change once there are `tags` tags.
     pub fn change_once_tagged(&self, tags: usize, change: Change) {
         self.state().pending = Some((tags, change));
     }
 
-    /// The API answers 503 this many times.
+    /// Makes Harbor's own API answer 503 this many times.
     pub fn set_busy_api(&self, times: usize) {
         self.state.lock().unwrap().setup.busy_api = times;
     }
@@ -161,7 +161,7 @@ impl Harbor {
         self.state().setup.read_only = read_only;
     }
 
-    /// Puts the server into read-only mode until it has said so `times` times.
+    /// Puts the server into read-only mode until it has refused `times` requests.
     pub fn set_read_only_for(&self, times: usize) {
         let mut state = self.state();
         (state.setup.read_only, state.refusals_left) = (true, Some(times));
@@ -184,7 +184,7 @@ impl Drop for Harbor {
     }
 }
 
-/// One request with everything that decides its answer.
+/// One request with everything that determines its answer.
 struct Call {
     method: Method,
     path: String,
@@ -209,7 +209,7 @@ impl Call {
 }
 
 impl State {
-    /// Somebody hears of read-only mode: it may end after that.
+    /// Counts a refusal for read-only mode, which may end it.
     fn say_read_only(&mut self) {
         if let Some(left) = &mut self.refusals_left {
             *left = left.saturating_sub(1);
@@ -217,7 +217,7 @@ impl State {
         }
     }
 
-    /// Does what is pending, if its time has come.
+    /// Makes the pending change when its time has come.
     fn change(&mut self) {
         let tags = || self.repositories.values().map(|repository| repository.tags.len()).sum::<usize>();
         let Some((_, change)) = self.pending.filter(|(wanted, _)| tags() >= *wanted) else { return };
@@ -243,7 +243,7 @@ type Answer = Response<Body>;
 
 async fn serve(state: Arc<Mutex<State>>, request: Request) -> Answer {
     let (parts, body) = request.into_parts();
-    // An interrupted request is not answered; the upload keeps its size.
+    // An incomplete request gets no answer; the upload keeps its size.
     let Ok(body) = axum::body::to_bytes(body, 64 << 20).await else {
         return refuse(400, "BAD_REQUEST", "the body broke off");
     };
@@ -291,7 +291,7 @@ fn route(state: &mut State, call: &Call) -> Answer {
     api::answer(state, call)
 }
 
-/// The distribution protocol, behind the checks Harbor makes first.
+/// The distribution protocol, after the checks Harbor makes first.
 fn registry(state: &mut State, call: &Call) -> Answer {
     if matches!(call.path.as_str(), "/v2" | "/v2/") {
         return match call.identity {

@@ -1,4 +1,4 @@
-//! What a test sees of a server: its log, and what it has.
+//! A test's view of a server: its log and its content.
 
 use gapferry::oci::{Digest, Manifest};
 
@@ -27,14 +27,14 @@ impl Harbor {
         self.log().iter().filter(mounted).count()
     }
 
-    /// Requests that tried to change a repository, whatever became of them.
+    /// Requests that tried to change a repository, whatever the result.
     pub fn pushes(&self) -> Vec<Logged> {
         let mut log = self.log();
         log.retain(|entry| entry.path.starts_with("/v2/") && !matches!(entry.method.as_str(), "GET" | "HEAD"));
         log
     }
 
-    /// What a client did that real Harbor answers with success and wrong accounting, or that its rules forbid.
+    /// Client mistakes that real Harbor answers with success and wrong accounting, or that its rules forbid.
     pub fn violations(&self) -> Vec<String> {
         self.state().violations.clone()
     }
@@ -43,7 +43,7 @@ impl Harbor {
         self.state().projects.values().cloned().collect()
     }
 
-    /// What a tag of `project/repository` means.
+    /// The digest of a tag of `project/repository`.
     pub fn tag(&self, repository: &str, tag: &str) -> Option<Digest> {
         self.state().repositories.get(repository)?.tags.get(tag).copied()
     }
@@ -56,7 +56,7 @@ impl Harbor {
         self.state().repositories.get(repository).is_some_and(|repository| repository.blobs.contains(digest))
     }
 
-    /// Requests that showed a password.
+    /// Requests that contained a password.
     pub fn passwords(&self) -> usize {
         self.log().iter().filter(|entry| entry.basic).count()
     }
@@ -66,7 +66,7 @@ impl Harbor {
         self.log().iter().filter(|entry| entry.path.starts_with("/service/token")).count()
     }
 
-    /// Uploads that were begun, and neither ended nor cancelled: what they sent stays in the storage for a week.
+    /// Uploads that were started and neither completed nor cancelled: their content stays in the storage for a week.
     pub fn open_uploads(&self) -> usize {
         self.state().uploads.len()
     }

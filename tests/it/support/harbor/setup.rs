@@ -1,4 +1,4 @@
-//! What a server is like: its accounts, its projects and what is set on them, and what may happen to it.
+//! The configuration of a server: its accounts, its projects with their settings, and scheduled changes.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use gapferry::oci::Digest;
 
 use super::{Account, Right};
 
-/// What the server is like when it starts. `Setup::default()` is a Harbor 2.11 with an `admin` (password `Harbor12345`)
+/// The state of the server when it starts. `Setup::default()` is a Harbor 2.11 with an `admin` (password `Harbor12345`)
 /// and no project.
 #[derive(Clone)]
 pub struct Setup {
@@ -15,29 +15,29 @@ pub struct Setup {
     pub accounts: Vec<Account>,
     pub projects: Vec<Project>,
     pub read_only: bool,
-    /// Whether everyone may create projects, or only administrators.
+    /// Whether everyone may create projects, or only admins.
     pub everyone_creates: bool,
     /// Older releases answer 403 where newer ones answer 404 for a project that does not exist.
     pub hides_missing: bool,
     /// Without it, `/service/token` answers 404, as behind a proxy that routes only some paths.
     pub token_service: bool,
-    /// How a request for a token for several repositories is answered.
+    /// The handling of a token request for several repositories.
     pub several_scopes: Scopes,
-    /// A component that reports itself ill, such as `database`.
+    /// An unhealthy component, such as `database`.
     pub unhealthy: Option<&'static str>,
-    /// How often the API answers 503 before it works.
+    /// How often Harbor's own API answers 503 before it works.
     pub busy_api: usize,
     /// Whether `Location` is absolute.
     pub absolute_locations: bool,
 }
 
-/// What a token server does with several scopes. Harbor grants them all.
+/// How a token server handles several scopes. Harbor grants them all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scopes {
     Granted,
-    /// Only the first counts, and the token says so.
+    /// Grants only the first, and the token says so.
     First,
-    /// Only the first counts, and the token does not show it.
+    /// Grants only the first, and the token does not show it.
     FirstOpaque,
     Refused,
 }
@@ -72,24 +72,24 @@ impl Setup {
     }
 }
 
-/// A project and what is set on it.
+/// A project and its settings.
 #[derive(Clone)]
 pub struct Project {
     pub name: String,
     pub public: bool,
     /// Bytes; `None` is unlimited.
     pub quota: Option<u64>,
-    /// Caches another registry; pushes are not possible.
+    /// A proxy cache of another registry; nobody can push.
     pub proxy_cache: bool,
-    /// Tag patterns, with `*` at the end or alone, that cannot be moved once set.
+    /// Patterns of tags that cannot be moved once set, with `*` alone or at the end.
     pub immutable: Vec<String>,
-    /// What cosign has not signed cannot be pulled.
+    /// Images without a cosign signature cannot be pulled.
     pub content_trust: bool,
-    /// What was not scanned cannot be pulled; nothing is ever scanned here.
+    /// Unscanned images cannot be pulled; nothing is ever scanned here.
     pub wants_scan: bool,
-    /// The rights of each account.
+    /// The members and their rights.
     pub members: BTreeMap<String, Right>,
-    /// Assigned when the server knows it; numbers from 1.
+    /// Assigned by the server, counting from 1.
     pub(super) id: u64,
     pub(super) blobs: BTreeMap<Digest, u64>,
 }
@@ -147,12 +147,12 @@ impl Project {
     }
 }
 
-/// What the database says of a blob whose file is in the storage, where that is not simply "here".
+/// The database row of a blob whose file is in the storage, unless it is simply present.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Row {
-    /// A garbage collection has taken hold of it.
+    /// A garbage collection is deleting it.
     Deleting,
-    /// There is none: the file was put there by hand.
+    /// There is no row: the file was put there by hand.
     Absent,
 }
 
@@ -160,22 +160,22 @@ pub enum Row {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Database {
     Running,
-    /// What the server keeps in its caches is still answered.
+    /// Cached content is still served.
     Away,
-    /// Nothing is.
+    /// Nothing is served.
     AwayForLong,
 }
 
-/// What an administrator does while an import is under way.
+/// A change by an administrator during an import.
 #[derive(Clone, Copy, Debug)]
 pub enum Change {
     ReadOnly,
-    /// Until so many requests were refused for it.
+    /// Until this many requests were refused for it.
     ReadOnlyFor(usize),
-    /// Its database no longer answers it.
+    /// The database stops answering.
     DatabaseStopped,
     /// This project becomes a proxy cache.
     ProxyCache(&'static str),
-    /// Nobody may push to this project any more, and tokens do not outlive the right.
+    /// Nobody may push to this project any more, and existing tokens lose the right.
     RightsLost(&'static str),
 }
