@@ -50,7 +50,7 @@ fn a_full_disk_is_reported_with_the_bytes_needed_before_anything_is_fetched() {
         let output = export(registry.host(), &disk.path().join(name));
         let message = stderr(&output);
         assert_eq!(output.status.code(), Some(2), "{message}");
-        assert!(message.contains("needs 4.9 MiB more") && message.contains("has 2.0 MiB left"), "{message}");
+        assert!(message.contains("needs 4.9 MiB more") && message.contains("has only 2.0 MiB left"), "{message}");
         assert!(message.contains("hint: free some space"), "{message}");
     }
     assert_eq!(layer_requests(&registry, &image), before);

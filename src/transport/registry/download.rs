@@ -305,7 +305,7 @@ impl Wanted {
         match reply.content_length() {
             Some(length) if length != self.blob.size => {
                 let text = format!(
-                    "the registry offers {length} bytes ({}), its descriptor says {}",
+                    "the registry offers {length} bytes ({}), but its descriptor says {}",
                     served_as(&reply),
                     self.blob.size
                 );
@@ -324,7 +324,7 @@ impl Wanted {
             return Ok(Opened::Elsewhere(format!("the registry answered with Content-Range {header:?}")));
         };
         if let Some(total) = range.total.filter(|total| *total != self.blob.size) {
-            let text = format!("the registry has {total} bytes, its descriptor says {}", self.blob.size);
+            let text = format!("the registry has {total} bytes, but its descriptor says {}", self.blob.size);
             return Err(Failure::never(self.wrong(&text)));
         }
         let length = range.end.checked_sub(range.start).and_then(|length| length.checked_add(1));

@@ -347,7 +347,7 @@ async fn an_export_with_no_image_left_does_not_replace_a_bundle() {
         let output = ends_with(3, &["export", "-f", &list, "-o", &bundle, "--keep-going"]);
         let message = stderr(&output);
         assert!(
-            ["list.txt:1", "list.txt:2", "in its descriptor"].iter().all(|words| message.contains(words)),
+            ["list.txt:1", "list.txt:2", "its descriptor says"].iter().all(|words| message.contains(words)),
             "{message}"
         );
         let listed: Value = serde_json::from_str(&stdout(&ends_with(0, &["list", &bundle, "--json"]))).unwrap();

@@ -189,7 +189,7 @@ fn signing_a_volume_is_refused_with_the_way_to_sign_its_bundle() {
     let key = fixture.key("ed", Kind::Ed25519);
     fixture.export("bundle.tar", &["--volume-size", "1MB"]).ended(0);
     let refused = fixture.run(&["sign", "bundle.001.tar", "--sign-key", text(&key.private)]).ended(2);
-    refused.reported(&["it is a volume", "gapferry join"]);
+    refused.reported(&["volumes cannot be signed", "gapferry join"]);
     fixture.export("bundle.001.tar", &[]).ended(2).reported(&["it is a volume of a bundle"]);
 }
 
