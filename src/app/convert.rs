@@ -119,6 +119,7 @@ pub async fn convert(request: ConvertRequest, environment: &Environment) -> Resu
     }
     if !request.dry_run {
         request.output.check_free()?;
+        request.output.note_new_directory(&environment.events);
     }
     let mut source = Source::open(&request.bundle, &request.trust, environment)?;
     if request.dry_run {

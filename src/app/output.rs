@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use crate::base::error::{Error, Result};
+use crate::base::progress::{Event, Events};
 use crate::bundle::StreamSink;
 use crate::bundle::volumes::VolumeOptions;
 use crate::bundle::{Bundle, Form, preflight, walk_file};
@@ -44,6 +45,15 @@ impl Output {
         let Some(form) = self.form() else { return Ok(()) };
         preflight::check_free(self.path(), &form)?;
         preflight::former(self.path(), &form).map(drop)
+    }
+
+    /// Reports that the directory of the output will be created: the operator may expect a mounted medium there.
+    pub(in crate::app) fn note_new_directory(&self, events: &Events) {
+        let parent = self.path().parent().filter(|parent| !parent.as_os_str().is_empty() && !parent.exists());
+        if let Some(parent) = parent.filter(|_| self.form().is_some()) {
+            let text = "does not exist and will be created; if a medium should be mounted there, stop and mount it";
+            events.report(Event::Notice(format!("{} {text}", parent.display())));
+        }
     }
 
     /// Checks that the form is possible.

@@ -87,7 +87,7 @@ pub fn basis_line(parents: &[Parent], blobs: usize, size: u64) -> Option<String>
     }
     let parents: Vec<String> = parents.iter().map(ToString::to_string).collect();
     let (parents, blobs) = (parents.join(" and "), count(blobs, "blob"));
-    Some(format!("builds on {}; expects {blobs}, {}, at the target", plain_piece(&parents), bytes(size)))
+    Some(format!("it builds on {} and expects {blobs}, {}, at the target", plain_piece(&parents), bytes(size)))
 }
 
 /// Reports what is left out, and which images are no longer wanted.

@@ -53,10 +53,10 @@ pub fn problem_counts(problems: &[StorageProblem]) -> BTreeMap<StorageProblemKin
     counts
 }
 
-/// Returns `nothing wrong`, or `3 problems (2 missing, 1 wrong size)`.
+/// Returns `no problems`, or `3 problems (2 missing, 1 wrong size)`.
 pub fn problems_line(problems: &[StorageProblem]) -> String {
     if problems.is_empty() {
-        return "nothing wrong".to_owned();
+        return "no problems".to_owned();
     }
     let kinds: Vec<String> =
         problem_counts(problems).iter().map(|(kind, number)| format!("{number} {}", kind.label())).collect();

@@ -194,7 +194,7 @@ fn cut_between(length: u64) -> String {
 }
 
 fn cut_within(size: u64, length: u64) -> String {
-    format!("its header gives {size} bytes, but the tar ends at byte {length}: it is cut short")
+    format!("the tar ends at byte {length}, within the {size} bytes of this file: it is cut short")
 }
 
 fn no_header(position: u64, what: &str) -> String {

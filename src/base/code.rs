@@ -12,7 +12,7 @@ use super::error::{Error, Kind, Reason};
 pub enum Code {
     /// The command line is wrong.
     Usage,
-    /// Wrong use, an invalid file, or an invalid combination of options.
+    /// Wrong usage, an invalid file, or an invalid combination of options.
     Input,
     /// The local file system refused to read or write.
     Disk,
@@ -24,7 +24,7 @@ pub enum Code {
     NotFound,
     /// The registry requires other credentials.
     Unauthorized,
-    /// The registry refused.
+    /// The registry refused a request.
     Refused,
     /// The registry asks for a longer wait than is allowed.
     RateLimited,

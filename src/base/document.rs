@@ -83,7 +83,14 @@ pub trait Document: Serialize + DeserializeOwned {
         check: impl FnOnce(&Self::Outline, u64) -> Result<(), String>,
     ) -> Result<Self> {
         let fail = |why: String| Error::new(Self::KIND, format!("reading {} {shown}: {why}", Self::NAME));
-        let malformed = |e: serde_json::Error| fail("it is malformed".to_owned()).because(e);
+        let malformed = |e: serde_json::Error| {
+            let is = if e.is_data() {
+                format!("it is JSON, but not a {}", Self::NAME.trim_start_matches("the "))
+            } else {
+                "it is not JSON".to_owned()
+            };
+            fail(is).because(e)
+        };
         check_size::<Self>(bytes, Self::MAX_BYTES).map_err(fail)?;
         let version = version_of(bytes, Self::VERSION_KEY).map_err(malformed)?;
         if let Some(found) = version.filter(|found| *found != u64::from(Self::VERSION)) {

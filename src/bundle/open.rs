@@ -230,5 +230,7 @@ pub(super) fn refuse_compressed(bundle: &Layout) -> Result<()> {
         return Ok(());
     }
     let path = bundle.path().display();
-    Err(Error::input(format!("{path} is compressed and cannot be changed: decompress it first (zstd -d {path})")))
+    let text =
+        "is compressed and cannot be changed in place: write it as a tar or a directory first (`gapferry convert`)";
+    Err(Error::input(format!("{path} {text}")))
 }

@@ -16,7 +16,7 @@ use crate::pipeline::lock::IndexMode;
 use crate::pipeline::walk::Referrers;
 
 #[derive(Args)]
-#[command(next_help_heading = "What to carry")]
+#[command(next_help_heading = "Images")]
 pub struct AllowlistArgs {
     /// Images: name:tag, name@digest, or a name alone for all its tags
     ///
@@ -45,8 +45,9 @@ pub struct AllowlistArgs {
     /// Leave out images that cannot be exported
     ///
     /// The lock records each missing image with the reason, and the exit code is 1. An increment does not mistake a missing
-    /// image for one that was removed from the allowlist. Failing to export a companion does not fail its image, except
-    /// with --require-referrers, with --locked unless this option is given, or if the registry gives no definite answer.
+    /// image for one that was removed from the allowlist. A companion (a signature, SBOM or other referrer) that cannot be
+    /// exported does not fail its image, with three exceptions: --require-referrers, --locked without this option, and a
+    /// registry that gives no definite answer.
     #[arg(long)]
     pub keep_going: bool,
     /// How to reduce an index with --platform: trim, sparse or single

@@ -22,6 +22,8 @@ pub const GLOBAL_OPTIONS: &str = "Global options";
 
 /// Columns of a terminal that every line of an example and of a table fits into.
 const COLUMNS: usize = 80;
+/// Ends a list of options that is not complete.
+const MORE: &str = "(more: --help)";
 /// Examples below `-h`.
 const SHORT_EXAMPLES: usize = 2;
 
@@ -88,7 +90,7 @@ fn after_short(command: &Command, registry: &[Arg], global: &[Arg]) -> String {
     }
     let names = |heading: &str, options: &[Arg]| {
         let usual = options.iter().filter(|arg| !arg.is_hide_short_help_set()).filter_map(Arg::get_long);
-        let more = if options.iter().any(Arg::is_hide_short_help_set) { Some("…") } else { None };
+        let more = options.iter().any(Arg::is_hide_short_help_set).then_some(MORE);
         (!options.is_empty()).then(|| names_line(heading, usual.chain(more)))
     };
     let names = [names(REGISTRY_OPTIONS, registry), names(GLOBAL_OPTIONS, global)];
@@ -102,9 +104,9 @@ fn first_examples(manual: &str) -> Vec<&str> {
     lines.take_while(|line| line.starts_with("  gapferry ")).take(SHORT_EXAMPLES).collect()
 }
 
-/// `Registry options: --authfile --creds …`
+/// `Registry options: --authfile --creds (more: --help)`
 fn names_line<'a>(heading: &str, names: impl Iterator<Item = &'a str>) -> String {
-    let word = |name: &str| if name == "…" { format!(" {name}") } else { format!(" --{name}") };
+    let word = |name: &str| if name == MORE { format!(" {name}") } else { format!(" --{name}") };
     wrapped(&format!("{heading}:{}", names.map(word).collect::<String>()), 2)
 }
 

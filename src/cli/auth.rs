@@ -23,7 +23,7 @@ Examples:
   gapferry auth check quay.io/team/app
   gapferry auth check harbor.internal --json | jq -r .user";
 
-/// Find out what a registry lets you do
+/// Check credentials and permissions at a registry
 #[derive(clap::Args)]
 #[command(after_long_help = "Examples:\n  gapferry auth check harbor.internal --push mirror/app")]
 pub struct Args {
@@ -36,11 +36,11 @@ enum Command {
     Check(Check),
 }
 
-/// Registry, or a repository in it
+/// Show which credentials a registry accepts and what they allow
 #[derive(clap::Args)]
 #[command(long_about = ABOUT, after_long_help = AFTER)]
 struct Check {
-    /// The registry, or a repository there
+    /// Registry, or a repository in it
     #[arg(value_name = "HOST[/REPOSITORY]")]
     host: String,
     /// Also check pulling from and pushing to this repository
@@ -93,10 +93,10 @@ fn text(report: &AuthReport) -> String {
         }
     }
     let user = report.user.as_deref().or(report.identity_token.then_some("by identity token"));
-    line("user", user.unwrap_or("nobody"));
+    line("user", user.unwrap_or("anonymous"));
     let repository = report.repository.as_deref().unwrap_or_default();
     match (report.accepted, report.asked) {
-        (Some(true), Some(false)) => line("accepted", "everybody is"),
+        (Some(true), Some(false)) => line("accepted", "yes, without credentials"),
         (accepted, _) => line("accepted", verdict_words(accepted)),
     }
     for (name, may) in [("pull", report.pull), ("push", report.push)] {

@@ -20,7 +20,7 @@ Writes an existing bundle in another form. The form follows from the name: OUT.t
 compressed tar, - a tar on standard output, and any other name a directory. --volume-size writes volumes.
 
 The bundle keeps its identity and all its signatures. Every file is verified by digest while it is copied, and OUT \
-gets its name when everything is on the medium. An existing bundle of that name is replaced; if it is a different \
+gets its name when everything is flushed to disk. An existing bundle of that name is replaced; if it is a different \
 bundle, gapferry prints a notice. After an interruption, run the same command again: it continues, except for a \
 compressed tar and a stream, which start over. Between directories on one file system, blobs are linked where \
 possible and take no extra space.

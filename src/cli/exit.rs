@@ -3,7 +3,7 @@
 use crate::app;
 use crate::base::error::Kind;
 
-/// Wrong use or input, or a problem with the local file system.
+/// Wrong usage, invalid input, or a problem with the local file system.
 pub const WRONG_USE: u8 = 2;
 
 /// The outcome of a command.

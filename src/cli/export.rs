@@ -45,8 +45,8 @@ is finished) and every blob that is complete, which it verifies first. A partial
 nothing has changed, a second run verifies the bundle and transfers nothing; damaged files are fetched again.
 
 OUT is a directory unless it ends in .tar or .tar.zst. An existing bundle of that name is replaced only when the new \
-one is complete, and blobs that both share are not fetched again. gapferry does not replace a bundle that contains files of \
-other origin.
+one is complete, and blobs that both share are not fetched again. gapferry does not replace a bundle that contains \
+files that gapferry did not write.
 
 With --volume-size the bundle is written as several files, OUT.001.tar, OUT.002.tar and so on, for smaller media. \
 Each volume is a tar that repeats bundle.json and all manifests, states its number and how many there are, and can \
@@ -118,8 +118,9 @@ pub struct Args {
     lock: Option<PathBuf>,
     /// Export exactly what this lock names, or fail
     ///
-    /// A bundle may stand for its lock; its signature is not checked. The export fails if a registry no longer has one of the digests, and names it.
-    #[arg(long, value_name = "FILE", help_heading = "What to carry")]
+    /// FILE can also be a bundle, which contains its lock; its signature is not checked. If a registry no longer has one of
+    /// the digests, the export fails and names it.
+    #[arg(long, value_name = "FILE", help_heading = "Images")]
     #[arg(conflicts_with_all = ["references", "files", "platforms", "index", "load_platform", "require_referrers", "foreign_layers", "immutable_tags", "skip_missing_platform"])]
     locked: Option<PathBuf>,
     /// With --locked: which companions to export
@@ -128,10 +129,10 @@ pub struct Args {
     /// it. `today` and `none` export the images of the lock anyway, under a new lock. gapferry lists the differences;
     /// --lock FILE writes the new lock.
     #[arg(long, value_name = "WHICH", default_value = "locked", hide_default_value = true, hide_short_help = true)]
-    #[arg(help_heading = "What to carry", requires = "locked", conflicts_with_all = ["no_referrers", "repair"])]
+    #[arg(help_heading = "Images", requires = "locked", conflicts_with_all = ["no_referrers", "repair"])]
     companions: LockedCompanions,
     /// Fetch only what this file from `verify --missing` lists
-    #[arg(long, value_name = "FILE", help_heading = "What to carry", requires = "locked", hide_short_help = true)]
+    #[arg(long, value_name = "FILE", help_heading = "Images", requires = "locked", hide_short_help = true)]
     #[arg(conflicts_with_all = ["lock", "dry_run", "read_back", "sign_key"])]
     repair: Option<PathBuf>,
     /// Print the plan and write nothing
@@ -284,7 +285,10 @@ fn print_plan(plan: &ExportPlan, context: &Context) -> Result<()> {
         context.print(&format!("{} needs {} more, {} free\n", plan.output.display(), bytes(needed), bytes(free)))?;
     }
     let (identity, created, fingerprint) = (plan.identity, plan.created, &plan.fingerprint);
-    context.print(&format!("identity {identity}, of a lock made {created}\nfingerprint {fingerprint}\n"))?;
+    context.print(&match plan.identity_is_final {
+        true => format!("identity {identity} (lock made {created})\nfingerprint {fingerprint}\n"),
+        false => "identity and fingerprint are known after the export, because they include its time\n".to_owned(),
+    })?;
     let Some(PlannedVolumes { volumes, recovery_count, .. }) = &plan.volumes else { return Ok(()) };
     let rows = volumes.iter().map(|volume| vec![volume.path.display().to_string(), bytes(volume.bytes)]);
     context.print(&format!("\n{}", table::render(&["VOLUME", "SIZE"], &rows.collect::<Vec<_>>())))?;
@@ -323,7 +327,7 @@ fn print(written: &Exported, context: &Context) {
 fn print_repair(report: &ExportedRepair, context: &Context) {
     let (output, blobs) = (report.output.display(), count(report.blobs, "blob"));
     context.say(&format!("{output}: written, {blobs}, {}", bytes(report.bytes)));
-    context.say(&format!("for the bundle with the identity {}", report.identity));
+    context.say(&format!("it repairs the bundle with the identity {}", report.identity));
     if !report.lost.is_empty() {
         let text = "the bundle stays damaged there until another copy of it is brought";
         context.say(&format!("the source has lost {} too; {text}", count(report.lost.len(), "blob")));

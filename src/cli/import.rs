@@ -24,7 +24,7 @@ specification.
 Before the first push, gapferry verifies file sizes and all manifests, derives the names at the target, and asks the \
 target which blobs, manifests and tags it has. Each blob is verified while it is pushed (with --verify-first, all of \
 them before), uploaded once, and mounted into the other repositories. Manifests follow, children first, then \
-referrers. Tags come last and are read back, so an image that has its tag can be pulled.
+referrers. Tags are pushed last and read back, so an image that has its tag can be pulled.
 
 Volumes of a set are given together, in any order. With --state they can come one at a time: each run pushes what is \
 available, an image gets its tag when all of it has arrived, and exit code 6 means that more volumes are needed. \
@@ -81,19 +81,19 @@ pub struct Args {
     #[arg(long, value_name = "HOST[/PREFIX]")]
     to: String,
     /// Verify every byte before the first push
-    #[arg(long, help_heading = "What may enter")]
+    #[arg(long, help_heading = "Checks")]
     verify_first: bool,
     /// Reject images that are not on this allowlist
     ///
     /// Checked before any push. Accepts the same formats as export; `-` is standard input. An image must have the name that `as`
     /// gives in its entry, and no platform that is not in its entry.
-    #[arg(long, value_name = "FILE", help_heading = "What may enter")]
+    #[arg(long, value_name = "FILE", help_heading = "Checks")]
     allow: Option<PathBuf>,
     /// Import volumes one at a time; FILE records the progress
     ///
     /// Use the same FILE for every volume. Its disk needs space for FILE.segments: segments of blobs that are larger than a
     /// volume.
-    #[arg(long, value_name = "FILE", help_heading = "What may enter")]
+    #[arg(long, value_name = "FILE")]
     state: Option<PathBuf>,
     /// Write what the target lacks for this increment to FILE, as JSON
     ///
@@ -103,14 +103,14 @@ pub struct Args {
     /// Take what the target lacks for this increment from this file
     ///
     /// The file that `export --repair` writes for a list from --missing.
-    #[arg(long, value_name = "FILE", help_heading = "What may enter", hide_short_help = true)]
+    #[arg(long, value_name = "FILE", hide_short_help = true)]
     repair: Option<PathBuf>,
     /// Reject a bundle that is not newer than the one in this receipt
     ///
     /// Prevents an old bundle from being imported again. gapferry compares the times of the two bundles; only --key makes
     /// them trustworthy. The same bundle is accepted, and so is one of the same time if the bundle in the receipt had
     /// missing images.
-    #[arg(long, value_name = "RECEIPT", help_heading = "What may enter", hide_short_help = true)]
+    #[arg(long, value_name = "RECEIPT", help_heading = "Checks", hide_short_help = true)]
     newer_than: Option<PathBuf>,
     /// Keep the source registry as the first path component
     #[arg(long, conflicts_with = "flatten", help_heading = "Names")]

@@ -15,6 +15,7 @@ use crate::app::{
 use crate::base::error::{Error, Result};
 use crate::base::progress::plain_piece;
 use crate::base::progress::units::bytes;
+use crate::bundle::Form;
 use crate::oci::{Platform, Reference, Role};
 
 /// The fields of a config that are shown, as JSON pointers.
@@ -45,7 +46,8 @@ Examples:
 pub struct Args {
     /// Reference, bundle, or BUNDLE#REF for one image of a bundle
     ///
-    /// Several arguments are volumes of one bundle.
+    /// A name that ends in .tar or .tar.zst, or starts with `/` or `.`, is always a bundle. Several arguments are volumes of
+    /// one bundle.
     #[arg(value_name = "REF|BUNDLE[#REF]", required = true)]
     image: Vec<String>,
     /// Print the exact bytes of the manifest
@@ -97,13 +99,18 @@ impl Args {
             }
             name = own.or(name);
         }
-        let is_bundle = name.is_some() || paths.len() > 1 || paths.iter().any(|path| path.exists());
+        let is_bundle = name.is_some() || paths.len() > 1 || paths.iter().any(|path| path.exists() || is_path(path));
         let image = match is_bundle {
             true => InspectedImage::InBundle { paths, name: name.map(str::to_owned) },
             false => InspectedImage::AtRegistry(reference(self.image.first().map_or("", String::as_str))?),
         };
         Ok(InspectRequest { image, platform: self.platform, registry: self.registry.options()? })
     }
+}
+
+/// Whether the text can only be meant as a path, even if there is no such file.
+fn is_path(text: &Path) -> bool {
+    Form::named(text) != Form::Directory || text.starts_with("/") || text.starts_with(".") || text.starts_with("..")
 }
 
 fn reference(text: &str) -> Result<Reference> {

@@ -65,8 +65,9 @@ pub async fn run(args: &Args, context: &Context) -> Result<CommandOutcome> {
     let opened = Opened::open(&args.volumes)?;
     if opened.volumes().is_none() {
         let path = opened.layout().path().display();
-        let text =
-            format!("{path} is no volume: there is nothing to join; `gapferry convert` changes the form of a bundle");
+        let text = format!(
+            "{path} is not a volume, so there is nothing to join; `gapferry convert` changes the form of a bundle"
+        );
         return Err(Error::input(text));
     }
     drop(opened);

@@ -19,7 +19,7 @@ of tags, the lock records that and the exit code is 1.
 
 `gapferry export --locked FILE` turns the lock into the same bundle on any machine, byte for byte. The identity and \
 the fingerprint of that bundle are known already and printed now. Tools (--include-tool, --tool-file) and --since \
-make a different bundle; `export --dry-run` prints its identity.";
+make a different bundle; `export --locked FILE --dry-run` prints its identity.";
 
 const AFTER: &str = "\
 Examples:

@@ -30,7 +30,7 @@ uncompressed tar of one, which is read in place. gapferry only reads it and does
 
 --to pushes the images into a registry, directly from the storage and in the same way as `import`: gapferry asks the \
 target what it has, verifies each blob while it is pushed, uploads it once and mounts it into the other \
-repositories. Tags come last and are read back. A second run pushes only what is missing.
+repositories. Tags are pushed last and read back. A second run pushes only what is missing.
 
 --to-dir writes one directory per tag, DIR/REPOSITORY:TAG, in the format of skopeo's dir: transport. Blobs are hard \
 links into the storage and take no space; manifests are copies. Never modify a linked blob: it is the registry's \
@@ -104,8 +104,8 @@ pub struct Args {
     /// Print the result as JSON
     ///
     /// With --list, the content of the storage; with --to, the receipt or the plan; otherwise the outcome of each image
-    /// (written, present, or failed with the reasons), all problems, and how much was linked and copied. If the run does
-    /// not take place, for example because of --strict, the JSON says why.
+    /// (written, present, or failed with the reasons), all problems, and how much was linked and copied. If nothing is
+    /// done, for example because of --strict, the JSON says why.
     #[arg(long)]
     json: bool,
     /// Write one directory per image, for skopeo's dir:

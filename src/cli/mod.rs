@@ -85,9 +85,9 @@ Exit codes:
   0    Done.
   1    Some images failed and the others are done; run again for the rest. Or a
        list of tags may be incomplete.
-  2    Wrong use or input, or a problem with the local file system.
+  2    Wrong usage, invalid input, or a problem with the local file system.
   3    Damaged or untrusted.
-  4    The registry refused, or failed at one object and answers otherwise.
+  4    The registry refused a request, or failed for one object only.
   5    The network failed, or the server is not a registry.
   6    More volumes are needed (import --state).
   7    The target lacks what an increment builds on; nothing was pushed.

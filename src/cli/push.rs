@@ -46,7 +46,7 @@ pub struct PushArgs {
     /// Afterwards, read everything back and verify its digests
     ///
     /// Reads over HTTP, like `gapferry prove`. --receipt FILE is written before, and again with the results. An image that
-    /// cannot be proven counts as failed. With --receipt, the same command continues an interrupted proof.
+    /// does not verify counts as failed. With --receipt, the same command continues an interrupted check.
     #[arg(long, help_heading = "Pushing", hide_short_help = true)]
     prove: bool,
     /// Stop at the first failure

@@ -58,8 +58,9 @@ impl PassphraseArgs {
     /// The file is not a usable private key, or the passphrase is wrong.
     pub fn key(&self, path: &Path, context: &Context) -> Result<PrivateKey> {
         let Text { name, bytes } = read_bounded(path, MAX_KEY_FILE + 1)?;
+        let key = PrivateKey::parse(&bytes, &name, &|| self.passphrase(&name, context))?;
         warn_if_open(path, context);
-        PrivateKey::parse(&bytes, &name, &|| self.passphrase(&name, context))
+        Ok(key)
     }
 
     fn passphrase(&self, key: &str, context: &Context) -> Result<Secret> {
@@ -67,7 +68,7 @@ impl PassphraseArgs {
             let Text { name, bytes } = read_bounded(path, MAX_KEY_FILE + 1)?;
             warn_if_open(path, context);
             let text = String::from_utf8(bytes).ok().filter(|text| text.len() as u64 <= MAX_KEY_FILE);
-            let text = text.ok_or_else(|| Error::input(format!("reading the passphrase in {name}: it is no text")))?;
+            let text = text.ok_or_else(|| Error::input(format!("reading the passphrase in {name}: it is not text")))?;
             let line = text.strip_suffix('\n').unwrap_or(&text);
             return Ok(Secret::new(line.strip_suffix('\r').unwrap_or(line)));
         }
@@ -86,7 +87,7 @@ impl PassphraseArgs {
 fn warn_if_open(path: &Path, context: &Context) {
     use std::os::unix::fs::MetadataExt;
     if path.metadata().is_ok_and(|file| file.is_file() && file.mode() & 0o077 != 0) {
-        let text = format!("{} can be read by other users; `chmod 600` keeps it to you", path.display());
+        let text = format!("other users can read {0}: run `chmod 600 {0}`", path.display());
         context.environment.events.report(Event::Warning(text));
     }
 }
@@ -98,7 +99,7 @@ pub struct KeyArgs {
     ///
     /// One matching key is enough. A PEM file as openssl and cosign write it. A configuration file can require signatures
     /// for every run; see `gapferry help`.
-    #[arg(long = "key", value_name = "FILE", help_heading = "What may enter")]
+    #[arg(long = "key", value_name = "FILE", help_heading = "Checks")]
     keys: Vec<PathBuf>,
 }
 

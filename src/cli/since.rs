@@ -19,13 +19,13 @@ pub struct SinceArgs {
     /// inventory`) confirms what the target has. Of a bundle, or one volume of a set, gapferry assumes that it arrived. Import
     /// checks that the target has everything that was left out before it pushes anything. Given receipts of several
     /// registries, only what all of them have is left out.
-    #[arg(long, value_name = "FILE", help_heading = "What to carry")]
+    #[arg(long, value_name = "FILE", help_heading = "Images")]
     since: Vec<PathBuf>,
     /// Reject --since files that this public key did not sign
     ///
     /// Repeatable: one matching key is enough. The signature of FILE is read from FILE.sig, where --sign-key of `import`
     /// and `inventory` writes it.
-    #[arg(long, value_name = "FILE", help_heading = "What to carry", requires = "since", hide_short_help = true)]
+    #[arg(long, value_name = "FILE", help_heading = "Images", requires = "since", hide_short_help = true)]
     since_key: Vec<PathBuf>,
 }
 

@@ -20,7 +20,7 @@ Splits a bundle (directory, tar or volumes) into volumes OUT.001.tar, OUT.002.ta
 
 Each volume is a tar that any tar program reads. It states its number and how many there are, repeats bundle.json, \
 the signatures and all manifests, and can be verified alone. Only a blob that is larger than a volume is cut. The \
-bundle itself does not change; the set keeps its identity. `import`, `verify` and `join` read volumes directly.
+bundle itself does not change; the set keeps its identity. All commands except `sign` read volumes directly.
 
 Every file is verified while it is copied. The volumes are called OUT.001.tar.partial and so on until all of them are \
 complete and flushed to disk. After an interruption, run the same command again; complete volumes are kept. The same bundle and size \

@@ -14,12 +14,12 @@ pub struct ToolArgs {
     /// For an isolated side that has nothing yet: `tar -xf BUNDLE.tar tools/gapferry SHA256SUMS`, then `sha256sum -c
     /// --ignore-missing SHA256SUMS`. A binary that you built needs a C library at least as new as on the build machine;
     /// a static one runs on any Linux with the same processor architecture. Use --tool-file for other architectures.
-    #[arg(long, help_heading = "What to carry", hide_short_help = true)]
+    #[arg(long, help_heading = "Images", hide_short_help = true)]
     include_tool: bool,
     /// Include this file as tools/NAME
     ///
     /// Repeatable: a program for another architecture, a script, a key. gapferry never runs or pushes it.
-    #[arg(long, value_name = "FILE", help_heading = "What to carry", hide_short_help = true)]
+    #[arg(long, value_name = "FILE", help_heading = "Images", hide_short_help = true)]
     tool_file: Vec<PathBuf>,
 }
 

@@ -40,7 +40,8 @@ Volumes are given in any order. With all of them, gapferry lists volumes that ar
 set, each with the images it affects. A single volume, or a recovery volume, is verified on its own.
 
 `-` or a named pipe is read in one pass. Every file is verified by digest, as with --full. JSON files are \
-buffered in an unnamed file in TMPDIR. A signature counts only if it comes before the blobs.
+buffered in an unnamed file in TMPDIR. A signature must come before the blobs, as in every bundle that gapferry signed \
+while it wrote it.
 
 With --key, the signature is checked before any other file is opened. A bundle that is unsigned, signed by another \
 key or changed since is rejected.
@@ -127,10 +128,10 @@ fn report_missing(path: &Path, missing: &Missing, context: &Context) {
     context.say(&match missing.is_empty() {
         true => format!("{path}: nothing is missing"),
         false => format!(
-            "{path}: {}, {} to fetch, {} of metadata{}",
+            "{path}: {}, {} to fetch, {}{}",
             count(missing.blobs.len(), "blob"),
             bytes(missing.bytes()),
-            count(missing.metadata.len(), "file"),
+            count(missing.metadata.len(), "metadata file"),
             if missing.tools.is_empty() { String::new() } else { format!(", {}", count(missing.tools.len(), "tool")) },
         ),
     });
@@ -168,9 +169,11 @@ fn print(VerifyReport { found, signed_by: by, path, elapsed, .. }: &VerifyReport
 fn proved(report: &Report, is_signed: bool) -> String {
     let Some(proof) = report.proof else { return String::new() };
     let by = match proof {
-        BlobProof::Digest => "blobs proven by their digests",
-        BlobProof::Blake3 => "blobs proven by BLAKE3 (chunks.b3), against accidents; --full proves their digests",
-        BlobProof::Blake3Signed => "blobs proven by BLAKE3 (chunks.b3), which an accepted key has signed",
+        BlobProof::Digest => "blobs verified by digest",
+        BlobProof::Blake3 => {
+            "blobs verified by BLAKE3 (chunks.b3), which detects accidents only; --full verifies digests"
+        }
+        BlobProof::Blake3Signed => "blobs verified by BLAKE3 (chunks.b3), which an accepted key has signed",
     };
     let reason = report.proof_reason.map(|why| format!(": {why}")).unwrap_or_default();
     let of_set = match is_signed && report.set.is_some() {
@@ -190,7 +193,7 @@ fn without_recovery(set: &SetReport) -> String {
     let more = set.missing_recovery.len().saturating_sub(10);
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };
     let (are, of) = (if set.missing_recovery.len() == 1 { "is" } else { "are" }, set.recovery_count);
-    format!("note: {labels}{more} of {of} for recovery {are} not here, which only `gapferry repair` asks for\n")
+    format!("note: {labels}{more} of {of} for recovery {are} not here; only `gapferry repair` needs them\n")
 }
 
 /// Summarizes the volumes that were given.

@@ -51,6 +51,10 @@ impl InventoryBuilder<'_> {
         for rule in rules {
             let from = rule.select.repository();
             let to = naming.repository(registry, from, rule.rename.as_ref())?;
+            let note_none = || {
+                let text = format!("{to} has no tag that matches ({})", rule.written);
+                self.events.report(Event::Notice(text));
+            };
             match &rule.select {
                 Select::One(source) => {
                     let renamed = rule.rename.as_ref().and_then(|rename| rename.tag.clone());
@@ -61,7 +65,7 @@ impl InventoryBuilder<'_> {
                     };
                     all.insert(Named { source: source.clone(), target });
                 }
-                _ if (self.closed)(&to) => {}
+                _ if (self.closed)(&to) => note_none(),
                 select => {
                     let list = match absent_is_none(self.source.tags(&to, Need::Required).await.map(Some)) {
                         Err(error) if is_unreadable(&error) => {
@@ -79,6 +83,9 @@ impl InventoryBuilder<'_> {
                     };
                     let matching = list.tags.into_iter().filter(|tag| select.matches(tag)).collect();
                     let images = without_companions(self.source, &to, matching, self.events).await?;
+                    if images.is_empty() {
+                        note_none();
+                    }
                     all.extend(images.into_iter().map(named));
                 }
             }

@@ -55,7 +55,7 @@ impl Failures {
         if sharing > 1 {
             lines.push(format!("  and {} more that were not tried", sharing - 1));
         }
-        let error = Error::new(deciding.kind(), format!("{what}: {} of them failed", errors.len())).listing(lines);
+        let error = Error::new(deciding.kind(), format!("{what}: {} failed", errors.len())).listing(lines);
         let error = deciding.reason().cloned().into_iter().fold(error, Error::with_reason);
         error.speaking_for(deciding)
     }

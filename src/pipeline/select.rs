@@ -101,8 +101,8 @@ pub fn available(index: &Manifest, platforms: &[Platform]) -> Vec<Platform> {
 pub fn lacks<'a>(missing: &[String], has: impl Iterator<Item = &'a Platform>) -> Error {
     let mut has: Vec<String> = has.map(Platform::to_string).collect();
     has.dedup();
-    let has = if has.is_empty() { "no platform at all".to_owned() } else { has.join(", ") };
-    let text = format!("it has no {}; it has {has}", missing.join(", "));
+    let has = if has.is_empty() { "none".to_owned() } else { has.join(", ") };
+    let text = format!("it is not available for {}; available platforms: {has}", missing.join(", "));
     Error::input(text).with_reason(Reason::PlatformMissing)
 }
 

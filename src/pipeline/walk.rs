@@ -363,7 +363,7 @@ impl<'a> Walk<'a> {
 
     /// Reads a manifest that must exist.
     async fn need(&self, reference: &Reference) -> Result<Manifest> {
-        let missing = || Error::new(Kind::NotFound, format!("{} does not have it", reference.repository.registry()));
+        let missing = || Error::new(Kind::NotFound, format!("not found at {}", reference.repository.registry()));
         self.source.manifest(reference, Need::Required).await?.ok_or_else(missing)
     }
 

@@ -189,7 +189,7 @@ fn verdict(layout: &Layout, table: &Reader, open: &Open<'_>, found: &[Found]) ->
     let ranges = merged((0..found.len()).filter(|chunk| wrong(*chunk)).map(|chunk| open.bytes_of(chunk as u64)));
     let mut text = match ranges.is_empty() {
         true => NOWHERE.to_owned(),
-        false => format!("{} of {} are wrong", shown(&ranges), open.size()),
+        false => format!("damage within {} of {}", shown(&ranges), open.size()),
     };
     if let Some(error) = unreadable {
         text = format!("{error}; {text}");
@@ -214,7 +214,7 @@ pub fn located(table: &Reader, blob: &Declared, size: u64, found: &Chunks, probl
         return problem;
     }
     let found = problem.found.clone().unwrap_or_default();
-    let text = format!("{found}; {} of {size} are wrong", shown(&ranges));
+    let text = format!("{found}; damage within {} of {size}", shown(&ranges));
     problem.found(text).at(ranges.into_iter().take(MOST_RANGES).collect())
 }
 

@@ -197,16 +197,16 @@ impl ProblemKind {
     fn remedy(self) -> &'static str {
         match self {
             ProblemKind::Missing | ProblemKind::WrongSize | ProblemKind::WrongDigest | ProblemKind::Malformed => {
-                "copy the bundle from its medium again; if that does not help, export it again from the same lock"
+                "copy the bundle from its medium again; if that does not help, repair it with `gapferry repair`"
             }
             ProblemKind::Unreadable => {
-                "the medium may be failing: copy the bundle from another one, or export it again"
+                "the medium may be failing: copy the bundle from another one, or repair it with `gapferry repair`"
             }
             ProblemKind::Undeclared => "find out where it came from; remove it, or export the bundle again",
             ProblemKind::Disagreement => "do not use it until you know why; export it again from the same lock",
             ProblemKind::CutShort => {
-                "it ends too early: copy or send it again; if that does not help, the source is cut short as well: \
-                 export it again from the same lock"
+                "copy or send it again; if that does not help, the source is cut short too: export it again from the \
+                 same lock"
             }
             ProblemKind::Unsafe => "do not unpack it; find out where it came from, and export the bundle again",
             ProblemKind::Foreign => "remove it, and bring the volume of this set",

@@ -307,12 +307,39 @@ fn dry_runs_write_nothing() {
     let stdout = String::from_utf8_lossy(&run.stdout);
     assert!(stdout.contains(&reference) && stdout.contains("linux/amd64"), "{stdout}");
     assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
+    // The export makes a lock with a later time: an operator must not read these words to the other side.
+    assert!(!stdout.contains("fingerprint ") && stdout.contains("known after the export"), "{stdout}");
 
     export(&[&reference], &out, &[]);
     let target = Registry::start();
     let run = gapferry().arg("import").arg(&out).args(["--to", target.host(), "--dry-run"]).output().unwrap();
     assert!(run.status.success());
     assert!(!target.requests().iter().any(|r| r.method != "GET" && r.method != "HEAD"), "{:#?}", target.requests());
+
+    let again = directory.path().join("again.tar");
+    let run =
+        gapferry().arg("export").arg("--locked").arg(&out).arg("--dry-run").arg("-o").arg(&again).output().unwrap();
+    let stdout = String::from_utf8_lossy(&run.stdout);
+    let fingerprint = gapferry().arg("fingerprint").arg(&out).output().unwrap();
+    let fingerprint = String::from_utf8_lossy(&fingerprint.stdout);
+    let words = fingerprint.lines().next().expect("the words");
+    assert!(stdout.contains(words), "{stdout}: {words}");
+}
+
+/// `/mnt/usb/today` without the stick mounted is a directory on the wrong disk.
+#[test]
+fn a_directory_that_an_export_creates_for_its_output_is_announced() {
+    let source = Registry::start();
+    images::oci("a", "1", &["x"]).push(&source);
+    let reference = format!("{}/a:1", source.host());
+    let directory = tempdir();
+    let out = directory.path().join("usb/today/b.tar");
+    let export = || {
+        let run = gapferry().args(["export", &reference, "-o"]).arg(&out).output().unwrap();
+        assert!(run.status.success(), "{run:?}");
+        String::from_utf8_lossy(&run.stderr).contains("usb/today does not exist and will be created")
+    };
+    assert_eq!((export(), export()), (true, false));
 }
 
 #[test]

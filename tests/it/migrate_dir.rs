@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::process::Output;
+use std::process::{Command, Output};
 
 use crate::support;
 use crate::support::images::{self, Corpus, Image};
@@ -100,7 +100,7 @@ fn a_second_run_redoes_unfinished_images_without_writing_into_links() {
     fs::write(to.join("no-manifest:1/manifest.json"), "").unwrap();
     fs::write(to.join("empty-version:1/version"), "").unwrap();
     let message = migrated(&registry.storage(), to, &[]);
-    assert!(message.contains("5 images written, 1 image there already"), "{message}");
+    assert!(message.contains("5 images written, 1 image already there"), "{message}");
     assert!(files_below(to) == before);
     assert!(files_below(&registry.storage()) == storage);
 }
@@ -226,20 +226,26 @@ fn a_tar_of_the_storage_gives_the_same_directories() {
 #[test]
 fn images_are_never_written_into_the_storage_itself() {
     let registry = Registry::start();
-    let (inside, outside) = (images::oci("docker/registry/v2/blobs/a", "1", &["a"]), images::oci("a", "1", &["a"]));
+    let (inside, outside) = (images::oci("st/docker/registry/v2/blobs/a", "1", &["a"]), images::oci("a", "1", &["a"]));
     [&inside, &outside].into_iter().for_each(|image| image.push(&registry));
-    let root = registry.storage();
+    let directory = tempdir();
+    let root = directory.path().join("st");
+    assert!(Command::new("cp").arg("-a").arg(registry.storage()).arg(&root).status().unwrap().success());
     let before = files_below(&root.join("docker"));
-    for place in
-        ["docker/registry/v2/images/below", "none/../docker/registry/v2/images", "docker/registry/v2/x/../../../../y"]
-    {
+    for place in [
+        "",
+        "docker",
+        "docker/registry/v2/images/below",
+        "none/../docker/registry/v2/images",
+        "docker/registry/v2/x/../../../../y",
+    ] {
         let output = migrate(&root, &root.join(place), &[]);
         assert_eq!(output.status.code(), Some(2), "{place}");
     }
     // Paths beside the storage are allowed, but not names that look like a path in it.
-    let output = migrate(&root, &root, &[]);
+    let output = migrate(&root, directory.path(), &[]);
     assert_eq!(output.status.code(), Some(1), "{}", String::from_utf8_lossy(&output.stderr));
-    assert!(root.join("a:1/version").exists());
+    assert!(directory.path().join("a:1/version").exists());
     assert!(files_below(&root.join("docker")) == before && !root.join("docker/registry/v2/x").exists());
 }
 

@@ -8,7 +8,7 @@ use super::loaders::report_loaders;
 use super::report::{
     ExportPlan, ExportReport, Exported, PlannedVolumes, blob_bytes, listed, read_from, saved_by_sharing,
 };
-use super::request::ExportRequest;
+use super::request::{ExportRequest, Images};
 use super::write::{LostBlobs, WriteRequest, WrittenWhole, write_whole};
 use crate::app::environment::Environment;
 use crate::app::local::write_file;
@@ -262,6 +262,7 @@ impl ExportJob<'_> {
             output: self.request.output.path().to_owned(),
             identity,
             fingerprint: FingerprintWords::of(&identity).to_string(),
+            identity_is_final: up_to_date || self.has_known_time(),
             created: lock.created,
             up_to_date,
             images: listed(lock, graph),
@@ -276,6 +277,12 @@ impl ExportJob<'_> {
             volumes,
             outcome: Outcome::Done,
         }))
+    }
+
+    /// Whether every run of this export gives the lock the same time, which is part of the identity.
+    fn has_known_time(&self) -> bool {
+        matches!(self.request.images, Images::Locked { companions: LockedCompanions::Locked, .. })
+            || self.environment.bundle_time().is_ok_and(|time| time.is_prescribed)
     }
 
     pub(super) fn exported(&self, lock: &Lock, graph: &Graph, finished: Finished, moved: u64) -> Exported {

@@ -109,7 +109,7 @@ impl BrokenContent {
                 let name = graph.shown(&image.locked.reference);
                 faulty.own.map(|error| error.while_doing(format!("image {name}")))
             });
-            return Err(Failures(errors.collect()).into_error("exporting any of the images"));
+            return Err(Failures(errors.collect()).into_error("exporting the images"));
         }
         let shown: Vec<String> = graph.images.iter().map(|image| graph.shown(&image.locked.reference)).collect();
         let mut each = shown.into_iter().zip(problems);

@@ -51,6 +51,7 @@ pub async fn export(mut request: ExportRequest, environment: &Environment) -> Re
     }
     if !request.dry_run {
         request.output.check_free()?;
+        request.output.note_new_directory(&environment.events);
     }
     let former = request.output.former()?;
     let was_signed = former.as_ref().is_some_and(Bundle::has_signature);

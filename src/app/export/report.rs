@@ -45,6 +45,8 @@ pub struct ExportPlan {
     pub identity: Digest,
     /// The identity as words.
     pub fingerprint: String,
+    /// Whether an export would give this identity. If not, it includes the time of this plan.
+    pub identity_is_final: bool,
     /// When the references were resolved.
     pub created: Timestamp,
     /// Whether the bundle already exists.

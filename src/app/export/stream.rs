@@ -74,7 +74,7 @@ impl ExportJob<'_> {
     }
 
     fn report_length(&self, path: &Path, total: u64) {
-        let text = format!("{}: {} in all", path.display(), bytes(total));
+        let text = format!("{}: {} in total", path.display(), bytes(total));
         self.environment.events.report(Event::Status(text));
     }
 

@@ -100,7 +100,7 @@ pub async fn write_whole(request: WriteRequest<'_>, key: Option<&PrivateKey>, ev
 pub async fn write(request: WriteRequest<'_>, events: &Events) -> Result<WrittenBundle> {
     let survey = preflight::survey(request.output, &request.files, &request.options)?;
     events.report(Event::Status(format!(
-        "{}: {} in all, {} more needed, {} free",
+        "{}: {} in total, {} still to write, {} free",
         request.output.display(),
         bytes(survey.total),
         bytes(survey.needed),

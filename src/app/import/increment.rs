@@ -14,6 +14,7 @@ use crate::app::push::{NoteLacking, PushReport, PushRequest, SeveralRuns};
 use crate::base::document::Document;
 use crate::base::error::{Error, Kind, Result};
 use crate::base::progress::units::{bytes, count};
+use crate::base::progress::{Event, Events};
 use crate::bundle::{Assumed, Bundle, MISSING_VERSION, Missing, MissingBlob, refuse_unfinished, repair_is_for};
 use crate::content::Source;
 use crate::files::Layout;
@@ -64,7 +65,7 @@ impl Import<'_> {
         let missing = self.request.missing.as_deref();
         let note_lacking = |lost: &BTreeSet<Digest>| {
             let assumed = bundle.json().assumed.iter();
-            write_missing(missing, bundle, assumed.filter(|assumed| lost.contains(&assumed.digest)))
+            write_missing(missing, bundle, assumed.filter(|assumed| lost.contains(&assumed.digest)), events)
         };
         let note_lacking: Option<&NoteLacking<'_>> = Some(&note_lacking);
         let arrived = from.pump.map(|pump| pump.arrived(&expected));
@@ -97,13 +98,13 @@ impl Import<'_> {
     /// # Errors
     /// Content is missing.
     fn refuse_lacking(&self, bundle: &Bundle, proof: &AssumedProof) -> Result<()> {
-        let missing = self.request.missing.as_deref();
-        write_missing(missing, bundle, proof.missing.iter().chain(&proof.withheld))?;
+        let (path, events) = (self.request.missing.as_deref(), &self.environment.events);
+        write_missing(path, bundle, proof.missing.iter().chain(&proof.withheld), events)?;
         let Some(first) = proof.missing.first() else { return Ok(()) };
         let parents = bundle.json().parents.iter().map(ToString::to_string);
         let size = proof.missing.iter().map(|missing| missing.size).fold(0, u64::saturating_add);
         let text = format!(
-            "nothing was pushed: {} lacks {} of {} ({}) that {} expects there, first {}; the bundle builds on",
+            "nothing was pushed: {} lacks {} of the {} ({}) that {} expects there; the first is {}. The bundle builds on",
             self.request.push.to,
             count(proof.missing.len(), "blob"),
             bundle.json().assumed.len(),
@@ -131,12 +132,25 @@ fn repair_source(repair: &Layout) -> RepairSource<'_> {
     RepairSource { source: repair, holds }
 }
 
-/// Writes a list of the missing content, if that was requested.
-fn write_missing<'a>(path: Option<&Path>, bundle: &Bundle, lacking: impl Iterator<Item = &'a Assumed>) -> Result<()> {
+/// Lists what the target lacks in the file of `--missing`, for `export --repair`.
+///
+/// # Errors
+/// The file cannot be written.
+fn write_missing<'a>(
+    path: Option<&Path>,
+    bundle: &Bundle,
+    lacking: impl Iterator<Item = &'a Assumed>,
+    events: &Events,
+) -> Result<()> {
     let Some(path) = path else { return Ok(()) };
     let blob = |it: &Assumed| MissingBlob { digest: it.digest, size: Some(it.size), ranges: Vec::new() };
     let (tool, identity) = (TOOL.to_owned(), bundle.identity());
     let (metadata, tools, blobs) = (Vec::new(), Vec::new(), lacking.map(blob).collect());
     let missing = Missing { gapferry_missing: MISSING_VERSION, tool, identity, metadata, tools, blobs };
-    write_file(path, missing.to_file()?.as_bytes())
+    write_file(path, missing.to_file()?.as_bytes())?;
+    if !missing.is_empty() {
+        let (blobs, size) = (count(missing.blobs.len(), "blob"), bytes(missing.bytes()));
+        events.report(Event::Status(format!("{}: {blobs}, {size} to fetch", path.display())));
+    }
+    Ok(())
 }

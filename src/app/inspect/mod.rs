@@ -294,7 +294,7 @@ fn in_bundle<'b>(bundle: &'b Bundle, name: Option<&str>) -> Result<&'b LockedIma
         Some(missing) => format!(", which was requested and could not be fetched: {}", missing.reason),
         None => String::new(),
     };
-    found.ok_or_else(|| Error::input(format!("the bundle has no {name}{why}; it has:")).listing(names()))
+    found.ok_or_else(|| Error::input(format!("the bundle has no image {name}{why}; it contains:")).listing(names()))
 }
 
 async fn need(source: &Cached<'_>, reference: &Reference) -> Result<Manifest> {

@@ -5,10 +5,13 @@ use std::path::{Component, Path, PathBuf};
 use crate::base::error::{Error, Result};
 use crate::transport::storage::Storage;
 
-/// Refuses an output inside a storage, or on a path that would create a directory in it: a storage is only read.
+/// Number of directories from the root of a storage to `docker/registry/v2`, both included.
+const ROOTS: usize = 4;
+
+/// Refuses an output that is a storage, is inside one, or would create a directory in it: a storage is only read.
 ///
 /// # Errors
-/// `to` is inside the storage.
+/// `to` is the storage or inside it.
 pub fn refuse_inside(storage: &Storage, to: &Path) -> Result<()> {
     let Ok(storage) = storage.shown("").canonicalize() else { return Ok(()) };
     let absolute = std::path::absolute(to).map_err(|e| Error::disk("creating", to, e))?;
@@ -24,10 +27,14 @@ pub fn refuse_inside(storage: &Storage, to: &Path) -> Result<()> {
             Err(_) => is_inside |= at.starts_with(&storage),
         }
     }
-    match is_inside || at.starts_with(&storage) {
-        true => Err(Error::input(format!("{} is inside the storage, which is only read", to.display()))),
-        false => Ok(()),
+    if is_inside || at.starts_with(&storage) {
+        return Err(Error::input(format!("{} is inside the storage, which gapferry only reads", to.display())));
     }
+    if storage.ancestors().take(ROOTS).any(|root| root == at) {
+        let text = "is the storage itself, which gapferry only reads: name another directory";
+        return Err(Error::input(format!("{} {text}", to.display())));
+    }
+    Ok(())
 }
 
 /// Returns the path of the storage below `to`, if it is there: an image could have the name of a place in it.

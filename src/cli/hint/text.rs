@@ -19,7 +19,7 @@ pub fn text(code: HintCode) -> &'static str {
              volumes (--volume-size fat32), use another file system, or raise the limit"
         }
         HintCode::ServerStopped => {
-            "when the server answers again, run the same command again; it continues where it stopped"
+            "check the host name, and whether the server runs; when it answers again, run the same command again to continue"
         }
         HintCode::ServerError => {
             "the registry, or a proxy in front of it, has an internal error: when it works again, run the same command again \
@@ -98,16 +98,16 @@ pub fn text(code: HintCode) -> &'static str {
              the section `http` of its configuration"
         }
         HintCode::Lacking => {
-            "bring what is missing: on the connected side, export again with --since and the receipt of an import that \
-             arrived, or an inventory of this target (`gapferry inventory`), or without --since; or fetch only this (import \
-             --missing, export --repair)"
+            "on the connected side, export again: without --since, or with an inventory of this target (`gapferry \
+             inventory`). To fetch only the missing content, run `import --missing FILE` here, `export --repair FILE` on the \
+             connected side, and `import --repair REPAIR` here"
         }
         HintCode::VolumesMissing => {
-            "bring the other volumes too, or import them one at a time (`import --state FILE`); `gapferry repair` \
-             reconstructs lost ones from recovery volumes, and `export --only-volume` writes them again"
+            "add the other volumes to the command, or import one at a time (`import --state FILE`). If a volume is lost, \
+             `gapferry repair` reconstructs it from recovery volumes, and `export --only-volume` writes it again"
         }
         HintCode::NotNewer => {
-            "this is an older bundle: bring the newest one; to go back on purpose, leave out --newer-than"
+            "this bundle is older than the last one: import the newest bundle; to go back on purpose, omit --newer-than"
         }
         HintCode::NotReceived => {
             "send the whole stream again with the same commands; what has arrived is not pushed again"
@@ -133,20 +133,20 @@ pub fn text(code: HintCode) -> &'static str {
         }
         HintCode::DamagedSource => "run the same command again; if the error persists, the source itself is damaged",
         HintCode::BundleUnsigned => {
-            "have the bundle signed where it was made (`export --sign-key`, `gapferry sign`), and bring it again"
+            "sign the bundle where it was made (`export --sign-key`, `gapferry sign`), and transfer it again"
         }
         HintCode::ReceiptUnsigned => {
-            "have it signed where it was written (`import --receipt FILE --sign-key`, `inventory --sign-key`), and bring both \
-             files"
+            "sign it where it was written (`import --receipt FILE --sign-key`, `inventory --sign-key`), and transfer the file \
+             and its signature"
         }
         HintCode::KeyNotAccepted => {
-            "ask the maker of the bundle for the fingerprint of the signing key, over another channel. If it differs from the fingerprint \
-             in this message, the bundle was signed with another key: pass that key with --key. If it is the same, the bundle was changed: do not use it"
+            "ask the person who made the bundle for the fingerprint of the signing key, by phone or another separate channel. If it differs from \
+             the fingerprint in this message, pass that key with --key. If it is the same, the bundle was changed: do not use it"
         }
         HintCode::Altered => "find out who changed the bundle before you use it; bring it again from where it was made",
         HintCode::PlatformMissing => {
-            "leave out this platform, or use --skip-missing-platform (export, lock), which exports the platforms that each \
-             image has"
+            "drop this platform, or use --skip-missing-platform (export, lock): it exports the platforms that each image has, \
+             and leaves out images that have none of them"
         }
         HintCode::UnknownRepository => {
             "this registry does not create repositories on push (for example AWS ECR): create the repository there, then run \

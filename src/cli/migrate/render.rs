@@ -91,7 +91,7 @@ pub fn show(migrated: &Migrated, to: &Destination, context: &Context) {
             let written = format!("{} written", count(migrated.written, "image"));
             let images = match migrated.present {
                 0 => written,
-                present => format!("{written}, {} there already", count(present, "image")),
+                present => format!("{written}, {} already there", count(present, "image")),
             };
             let copied = match migrated.bytes_copied {
                 0 => String::new(),
@@ -102,7 +102,7 @@ pub fn show(migrated: &Migrated, to: &Destination, context: &Context) {
     }
 }
 
-/// One line, such as `OUT: 3 images, 1 failed; 12 blobs linked, 3 B copied, nothing wrong; 1 s`.
+/// One line, such as `OUT: 3 images, 1 failed; 12 blobs linked, 3 B copied, no problems; 1 s`.
 fn summary(migrated: &Migrated, images: &str, copied: &str) -> String {
     let lost = if migrated.failed_count > 0 { format!(", {} failed", migrated.failed_count) } else { String::new() };
     let blobs = count(usize::try_from(migrated.blobs_linked).unwrap_or(usize::MAX), "blob");

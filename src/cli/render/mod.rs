@@ -66,6 +66,6 @@ pub fn problem(problem: &Problem) -> String {
     if problem.images.len() > 5 {
         line("", &format!("and {} more", problem.images.len() - 5));
     }
-    line("do", problem.remedy);
+    line("fix", problem.remedy);
     text
 }

@@ -51,7 +51,7 @@ pub fn print_plan(plan: &PushPlan, context: &Context) -> Result<()> {
         tags => format!("; {} to replace", count(tags, "tag")),
     };
     let images = count(plan.images.len(), "image");
-    context.print(&format!("\n{images}; {new} to upload, {mounted} to mount, {present} there already{replaced}\n"))
+    context.print(&format!("\n{images}; {new} to upload, {mounted} to mount, {present} already there{replaced}\n"))
 }
 
 fn action(action: PlannedAction, tag: TagState) -> &'static str {

@@ -62,7 +62,7 @@ pub use permit::judged_by_config;
 pub use select::Select;
 pub use settings::RegistrySettings;
 
-/// What to carry, and how to reach the source registries.
+/// Images, and how to reach the source registries.
 #[derive(Clone, Debug, Default)]
 pub struct Allowlist {
     /// In the order in which they were written, arguments first. Each selection occurs once.

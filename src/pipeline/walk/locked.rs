@@ -22,9 +22,9 @@ pub enum LockedCompanions {
     /// Exactly those of the lock; a missing one is an error.
     #[default]
     Locked,
-    /// Those that refer to the images today: the lock changes.
+    /// Those that refer to the images now; the export writes another lock.
     Today,
-    /// None: the lock changes.
+    /// No companions; the export writes another lock.
     None,
     /// Those of the lock that still exist; the lock stays as it is. For a repair, which needs only some of the content.
     #[value(skip)]

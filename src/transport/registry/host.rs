@@ -160,7 +160,7 @@ impl Host {
     }
 
     async fn find_root(&self) -> Result<Url> {
-        let what = format!("asking {} whether it is a registry", self.registry);
+        let what = format!("connecting to {}", self.registry);
         let mut tries = Tries::new(&what, false, &self.gate, &self.wire).of_whole_registry();
         loop {
             let failure = match self.root.find(&what).await {

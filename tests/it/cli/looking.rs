@@ -71,6 +71,15 @@ fn inspect_config_prints_the_configs_bytes_and_platform_selects_one_image() {
     }
 }
 
+/// A typo in a file name would otherwise be looked up on Docker Hub, which takes minutes without internet.
+#[test]
+fn inspect_of_a_missing_file_is_an_error_about_the_file() {
+    for name in ["images.tar", "images.tar.zst", "./images", "/nowhere/images"] {
+        let message = stderr(&ends_with(2, &["inspect", name]));
+        assert!(message.contains(&format!("opening {name}: No such file")), "{message}");
+    }
+}
+
 #[test]
 fn inspect_by_digest_shows_an_untagged_child() {
     let index = images::oci_index("team/multi", "1", "y");

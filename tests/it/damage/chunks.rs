@@ -72,7 +72,7 @@ fn damage_in_a_large_blob_is_located_to_the_mebibyte_and_nothing_else_is_blamed(
     }
     let output = gapferry().arg("verify").arg(large.damaged(Form::Tar, &[7, 9])).output().unwrap();
     let message = String::from_utf8(output.stdout).unwrap();
-    assert!(message.contains(&format!("bytes 0-1048575 of {size} are wrong")), "{message}");
+    assert!(message.contains(&format!("damage within bytes 0-1048575 of {size}")), "{message}");
 }
 
 /// The offset in `chunks.b3` of the BLAKE3 of these bytes; the values of their mebibytes follow it.
@@ -153,7 +153,7 @@ fn a_report_says_how_the_blobs_were_verified_and_why() {
     assert_eq!(message(&["--full"]), (json!("digest"), Value::Null));
     let text = gapferry().arg("verify").arg(&bundle).output().unwrap().stdout;
     let text = String::from_utf8(text).unwrap();
-    assert!(text.contains("blobs proven by BLAKE3 (chunks.b3), against accidents"), "{text}");
+    assert!(text.contains("blobs verified by BLAKE3 (chunks.b3), which detects accidents only"), "{text}");
     let mut parts = large.parts.clone();
     parts.remove("chunks.b3");
     let bundle = parts.write(&large.directory.path().join("without"), Form::Directory);

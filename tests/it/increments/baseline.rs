@@ -109,8 +109,10 @@ fn an_inventory_replaces_a_receipt_and_confirms_only_complete_images() {
         skopeo::copy(&from, &format!("docker://{to}/{name}"));
     }
     let host = sides.source.host();
-    let allowlist = format!("{host}/team/one\n{host}/team/two:1\n{host}/team/three:1\n");
-    inventory(&sides, &allowlist).ended(0).reported(&["2 of 3 images are complete"]);
+    let allowlist = format!("{host}/team/one\n{host}/team/two:1\n{host}/team/three:1\n{host}/team/none\n");
+    inventory(&sides, &allowlist)
+        .ended(0)
+        .reported(&["team/none has no tag that matches (images.txt:4)", "2 of 3 images are complete"]);
     let names = ["team/one:1", "team/two:1", "team/three:1"];
     sides.export("next", &names, &["--since", "inventory.json"]).reported(&["builds on an inventory of"]);
     assert_eq!(sides.carried("next").len(), 3, "the third image without its base");

@@ -37,7 +37,11 @@ fn content_lost_at_the_target_is_named_and_can_be_restored_by_a_repair() {
     sides.export("second", &["team/app:1", "team/app:2"], &["--since", "first.receipt", "--lock", "second.lock"]);
     let lost = sha256(&old.blobs[1]);
     lose(&sides, &lost);
-    sides.import("second", &["--missing", "missing.json"]).ended(7).reported(&["lacks 1 blob", &lost]);
+    sides.import("second", &["--missing", "missing.json"]).ended(7).reported(&[
+        "missing.json: 1 blob, ",
+        "lacks 1 blob",
+        &lost,
+    ]);
     assert_eq!(sides.target.digest("team/app", "2"), None);
     let missing = sides.read("missing.json");
     assert_eq!(missing["blobs"].as_array().unwrap().len(), 1);

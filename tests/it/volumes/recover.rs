@@ -105,7 +105,7 @@ fn two_recovery_volumes_replace_any_two_lost_volumes() {
             fs::remove_file(fixture.path(other)).unwrap();
             if one.contains(".r01.") && other.contains(".r02.") {
                 // Nothing records the volumes any more, but they are all there.
-                fixture.repair(&[]).ended(3).reported(&["none of these files is a recovery volume"]);
+                fixture.repair(&[]).ended(3).reported(&["no recovery volume with an intact beginning"]);
             } else {
                 fixture.is_repaired();
             }

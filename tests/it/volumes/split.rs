@@ -160,7 +160,7 @@ fn verifying_a_single_volume_locates_the_wrong_bytes_of_its_blobs() {
         let ran = Ran::of(gapferry().arg("verify").arg(&path)).ended(3);
         let message = ran.stdout;
         assert!(
-            message.contains("bytes 1048576-2097151 are wrong") && !message.contains("the place is unknown"),
+            message.contains("damage within bytes 1048576-2097151") && !message.contains("the place is unknown"),
             "{message}"
         );
     }
