@@ -89,7 +89,7 @@ pub struct Args {
     /// gives in its entry, and no platform that is not in its entry.
     #[arg(long, value_name = "FILE", help_heading = "Checks")]
     allow: Option<PathBuf>,
-    /// Import volumes one at a time; FILE records the progress
+    /// Import volumes one at a time, with progress in FILE
     ///
     /// Use the same FILE for every volume. Its disk needs space for FILE.segments: segments of blobs that are larger than a
     /// volume.

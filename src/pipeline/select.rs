@@ -266,6 +266,9 @@ mod tests {
     #[test]
     fn a_platform_it_lacks_is_an_error_that_names_what_it_has() {
         let error = select(&index(), &platforms(&["linux/amd64", "linux/s390x"]), IndexMode::Trim).unwrap_err();
-        assert_eq!(error.to_string(), "it has no linux/s390x; it has linux/amd64, linux/arm64");
+        assert_eq!(
+            error.to_string(),
+            "it is not available for linux/s390x; available platforms: linux/amd64, linux/arm64"
+        );
     }
 }

@@ -210,7 +210,7 @@ fn located(set: &Volumes, problem: Problem) -> Problem {
 
 /// Adds ranges to a problem, and to its text.
 fn placed(mut problem: Problem, ranges: Vec<ByteRange>) -> Problem {
-    let place = format!("{} are wrong", chunks::shown(&ranges));
+    let place = format!("damage within {}", chunks::shown(&ranges));
     let found = match problem.found.take() {
         Some(found) => format!("{found}; {place}"),
         None => place,

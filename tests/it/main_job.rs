@@ -308,7 +308,7 @@ fn dry_runs_write_nothing() {
     assert!(stdout.contains(&reference) && stdout.contains("linux/amd64"), "{stdout}");
     assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
     // The export makes a lock with a later time: an operator must not read these words to the other side.
-    assert!(!stdout.contains("fingerprint ") && stdout.contains("known after the export"), "{stdout}");
+    assert!(!stdout.contains("\nfingerprint ") && stdout.contains("known after the export"), "{stdout}");
 
     export(&[&reference], &out, &[]);
     let target = Registry::start();

@@ -44,7 +44,7 @@ fn an_older_bundle_is_refused_after_a_newer_one() {
     refused.reported(&[
         "nothing was pushed",
         "is not later than the bundle of new.receipt",
-        "hint: this is an older bundle",
+        "hint: this bundle is older than the last one",
     ]);
     sides.import("new", &["--newer-than", "new.receipt"]).ended(0);
     sides.export_at(1_800_000_001, "newer", &["team/good:1"], &["--since", "new.receipt"]);
@@ -112,7 +112,7 @@ fn an_inventory_replaces_a_receipt_and_confirms_only_complete_images() {
     let allowlist = format!("{host}/team/one\n{host}/team/two:1\n{host}/team/three:1\n{host}/team/none\n");
     inventory(&sides, &allowlist)
         .ended(0)
-        .reported(&["team/none has no tag that matches (images.txt:4)", "2 of 3 images are complete"]);
+        .reported(&["team/none has no tag that matches", "2 of 3 images are complete"]);
     let names = ["team/one:1", "team/two:1", "team/three:1"];
     sides.export("next", &names, &["--since", "inventory.json"]).reported(&["builds on an inventory of"]);
     assert_eq!(sides.carried("next").len(), 3, "the third image without its base");

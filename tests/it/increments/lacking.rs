@@ -170,7 +170,7 @@ fn an_empty_target_is_not_asked_for_every_blob_in_every_repository() {
     let sides = Sides::new();
     many(&sides, "first", 1..=MANY, &[]);
     many(&sides, "second", 1..=MANY, &["--since", "first.tar"]);
-    let lacks = format!("lacks {0} blobs of {0}", 3 * MANY);
+    let lacks = format!("lacks {0} blobs of the {0} (", 3 * MANY);
     sides.import("second", &["--missing", "missing.json"]).ended(7).reported(&["nothing was pushed", &lacks]);
     assert_eq!(sides.read("missing.json")["blobs"].as_array().unwrap().len(), 3 * MANY);
     // Twenty lookups in every repository and those in flight by then, the rest only where needed.

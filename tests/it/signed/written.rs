@@ -262,7 +262,7 @@ fn an_encrypted_cosign_key_can_sign_and_its_passphrase_is_never_shown() {
     is_secret(sign(&[], Some("correct horse")).ended(0));
     std::fs::write(fixture.path().join("passphrase"), "correct horse\n").unwrap();
     let signed = sign(&["--sign-passphrase-file", "passphrase"], Some("wrong")).ended(0);
-    is_secret(signed.reported(&["chmod 600 passphrase", "chmod 600 cosign-format.key"]));
+    is_secret(signed.reported(&["chmod 600 passphrase", "cosign-format.key: run `chmod 600 "]));
     fixture.run(&["verify", "bundle", "--key", &public]).ended(0);
 }
 
