@@ -1,7 +1,8 @@
-"""A corpus like real life: 80 images under 100 tags, a third of them for two platforms, on few large shared layers.
+"""A realistic corpus: 80 images under 100 tags, a third of them for two platforms, on a few large shared layers.
 
-Its layers hold Debian packages (packages.txt), each in a gzip'ed tar of its own; what cannot be downloaded is made up, of
-the same size. The corpus is made once and kept: blobs/HEX, manifests/HEX and tags.json (a list of {name, digest}).
+Each layer contains one Debian package (packages.txt) in a gzip-compressed tar. A package that cannot be downloaded is replaced
+by generated data of the same size. The corpus is created once and kept: blobs/HEX, manifests/HEX and tags.json (a list of
+{name, digest}).
 """
 
 import gzip
@@ -20,7 +21,7 @@ IMAGES, SECOND_TAGS = 80, 20
 
 
 def make(root):
-    """Makes the corpus below `root` unless it is there; gives its directory."""
+    """Creates the corpus below `root` if it does not exist, and returns its directory."""
     corpus = os.path.join(root, "corpus")
     if os.path.exists(os.path.join(corpus, "tags.json")):
         return corpus
@@ -30,14 +31,14 @@ def make(root):
     for kind, package, size in packages(os.path.join(root, "debs")):
         kinds[kind].append(layer(corpus, package, size))
     tags = images(corpus, **kinds)
-    # Last, so that a half-made corpus is made again.
+    # Written last: an incomplete corpus is created again.
     with open(os.path.join(corpus, "tags.json"), "w") as file:
         json.dump(tags, file, indent=1)
     return corpus
 
 
 def packages(directory):
-    """(kind, path, size) of each package; without a network the path does not exist."""
+    """Returns (kind, path, size) of each package. Without a network, the path does not exist."""
     with open(os.path.join(HERE, "packages.txt")) as file:
         lines = [line.split() for line in file if not line.startswith("#")]
     os.makedirs(directory, exist_ok=True)
@@ -54,7 +55,7 @@ def packages(directory):
 
 
 def layer(corpus, package, size):
-    """One package as a layer: its descriptor and the digest of what is inside the gzip."""
+    """Writes one package as a layer. Returns its descriptor and the digest of the uncompressed tar."""
     if os.path.exists(package):
         with open(package, "rb") as file:
             content = file.read()
@@ -70,10 +71,10 @@ def layer(corpus, package, size):
 
 
 def images(corpus, base, runtime, own):
-    """Composes images of two bases, ten runtimes and layers of their own; gives the tags."""
+    """Composes images from two bases, ten runtimes and their own layers. Returns the tags."""
     pick = random.Random(290)
     pick.shuffle(own)
-    # The first six runtimes and the first base are one platform's, the rest the other's.
+    # The first six runtimes and the first base belong to one platform, the others to the second.
     stacks = {"amd64": (base[:2], runtime[:6]), "arm64": (base[2:], runtime[6:])}
     tags = []
     for number in range(IMAGES):
@@ -126,7 +127,7 @@ def sha256(content):
 
 
 class Corpus:
-    """What the corpus holds, by tag."""
+    """The contents of the corpus, by tag."""
 
     def __init__(self, directory):
         self.directory = directory
@@ -137,26 +138,26 @@ class Corpus:
         return os.path.join(self.directory, "blobs", digest.partition(":")[2])
 
     def manifest(self, digest):
-        """The bytes and what they say."""
+        """Returns the bytes of a manifest and the parsed document."""
         with open(os.path.join(self.directory, "manifests", digest.partition(":")[2]), "rb") as file:
             content = file.read()
         return content, json.loads(content)
 
     def tree(self, digest):
-        """Every manifest of an image, children first: (digest, bytes, document)."""
+        """Returns every manifest of an image, children first, as (digest, bytes, document)."""
         content, document = self.manifest(digest)
         below = [self.tree(child["digest"]) for child in document.get("manifests", [])]
         return [node for nodes in below for node in nodes] + [(digest, content, document)]
 
     def blobs_of(self, digest):
-        """Descriptors of an image's configs and layers."""
+        """Returns the descriptors of an image's configs and layers."""
         found = []
         for _, _, document in self.tree(digest):
             found += [document["config"]] + document["layers"] if "config" in document else []
         return found
 
     def distinct(self):
-        """Each blob once: (digest, size, a repository that has it)."""
+        """Returns each blob once, as (digest, size, a repository that has it)."""
         found = {}
         for tag in self.tags:
             for blob in self.blobs_of(tag["digest"]):
@@ -176,7 +177,7 @@ class Corpus:
 
 
 def directory_tree(corpus, target):
-    """The corpus as `skopeo sync --dest dir` leaves it, equal blobs being links to one file."""
+    """Writes the corpus as `skopeo sync --dest dir` writes it. Equal blobs are links to one file."""
     for tag in corpus.tags:
         directory = os.path.join(target, tag["name"])
         os.makedirs(directory)

@@ -1,4 +1,4 @@
-"""What happens between the two sides: volumes, recovery, streams, increments, and the proof of it all by chunks."""
+"""Measures what happens between the two sides: volumes, recovery, streams, increments and verification."""
 
 import glob
 import os
@@ -22,7 +22,7 @@ NAMED = [
 
 
 class Room:
-    """The most that the file system has given away while something ran, in bytes."""
+    """The maximum disk space used while something ran, in bytes."""
 
     def __init__(self, path):
         self.path, self.most, self.ended = path, 0, threading.Event()
@@ -50,7 +50,7 @@ class Room:
 
 
 def volumes(bench, gapferry, target):
-    """Split, join, recovery, and the import of what was split."""
+    """Measures split, join, recovery, and the import of the volumes."""
     tar, out = bench.bundle(".tar"), bench.fresh("set")
     os.mkdir(out)
     split = [gapferry, "split", "-q", tar, "--volume-size", LIMIT, "-o"]
@@ -74,7 +74,7 @@ def volumes(bench, gapferry, target):
 
 
 def streams(bench, gapferry, target):
-    """Through a pipe, out and in."""
+    """Measures export to a pipe and import from it."""
     out = bench.fresh("stream") + ".tar"
     export = f"{gapferry} export -q -f {bench.list} -o - > {out}"
     bench.time("stream, export: gapferry", ["sh", "-c", export], counted=bench.source)
@@ -85,7 +85,7 @@ def streams(bench, gapferry, target):
 
 
 def increment(bench, gapferry, registry, target):
-    """One small image more, against the receipt of an import of all the others."""
+    """Measures an increment: one new small image, based on the receipt of an import of all others."""
     receipt, bundle = bench.fresh("receipt") + ".json", bench.bundle(".tar")
     with target() as arrived:
         bench.run_quietly([gapferry, "import", "-q", bundle, "--to", arrived.address, "--receipt", receipt])

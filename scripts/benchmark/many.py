@@ -1,9 +1,9 @@
-"""5,000 images with tiny layers, and one with a layer of 2 GiB, laid out as docker-registry stores them.
+"""Creates 5,000 images with tiny layers, and one with a layer of 2 GiB, in the storage layout of docker-registry.
 
-    many.py DIRECTORY    makes the storage below DIRECTORY unless it is there
+    many.py DIRECTORY    creates the storage below DIRECTORY if it does not exist
 
-A thousand repositories with five tags each; an image has eight layers: three of one of 40 bases, three of its repository,
-two of its own. It is their number that counts here; with real layers it would be a terabyte.
+There are 1,000 repositories with five tags each. An image has eight layers: three of one of 40 bases, three of its repository
+and two of its own. Only the number of layers matters here; with real layers this would be a terabyte.
 """
 
 import hashlib
@@ -62,7 +62,7 @@ class Tree:
         return os.path.join(self.top, "blobs", "sha256", digest[:2], digest, "data")
 
     def giant(self):
-        """Bytes that do not repeat within any window."""
+        """Returns bytes that do not repeat within any compression window."""
         unfinished = os.path.join(self.top, "giant")
         piece, sum = bytearray(random.Random(1).randbytes(1 << 20)), hashlib.sha256()
         with open(unfinished, "wb") as file:

@@ -1,6 +1,6 @@
-"""Debian's docker-registry on loopback, and the plainest way to fill one: POST and PUT of each blob, once.
+"""Starts Debian's docker-registry on loopback, and fills one in the simplest way: POST and PUT of each blob, once.
 
-    registry.py ADDRESS CORPUS    the floor of every import: nothing but that, over six connections
+    registry.py ADDRESS CORPUS    only these uploads, over six connections: the lower bound for an import
 """
 
 import http.client
@@ -53,7 +53,7 @@ class Registry:
         raise RuntimeError(f"docker-registry did not start, see {self.log}")
 
     def answered(self):
-        """Method, path and status of each request so far."""
+        """Returns method, path and status of each request so far."""
         with open(self.log, errors="replace") as file:
             for line in file:
                 parts = line.split('"')
@@ -62,7 +62,7 @@ class Registry:
                     yield method, path, parts[2].split()[0]
 
     def requests(self):
-        """How often each kind of request was answered with which status so far."""
+        """Counts the requests so far by kind and status."""
         counts = {}
         for method, path, status in self.answered():
             key = f"{method} {kind(path)} {status}"
@@ -70,7 +70,7 @@ class Registry:
         return counts
 
     def asked(self):
-        """Method and path of each request so far."""
+        """Returns method and path of each request so far."""
         return [(method, path) for method, path, _ in self.answered()]
 
     def stop(self, remove=False):
@@ -91,7 +91,7 @@ def kind(path):
 
 
 def upload(connection, repository, digest, path):
-    """One blob by POST and PUT."""
+    """Uploads one blob by POST and PUT."""
     connection.request("POST", f"/v2/{repository}/blobs/uploads/", headers={"Content-Length": "0"})
     answer = connection.getresponse()
     answer.read()
@@ -133,7 +133,7 @@ def upload_all(address, corpus):
 
 
 def publish(address, corpus):
-    """Mounts what is uploaded into every other repository, then puts manifests and tags."""
+    """Mounts uploaded blobs into every other repository, then uploads manifests and tags."""
     connection = http.client.HTTPConnection(address)
     home = {digest: repository for digest, _, repository in corpus.distinct()}
     there = {(repository, digest) for digest, repository in home.items()}

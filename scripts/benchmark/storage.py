@@ -1,7 +1,7 @@
-"""`gapferry migrate` side by side with the well-known script, on a registry's storage of 5,000 images with tiny layers.
+"""Compares `gapferry migrate` with the well-known script, on a registry's storage of 5,000 images with tiny layers.
 
-What was written stays until the end: for half a minute ext4 does not use the inodes of deleted files again and searches on,
-which whoever makes files next would pay for.
+All output stays until the end: for half a minute ext4 does not reuse the inodes of deleted files and keeps searching, which
+would slow down the next program that creates files.
 """
 
 import os
@@ -21,7 +21,7 @@ NAMED = [
 
 
 def links(bench, gapferry, storage):
-    """Every image as a `dir:` image of hard links, then once more."""
+    """Writes every image as a `dir:` image of hard links, and then runs again."""
     out = bench.fresh("links")
     for again in ("", " again"):
         bench.time(f"storage to dir{again}: gapferry", [gapferry, "migrate", "-q", storage, "--to-dir", out])
@@ -37,7 +37,7 @@ def listing(bench, gapferry, storage):
 
 
 def push(bench, gapferry, storage, target):
-    """From the storage straight into an empty registry."""
+    """Pushes from the storage into an empty registry."""
     for name, which in (("500", SOME), ("5,000", ALL)):
         with target() as registry:
             command = [gapferry, "migrate", "-q", storage, "--to", registry.address, *which]
@@ -45,7 +45,7 @@ def push(bench, gapferry, storage, target):
 
 
 def sync(bench, gapferry, storage, target):
-    """The same 500 from `dir:` images."""
+    """Pushes the same 500 images from `dir:` images."""
     tree = bench.fresh("tree")
     bench.run_quietly([gapferry, "migrate", "-q", storage, "--to-dir", tree, *SOME])
     command = ["skopeo", "--insecure-policy", "sync", "--all", "--scoped", "--dest-tls-verify=false"]

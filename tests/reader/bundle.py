@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
 """Reads gapferry bundles of format 1. Written from docs/format.md alone; needs Python 3 and, for .tar.zst, `zstd`.
 
-    bundle.py list    BUNDLE...           proves every file by its digest, then lists the images
-    bundle.py verify  BUNDLE...           proves every file by its digest
-    bundle.py extract NAME OUT BUNDLE...  does so and writes one image as an OCI layout into the new directory OUT
+    bundle.py list    BUNDLE...           verifies every file by digest, then lists the images
+    bundle.py verify  BUNDLE...           verifies every file by digest
+    bundle.py extract NAME OUT BUNDLE...  verifies, and writes one image as an OCI layout into the new directory OUT
 
-BUNDLE is a directory, a tar, a .tar.zst, `-` for a tar on standard input, or all volumes of a set. Of chunks.b3, the
-first lines and the length are checked (Python has no BLAKE3). Signatures are only parsed. A pipe is copied first. A strict
-reader also checks the keys of every object in bundle.json; here the sums stand for that.
+BUNDLE is a directory, a tar, a .tar.zst, `-` for a tar on standard input, or all volumes of a set. This reader checks the
+first lines and the length of chunks.b3 (Python has no BLAKE3), only parses signatures, and copies a pipe first. A strict
+reader also checks the keys of every object in bundle.json; this one relies on the sums.
 """
 import base64, hashlib, json, os, re, shutil, subprocess, sys, tarfile, tempfile
 
@@ -24,7 +24,7 @@ def need(fits, what):
         raise SystemExit(f"refused: {what}")
 
 def parse(data, name):
-    """The value of a JSON file, and the bytes that it gives."""
+    """Returns the value of a JSON file, and the canonical bytes of that value."""
     try:
         value = json.loads(data.decode())
         return value, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
@@ -32,7 +32,7 @@ def parse(data, name):
         need(False, f"reading {name}: {error}")
 
 def located(path):
-    """Where each file of a directory or tar is: its parts, each a file, the first byte and the number of bytes."""
+    """Locates each file of a directory or tar. Returns its parts: a file, the first byte and the number of bytes."""
     if os.path.isdir(path):
         paths = [os.path.join(top, name) for top, folders, files in os.walk(path) for name in folders + files]
         odd = [one for one in paths if os.path.islink(one) or not os.path.isdir(one) and not os.path.isfile(one)]
@@ -61,7 +61,7 @@ def located(path):
     return found
 
 def read(parts):
-    """The bytes, in pieces."""
+    """Yields the bytes, in pieces."""
     for path, first, size in parts:
         with open(path if isinstance(path, str) else os.dup(path.fileno()), "rb") as file:
             file.seek(first)
@@ -83,7 +83,7 @@ def digest(pieces, algorithm="sha256", write=len):
     return f"{algorithm}:{hasher.hexdigest()}"
 
 def joined(volumes):
-    """The identity of a set of volumes, and the files that it holds; recovery volumes are passed over."""
+    """Returns the identity of a set of volumes, and its files. Recovery volumes are skipped."""
     found, store, held = [], {}, {}
     for files in volumes:
         label = next((name[8:-5] for name in files if re.fullmatch(r"volumes/r?\d+\.json", name)), "")
@@ -113,14 +113,14 @@ def joined(volumes):
     return sets.pop()[1], store
 
 def is_signature(data):
-    """Raw or in base64: 64 bytes, or a DER sequence of two integers."""
+    """Whether it is a signature, raw or in base64: 64 bytes, or a DER sequence of two integers."""
     is_text = re.fullmatch(rb"[A-Za-z0-9+/]+={0,2}", text := b"".join(data.split())) and len(text) % 4 == 0
     return any(len(raw) == 64 or 8 <= len(raw) <= 72 and raw[:3] == bytes([48, len(raw) - 2, 2])
                and list(raw[4 + raw[3]:6 + raw[3]]) == [2, len(raw) - 6 - raw[3]]
                for raw in ([data, base64.b64decode(text)] if is_text else [data]))
 
 def verified(store):
-    """What `bundle.json` says, and the identity, once every file is proven."""
+    """Returns the value of `bundle.json` and the identity, once every file is verified."""
     meta = {name: whole(store[name], limit) for name, limit in META.items() if name in store}
     need(not META.keys() - meta.keys() - {"SHA512SUMS"}, f"of {list(META)} there is only {list(meta)}")
     bundle, canonical = parse(meta["bundle.json"], "bundle")
@@ -155,7 +155,7 @@ def verified(store):
     return bundle, identity
 
 def extract(bundle, store, name, out):
-    """Writes the image, and what its manifests lead to, as an OCI layout."""
+    """Writes the image and everything that its manifests lead to as an OCI layout."""
     images = [image for image in bundle["lock"]["images"] if image["reference"] == name]
     need(images, f"there is no image {name}")
     ahead, passed = [(images[0]["digest"], True)], {one["digest"] for one in images[0].get("absent", [])}
