@@ -54,6 +54,7 @@ mod volume_size;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 use tokio::runtime::Runtime;
 
@@ -255,11 +256,23 @@ struct Parsed {
 
 fn parse() -> Result<Parsed, clap::Error> {
     let mut command = arrange::arrange(command());
-    let mut matches = command.try_get_matches_from_mut(std::env::args_os())?;
+    let mut matches = command.try_get_matches_from_mut(std::env::args_os()).map_err(without_false_advice)?;
     let distinct = outputs::check_distinct(&command, &matches);
     let wants_json = wants_json(&matches);
     let cli = Cli::from_arg_matches_mut(&mut matches).map_err(|e| e.format(&mut command))?;
     Ok(Parsed { cli, distinct, wants_json })
+}
+
+/// Removes two lines of clap that mislead: the advice to pass an unknown option as a value, which no command takes, and for
+/// options that exclude each other a usage line that combines them.
+fn without_false_advice(mut error: clap::Error) -> clap::Error {
+    let misleading = match error.kind() {
+        ErrorKind::UnknownArgument if error.get(ContextKind::SuggestedArg).is_none() => Some(ContextKind::Suggested),
+        ErrorKind::ArgumentConflict => Some(ContextKind::Usage),
+        _ => None,
+    };
+    misleading.map(|context| error.insert(context, ContextValue::None));
+    error
 }
 
 fn wants_json(matches: &ArgMatches) -> bool {

@@ -77,6 +77,20 @@ fn wrong_usage_or_input_exits_2_without_any_request() {
     assert!(all.contains("bad.txt:2") && all.contains("bad.txt:3"), "every error of a file at once: {all}");
 }
 
+/// The reader would try what the message proposes, and fail again.
+#[test]
+fn an_error_in_the_options_proposes_nothing_that_cannot_work() {
+    let unknown = run(&["export", "--frobnicate", "-o", "out"]);
+    assert_code(&unknown, 2);
+    assert!(!text(&unknown.stderr).contains("as a value"), "{}", text(&unknown.stderr));
+    let mistyped = run(&["export", "--platfrm", "linux/amd64", "-o", "out"]);
+    assert!(text(&mistyped.stderr).contains("--platform"), "{}", text(&mistyped.stderr));
+    let both = run(&["export", "nginx", "--locked", "images.lock", "-o", "out"]);
+    assert_code(&both, 2);
+    assert!(text(&both.stderr).contains("cannot be used with"), "{}", text(&both.stderr));
+    assert!(!text(&both.stderr).contains("Usage:"), "{}", text(&both.stderr));
+}
+
 #[test]
 fn a_damaged_bundle_exits_3_from_verify_and_import_pushes_nothing() {
     let site = site();

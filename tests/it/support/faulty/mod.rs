@@ -1,6 +1,6 @@
-//! One vocabulary of faults for all tests, and two hosts that produce them: [`Server`] gives scripted answers,
-//! [`Proxy`] is placed before a real registry. A fault hits a request that matches a rule ([`Host::when`]), a request
-//! chosen by the dice of a [`Schedule`], or is part of a scripted answer ([`Answer::but`]).
+//! Injected faults, described in the same way for all tests, and two hosts that produce them: [`Server`] sends the answers
+//! of a script, and [`Proxy`] forwards to a real registry. A fault affects a request that matches a rule ([`Host::when`]) or
+//! that the dice of a [`Schedule`] choose, or it is part of a scripted answer ([`Answer::but`]).
 //!
 //! Plain threads and blocking sockets, so synchronous and asynchronous tests can use it alike.
 
