@@ -201,7 +201,8 @@ impl Merged {
                 events.report(Event::Notice(format!("{}: {reference} is selected more than once", rule.at)));
             }
             Some((_, first)) => failures.push(Error::input(format!(
-                "{}: {reference} is already selected at {first}, with other platforms or another name",
+                "{}: this entry also selects {reference}, which {first} selects with other options; give both the same \
+                 platform= and as=, or list the tags one by one",
                 rule.at
             ))),
         }

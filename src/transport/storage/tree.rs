@@ -191,7 +191,7 @@ impl<F> FoundFile<F> {
 
 fn none(path: &Path) -> Error {
     Error::input(format!(
-        "{} contains no storage of a registry: there is no docker/registry/v2 with repositories and blobs",
+        "{} is not the storage of a registry: it contains no docker/registry/v2 with repositories and blobs",
         path.display()
     ))
 }
