@@ -19,7 +19,7 @@ pub fn finish_walk_file<T>(kept: &Checkpoint<'_>, outcome: Result<T>, events: &E
         kept.remove();
     } else if let Some((number, path)) = kept.left() {
         let (what, path) = (count(number, "manifest"), path.display());
-        let text = format!("{what} kept in {path}: the next export to this name reuses them");
+        let text = format!("{what} kept in {path} for the next run with this output");
         events.report(Event::Status(text));
     }
     outcome

@@ -103,8 +103,8 @@ fn a_chain_based_on_bundles_warns_and_fails_safely_when_one_is_lost() {
     sides.import("b3", &["--missing", "missing.json"]).ended(7).reported(&[
         "nothing was pushed",
         "lacks 3 blobs",
-        "the bundle builds on",
-        "hint: bring what is missing",
+        "The bundle builds on",
+        "hint: on the connected side, export again",
     ]);
     let wrote = |r: &&crate::support::registry::Logged| !matches!(&*r.method, "GET" | "HEAD");
     assert_eq!(sides.target.requests().iter().skip(requests).filter(wrote).count(), 0, "nothing is half-imported");

@@ -91,7 +91,7 @@ async fn an_export_interrupted_by_rate_limits_finishes_after_several_runs() {
             let output = gapferry(&arguments).await;
             let text = all_output(&output);
             assert_eq!(output.status.code(), Some(4), "{text}");
-            assert!(text.contains("run again, continues") && text.contains("6 h 0 min"), "{text}");
+            assert!(text.contains("kept in") && text.contains("6 h 0 min"), "{text}");
             assert!(text.lines().count() < 10, "one limit is reported once: {text}");
         }
         limited.grant(2);

@@ -29,7 +29,7 @@ fn an_unsigned_or_wrongly_signed_bundle_is_refused_and_not_pushed() {
     for out in ["bundle", "bundle.tar"] {
         fixture.export(out, &[]).ended(0);
         let bundle = fixture.path().join(out);
-        is_refused(&fixture, &bundle, &ours, &["is not signed", "hint: have the bundle signed where it was made"]);
+        is_refused(&fixture, &bundle, &ours, &["is not signed", "hint: sign the bundle where it was made"]);
         fixture.export(out, &["--sign-key", text(&theirs.private)]).ended(0);
         is_refused(
             &fixture,
