@@ -32,7 +32,7 @@ fn a_failing_command_prints_one_json_object_with_a_code() {
         (&["verify", &nothing, "--json"], 2, "disk"),
         (&["verify", &text, "--json"], 2, "input"),
         (&["list", &nothing, "--json"], 2, "disk"),
-        (&["inspect", &nothing, "--json"], 2, "input"),
+        (&["inspect", &nothing, "--json"], 2, "disk"),
         (&["fingerprint", &nothing, "--json"], 2, "disk"),
         (&["import", &nothing, "--to", "127.0.0.1:1", "--json"], 2, "disk"),
         (&["prove", &nothing, "--json"], 2, "disk"),

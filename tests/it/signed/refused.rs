@@ -35,7 +35,11 @@ fn an_unsigned_or_wrongly_signed_bundle_is_refused_and_not_pushed() {
             &fixture,
             &bundle,
             &ours,
-            &["does not match the key", &ours.fingerprint(), "hint: ask the maker of the bundle for the fingerprint"],
+            &[
+                "does not match the key",
+                &ours.fingerprint(),
+                "hint: ask the person who made the bundle for the fingerprint",
+            ],
         );
         let both = ["verify", out, "--key", text(&ours.public), "--key", text(&theirs.public)];
         assert!(fixture.run(&both).ended(0).stdout.contains(&theirs.fingerprint()));

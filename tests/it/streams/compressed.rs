@@ -111,7 +111,10 @@ fn impossible_operations_on_a_compressed_bundle_are_refused_with_a_remedy() {
     let (fixture, packed) = exported();
     let made = ["genpkey", "-algorithm", "ed25519", "-out", text(&fixture.path("key.pem"))].map(str::to_owned);
     assert!(Command::new("openssl").args(made).status().unwrap().success());
-    fixture.run(&["sign", "images.tar.zst", "--key", "key.pem"]).ended(2).reported(&["is compressed", "gapferry convert"]);
+    fixture
+        .run(&["sign", "images.tar.zst", "--key", "key.pem"])
+        .ended(2)
+        .reported(&["is compressed", "gapferry convert"]);
     fixture.run(&["export", "--locked", "images.lock", "-o", "plain.tar"]).ended(0);
     fixture.run(&["repair", "images.tar.zst", "plain.tar"]);
     assert!(std::fs::read(fixture.path("images.tar.zst")).unwrap() == packed);
